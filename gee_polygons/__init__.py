@@ -1,0 +1,56 @@
+"""Polygons in, exact yearly AlphaEarth embeddings out."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gee_polygons.embeddings.similarity import similarity_matrix
+    from gee_polygons.extract import extract_embeddings
+    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+    from gee_polygons.site import Site, SiteCollection, load_sites, sites_from_geodataframe
+    from gee_polygons.sources import open_source
+
+__all__ = [
+    "CategoricalLayer",
+    "ContinuousLayer",
+    "Site",
+    "SiteCollection",
+    "extract_embeddings",
+    "load_sites",
+    "open_source",
+    "similarity_matrix",
+    "sites_from_geodataframe",
+]
+
+__version__ = version("gee_polygons")
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# name -> module; imported at first use, so that `import gee_polygons` stays fast
+_HOME = {
+    "CategoricalLayer": "gee_polygons.layers",
+    "ContinuousLayer": "gee_polygons.layers",
+    "Site": "gee_polygons.site",
+    "SiteCollection": "gee_polygons.site",
+    "extract_embeddings": "gee_polygons.extract",
+    "load_sites": "gee_polygons.site",
+    "open_source": "gee_polygons.sources",
+    "similarity_matrix": "gee_polygons.embeddings.similarity",
+    "sites_from_geodataframe": "gee_polygons.site",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Mathematics of embedding vectors, without I/O."""

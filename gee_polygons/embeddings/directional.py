@@ -1,0 +1,75 @@
+"""Directional statistics: what can be said of a mean of unit vectors.
+
+Source: Mardia & Jupp, *Directional Statistics* (2000), chapters 9 and 10. The mean of unit vectors is not a unit
+vector; its length, the mean resultant length `Rbar`, says how much the pixels agree: mean pairwise cosine = Rbar^2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import N_BANDS
+from gee_polygons.errors import UsageError
+
+__all__ = ["mean_resultant_length", "normalize"]
+
+
+def mean_resultant_length(means: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return Rbar, the length of mean vectors. It needs all 64 bands: for fewer it is NaN.
+
+    Parameters
+    ----------
+    means : float array, shape (..., bands)
+        Means of unit vectors, *not* renormalised.
+
+    Returns
+    -------
+    float64 array, shape (...). 1 = all pixels alike; NaN where a band is NaN or `bands` isn't 64.
+
+    Examples
+    --------
+    >>> means = np.zeros((2, 64)); means[0, 0] = 1.0; means[1, :2] = 0.5
+    >>> mean_resultant_length(means).round(4).tolist()
+    [1.0, 0.7071]
+    >>> bool(np.isnan(mean_resultant_length(means[:1, :3]))[0])
+    True
+    """
+    m = _vectors(means)
+    if m.shape[-1] != N_BANDS:
+        return np.full(m.shape[:-1], np.nan)
+    # hypot-like summation isn't needed: components are at most 1
+    length: NDArray[np.float64] = np.sqrt(np.sum(m * m, axis=-1))
+    return length
+
+
+def normalize(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Scale vectors to length 1; a zero vector, which has no direction, becomes NaN.
+
+    Parameters
+    ----------
+    vectors : float array, shape (..., bands)
+        Any vectors.
+
+    Returns
+    -------
+    float64 array of the same shape.
+
+    Examples
+    --------
+    >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [nan, nan]]
+    """
+    v = _vectors(vectors)
+    length = np.sqrt(np.sum(v * v, axis=-1, keepdims=True))
+    unit: NDArray[np.float64] = np.divide(v, length, out=np.full(v.shape, np.nan), where=length > 0)
+    return unit
+
+
+def _vectors(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    v = np.asarray(vectors)
+    if not np.issubdtype(v.dtype, np.floating):
+        raise UsageError(f"vectors must be floats, found {v.dtype}; de-quantise codes with codes_to_vectors first")
+    return v.astype(np.float64)

@@ -1,0 +1,109 @@
+"""One exception tree.
+
+Every error of this package is a `GeePolygonsError` and also the builtin that fits it, so `except ValueError`
+keeps working. The message is one line: what was asked, what was found, what to do. `code` is stable and
+meant for programs; `exit_status` is what the command line returns (2: the call was wrong, 1: the data is).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ArchiveError",
+    "CrsError",
+    "DependencyError",
+    "EarthEngineError",
+    "GeePolygonsError",
+    "InputFileError",
+    "OutputError",
+    "ReadError",
+    "SiteError",
+    "TileError",
+    "UsageError",
+]
+
+
+class GeePolygonsError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(GeePolygonsError, ValueError):
+    """The call itself is wrong: an unknown band, statistic, source or option; years reversed."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class InputFileError(GeePolygonsError, OSError):
+    """A file or folder that was named can't be opened or is not what it should be."""
+
+    code = "input_file"
+    exit_status = 2
+
+
+class SiteError(GeePolygonsError, ValueError):
+    """A site can't be used: a point, an empty geometry, a NaN coordinate, a duplicate id."""
+
+    code = "site"
+
+
+class CrsError(SiteError):
+    """The coordinate reference system is missing or unknown."""
+
+    code = "crs"
+
+
+class ArchiveError(GeePolygonsError, ValueError):
+    """An archive's index is not what it should be: a missing column, a tile that doesn't exist."""
+
+    code = "archive"
+
+
+class TileError(GeePolygonsError, ValueError):
+    """A tile can't be used: not 64 bands, another dtype, a rotated grid, strips, an unknown compression."""
+
+    code = "tile"
+
+
+class ReadError(GeePolygonsError, OSError):
+    """Bytes could not be read or are damaged. Names the tile, the block and the band.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    url : str, optional
+        The file that failed.
+    year : int, optional
+        Its year.
+    """
+
+    code = "read"
+
+    def __init__(self, message: str, *, url: str | None = None, year: int | None = None) -> None:
+        super().__init__(message)
+        self.url = url
+        self.year = year
+
+
+class OutputError(GeePolygonsError, OSError):
+    """An output exists already, or its folder can't be written."""
+
+    code = "output"
+
+
+class EarthEngineError(GeePolygonsError, RuntimeError):
+    """Earth Engine is not initialised, or refused a request."""
+
+    code = "earthengine"
+
+
+class DependencyError(GeePolygonsError, ImportError):
+    """An optional package is missing; the message has the `pip install` line."""
+
+    code = "dependency"
+    exit_status = 2

@@ -1,0 +1,1 @@
+"""Polygon x grid, without I/O: grids, projection, coverage, kernels, partial sums."""
