@@ -79,6 +79,10 @@ class Lattice:
             -(window.row + self.phase_y) * self.step_y,
         )
 
+    def grid(self, window: Window) -> Grid:
+        """Return a window as a north-up grid."""
+        return Grid(crs=self.crs, transform=self.transform(window), shape=(window.height, window.width))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
