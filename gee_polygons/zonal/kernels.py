@@ -25,9 +25,15 @@ from gee_polygons.embeddings.quantization import signed_squares
 __all__ = [
     "CHUNK",
     "PADDING",
+    "add_counts",
+    "add_extremes",
+    "add_float_extremes",
     "add_float_sums",
     "add_float_weights",
+    "add_histograms",
     "add_norms",
+    "add_similarities",
+    "add_squares",
     "add_sums",
     "add_weights",
     "touched_chunks",
@@ -125,6 +131,119 @@ def add_float_sums(
                 term = edge[p] + np.int64(edges[i, 1]) * np.int64(np.rint(np.float64(value) * 1073741824.0))
                 full[p] += term >> 24
                 edge[p] = term & 0xFFFFFF
+
+
+@numba.njit(nogil=True, cache=True)
+def add_squares(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
+    """Add the sums of k^4, the squares of sign(k) k^2, as `add_sums` does.
+
+    k^4 passes 32 bits at 9 pixels, hence 64; an edge term can reach 2^52, so what passes 2^24 is carried into `full`.
+    """
+    for p in range(len(run_offsets) - 1):
+        total = np.int64(0)
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            base = _u(runs[i, 0])
+            left = np.int64(runs[i, 1])
+            while left > 0:
+                lanes = _u(left if left < CHUNK else CHUNK)
+                part = np.int64(0)
+                for lane in range(_u(CHUNK)):
+                    k = np.int8(plane[base + lane] & _TAIL[lanes, lane])
+                    square = np.int32(k) * np.int32(k)
+                    part += np.int64(np.int32(square * square)) if k != -128 else np.int64(0)
+                total += part
+                base += _u(CHUNK)
+                left -= CHUNK
+        weighted = edge[p]
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            code = np.int64(plane[_u(edges[i, 0])])
+            if code != -128:
+                weighted += np.int64(edges[i, 1]) * (code * code * code * code)
+                total += weighted >> 24
+                weighted &= 0xFFFFFF
+        full[p] += total
+        edge[p] = weighted
+
+
+@numba.njit(nogil=True, cache=True)
+def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, low: Any, high: Any) -> None:
+    """Lower `low` and raise `high` (int32) to the codes of all touched valid pixels."""
+    for p in range(len(run_offsets) - 1):
+        least, most = np.int32(low[p]), np.int32(high[p])
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                k = np.int32(plane[j])
+                least = min(least, k if k != -128 else least)
+                most = max(most, k if k != -128 else most)
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            k = np.int32(plane[_u(edges[i, 0])])
+            if k != -128:
+                least = min(least, k)
+                most = max(most, k)
+        low[p], high[p] = least, most
+
+
+@numba.njit(nogil=True, cache=True)
+def add_float_extremes(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, low: Any, high: Any
+) -> None:
+    """`add_extremes` for a plane of float vectors, as fixed-point integers of 2^-30."""
+    for p in range(len(run_offsets) - 1):
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                if not np.isnan(plane[j]):
+                    fixed = np.int32(np.rint(np.float64(plane[j]) * 1073741824.0))
+                    low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            value = plane[_u(edges[i, 0])]
+            if not np.isnan(value):
+                fixed = np.int32(np.rint(np.float64(value) * 1073741824.0))
+                low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_histograms(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, histograms: Any) -> None:
+    """Add each touched valid pixel's weight, in 2^-24, to its code's bin (code + 128; shape (polygons, 256), int64)."""
+    counts = np.empty(256, np.int64)
+    for p in range(len(run_offsets) - 1):
+        counts[:] = 0
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                counts[_u(np.int16(plane[j]) + np.int16(128))] += 1
+        for b in range(_u(1), _u(256)):
+            histograms[p, b] += counts[b] << 24
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            k = np.int16(plane[_u(edges[i, 0])])
+            if k != -128:
+                histograms[p, _u(k + np.int16(128))] += np.int64(edges[i, 1])
+
+
+@numba.njit(nogil=True, cache=True)
+def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, counts: Any) -> None:
+    """Add the number of touched valid pixels of each polygon (int64); a code plane or, by NaN, a float plane."""
+    for p in range(len(run_offsets) - 1):
+        n = np.int64(0)
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                n += np.int64(plane[j] != -128 and plane[j] == plane[j])
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            value = plane[_u(edges[i, 0])]
+            n += np.int64(value != -128 and value == value)
+        counts[p] += n
+
+
+@numba.njit(nogil=True, cache=True)
+def add_similarities(plane: Any, owner: Any, pixels: Any, means: Any, dots: Any, norms: Any) -> None:
+    """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length.
+
+    Entry e is pixel `pixels[e]` (a position in the block) of polygon `owner[e]`; `means` is the band's means per
+    polygon. Lengths are k^4, exact.
+    """
+    bytes_ = plane.view(np.uint8)
+    for e in range(len(pixels)):
+        square = np.int64(_SQUARES[bytes_[_u(pixels[e])]])
+        dots[e] += means[owner[e]] * np.float64(square)  # in units of 127.5^-2, as are the lengths' roots
+        norms[e] += square * square
 
 
 @numba.njit(nogil=True, cache=True)

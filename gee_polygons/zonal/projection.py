@@ -16,15 +16,21 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.errors import SiteError
+from gee_polygons.errors import CrsError, SiteError
 from gee_polygons.zonal.grid import Lattice
 
 __all__ = ["Rings", "project_to_lattice", "transformer"]
 
 MAX_DEVIATION_PX: Final = 0.01
-# Edges below this can't deviate by 0.01 px of 10 m: an arc of length L leaves its chord by about L^2 tan(lat) / 8R,
-# 0.1 m for 1.5 km at 65 degrees. Only a shortcut: longer ones are measured.
-_SHORT_EDGE_PX: Final = 100.0
+# Edges below this can't deviate by 0.01 px of 10 m or less: an arc of length L leaves its chord by about
+# L^2 tan(lat) / 8R, 0.1 m for 1.5 km at 65 degrees. Only a shortcut: longer ones are measured. In pixels the
+# deviation grows with the square root of the pixel size.
+_SHORT_EDGE_PX: Final = 90.0
+_SHORT_EDGE_STEP_M: Final = 10.0
+# An edge is measured at these places: one that bends both ways, as across the equator, has its middle on its chord.
+_MEASURED_AT: Final = (0.25, 0.5, 0.75)
+_MOST_PASSES: Final = 8
+_MOST_PIECES: Final = 10_000  # of one edge in one pass: half the Earth's circumference takes fewer
 
 
 @dataclass(frozen=True)
@@ -95,23 +101,34 @@ def project_to_lattice(polygons: NDArray[Any], lattice: Lattice, crs: str = "EPS
     if len(rings.coords) == 0:
         return rings
     coords = _to_lattice(rings.coords, lattice, crs)
-    pieces = _pieces_per_edge(rings, coords, lattice, crs)
-    if pieces.max(initial=1) > 1:
+    _check_finite(rings, coords, lattice)
+    for _ in range(_MOST_PASSES):
+        # cuts are planned for an even bend; where an edge bends unevenly, the next pass cuts its pieces again
+        pieces = _pieces_per_edge(rings, coords, lattice, crs)
+        if pieces.max(initial=1) == 1:
+            break
         rings = _densify(rings, pieces)
         coords = _to_lattice(rings.coords, lattice, crs)
+        _check_finite(rings, coords, lattice)
+    return Rings(coords, rings.ring_offsets, rings.is_hole, rings.polygon_offsets)
+
+
+def _check_finite(rings: Rings, coords: NDArray[np.float64], lattice: Lattice) -> None:
     if not np.isfinite(coords).all():
         vertex = int(np.flatnonzero(~np.isfinite(coords).all(axis=1))[0])
         ring = int(np.searchsorted(rings.ring_offsets, vertex, side="right")) - 1
         polygon = int(np.searchsorted(rings.polygon_offsets, ring, side="right")) - 1
         x, y = rings.coords[vertex]
         raise SiteError(f"polygon {polygon}: vertex ({x:g}, {y:g}) can't be projected to {lattice.crs}; check its CRS")
-    return Rings(coords, rings.ring_offsets, rings.is_hole, rings.polygon_offsets)
 
 
 @lru_cache(maxsize=256)
 def transformer(source: str, target: str) -> pyproj.Transformer:
     """Return a cached transformer with x, y (longitude, latitude) axis order. Thread-safe in pyproj >= 3.1."""
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    try:
+        return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    except pyproj.exceptions.CRSError as error:
+        raise CrsError(f"can't transform from {source} to {target}: {str(error).splitlines()[0]}") from error
 
 
 def _to_lattice(coords: NDArray[np.float64], lattice: Lattice, crs: str) -> NDArray[np.float64]:
@@ -147,14 +164,22 @@ def _pieces_per_edge(rings: Rings, coords: NDArray[np.float64], lattice: Lattice
         return pieces
     step = np.abs(np.diff(coords, axis=0)).max(axis=1)
     step[rings.ring_offsets[1:-1] - 1] = 0.0  # from one ring to the next is no edge
-    far = np.flatnonzero(step > _SHORT_EDGE_PX)
+    coarser = max(1.0, max(lattice.step_x, lattice.step_y) / _SHORT_EDGE_STEP_M)
+    far = np.flatnonzero(step > _SHORT_EDGE_PX / np.sqrt(coarser))
     if len(far):
-        middle = (rings.coords[far] + rings.coords[far + 1]) / 2
-        straight = (coords[far] + coords[far + 1]) / 2
-        deviation = np.hypot(*(_to_lattice(middle, lattice, crs) - straight).T)
+        deviation = np.zeros(len(far))
+        for share in _MEASURED_AT:
+            bent = _to_lattice(_between(rings.coords, far, share), lattice, crs)
+            off = np.where(np.isfinite(bent), bent - _between(coords, far, share), 0.0)
+            deviation = np.maximum(deviation, np.hypot(off[:, 0], off[:, 1]))
         # the deviation falls with the square of the length
-        pieces[far] = np.maximum(1, np.ceil(np.sqrt(np.nan_to_num(deviation) / MAX_DEVIATION_PX)))
+        pieces[far] = np.ceil(np.sqrt(deviation / MAX_DEVIATION_PX)).clip(1, _MOST_PIECES)
     return pieces
+
+
+def _between(coords: NDArray[np.float64], edges: NDArray[np.int64], share: float) -> NDArray[np.float64]:
+    between: NDArray[np.float64] = coords[edges] * (1 - share) + coords[edges + 1] * share
+    return between
 
 
 def _densify(rings: Rings, pieces: NDArray[np.int64]) -> Rings:

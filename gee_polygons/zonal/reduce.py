@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import N_BANDS, NODATA, SCALE, signed_squares
+from gee_polygons.errors import UsageError
 from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.kernels import (
     CHUNK,
+    add_counts,
+    add_extremes,
+    add_float_extremes,
     add_float_sums,
     add_float_weights,
+    add_histograms,
     add_norms,
+    add_squares,
     add_sums,
     add_weights,
     touched_chunks,
 )
 from gee_polygons.zonal.partials import CODE_UNIT, FLOAT_UNIT, Partials
+from gee_polygons.zonal.statistics import Needs, quantiles
 
-__all__ = ["MAX_NORM_ERROR", "BlockReducer", "DamagedPixels", "PlaneSource"]
+__all__ = ["MAX_NORM_ERROR", "BlockReducer", "DamagedPixels", "PlaneSource", "Reduced", "Scratch", "planes"]
 
 MAX_NORM_ERROR: Final = 0.012  # valid pixels have length 1 within 0.009 (AEF.md); more is damage
-# add_norms' sum for a vector of length 1, less the 32 that 64 truncations lose on average
+# add_norms' sum for a vector of length 1; 64 truncations lose 32 of it on average
 _UNIT_NORM: Final = 127.5**4 / 2**14
 
 
@@ -46,6 +53,21 @@ class PlaneSource(Protocol):
         ...
 
 
+@dataclass
+class Scratch:
+    """The buffer that parts are decoded into, again and again."""
+
+    array: NDArray[Any] | None = None
+
+
+def planes(block: PlaneSource, scratch: Scratch | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (position among the bands asked for, plane) of a block, decoding each part once."""
+    scratch = scratch or Scratch()
+    for part in range(block.n_parts):
+        scratch.array = block.decode(part, scratch.array)
+        yield from zip(block.part_bands(part), scratch.array, strict=True)
+
+
 class DamagedPixels(Exception):  # noqa: N818 - internal; becomes a ReadError that names the tile
     """Valid pixels whose vectors aren't of length 1."""
 
@@ -56,6 +78,28 @@ class DamagedPixels(Exception):  # noqa: N818 - internal; becomes a ReadError th
         self.band = band
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """What one block contributes to its polygons.
+
+    Parameters
+    ----------
+    partials : Partials
+        Of all n polygons.
+    unit : float
+        What its sums are in.
+    quantiles : float64 array, shape (n, bands, levels)
+        Finished, for the polygons that lie in this block alone; NaN for the others.
+    histograms : int64 array, shape (polygons that reach into other blocks, bands, 256)
+        Theirs, to be added up.
+    """
+
+    partials: Partials
+    unit: float
+    quantiles: NDArray[np.float64]
+    histograms: NDArray[np.int64]
+
+
 @dataclass
 class BlockReducer:
     """Reduces blocks for one thread, keeping its scratch buffer.
@@ -64,20 +108,24 @@ class BlockReducer:
     ----------
     n_bands : int
         Number of bands asked for.
+    needs : Needs
+        What to gather.
     """
 
     n_bands: int
-    _scratch: NDArray[Any] | None = None
+    needs: Needs = field(default_factory=Needs)
+    _scratch: Scratch = field(default_factory=Scratch)
 
     def reduce(
         self,
         block: PlaneSource,
         coverage: BlockCoverage,
         *,
+        alone: NDArray[np.bool_] | None = None,
         hidden: NDArray[np.int64] | None = None,
         check_norms: bool = False,
-    ) -> tuple[Partials, float]:
-        """Sum a block's bands over polygons.
+    ) -> Reduced:
+        """Reduce a block's bands over polygons.
 
         Parameters
         ----------
@@ -85,6 +133,8 @@ class BlockReducer:
             The block.
         coverage : BlockCoverage
             Of the polygons that touch it.
+        alone : bool array, shape (n,), optional
+            Which polygons lie in this block alone, so that their quantiles can be finished here. Default: all.
         hidden : int64 array, optional
             Positions of pixels that another tile has counted.
         check_norms : bool
@@ -92,67 +142,82 @@ class BlockReducer:
 
         Returns
         -------
-        partials : Partials
-        unit : float
-            What its sums are in.
+        Reduced
 
         Raises
         ------
         DamagedPixels
+            If such a pixel isn't.
+        UsageError
+            If the block holds floats and a statistic needs codes.
         """
-        parts = Partials.zeros(len(coverage), self.n_bands)
-        place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
-        n_pixels = coverage.shape[0] * coverage.shape[1]
-        check = check_norms and self.n_bands == N_BANDS
-        chunks = touched_chunks(n_pixels, coverage.runs, coverage.edges) if check else np.empty(0, np.int32)
-        norms = np.zeros(len(chunks) * CHUNK, np.uint16)
-        first = np.empty(0, np.int8)  # the first band's codes of the touched chunks: which pixels are valid
-        unit = CODE_UNIT
-        column = np.zeros((2, len(coverage)), np.int64)
-        for band, plane in self._planes(block):
+        n = len(coverage)
+        alone = np.ones(n, np.bool_) if alone is None else alone
+        found = Reduced(
+            partials=Partials.zeros(n, self.n_bands, self.needs),
+            unit=CODE_UNIT,
+            quantiles=np.full((n, self.n_bands, len(self.needs.quantiles)), np.nan),
+            histograms=np.zeros((int((~alone).sum()) if self.needs.quantiles else 0, self.n_bands, 256), np.int64),
+        )
+        norms = _Norms(coverage) if check_norms and self.n_bands == N_BANDS else None
+        for band, plane in planes(block, self._scratch):
             if hidden is not None:
                 plane[hidden] = NODATA if plane.dtype == np.int8 else np.nan
-            is_code = plane.dtype == np.int8
-            if band == 0:
-                unit = CODE_UNIT if is_code else FLOAT_UNIT
-                (add_weights if is_code else add_float_weights)(plane, *place, parts.area_full, parts.area_edge)
-            column[:] = 0
-            (add_sums if is_code else add_float_sums)(plane, *place, column[0], column[1])
-            parts.sum_full[:, band], parts.sum_edge[:, band] = column
-            if check:
-                add_norms(plane, chunks, norms)
-                if band == 0:
-                    first = plane[: -(-n_pixels // CHUNK) * CHUNK].reshape(-1, CHUNK)[chunks].ravel()
-        if check:
-            self._check(block, coverage, chunks, norms, first)
-        return parts, unit
+            if plane.dtype == np.int8:
+                self._reduce_codes(band, plane, coverage, alone, found)
+                if norms is not None:
+                    norms.add(band, plane)
+            else:
+                found = replace(found, unit=FLOAT_UNIT)
+                self._reduce_floats(band, plane, coverage, found.partials)
+        if norms is not None and len(suspects := norms.suspects()):
+            self._measure(block, suspects)
+        return found
 
-    def _planes(self, block: PlaneSource) -> Iterator[tuple[int, NDArray[Any]]]:
-        for part in range(block.n_parts):
-            self._scratch = block.decode(part, self._scratch)
-            yield from zip(block.part_bands(part), self._scratch, strict=True)
-
-    def _check(
-        self,
-        block: PlaneSource,
-        coverage: BlockCoverage,
-        chunks: NDArray[np.int32],
-        norms: NDArray[np.uint16],
-        first: NDArray[np.int8],
+    def _reduce_codes(
+        self, band: int, plane: NDArray[np.int8], coverage: BlockCoverage, alone: NDArray[np.bool_], found: Reduced
     ) -> None:
-        length = np.sqrt((norms + 32.0) / _UNIT_NORM)
-        # 0.002 is what truncation can add at most; suspects are measured exactly
-        wrong = np.where(first == NODATA, norms != 0, np.abs(length - 1) > MAX_NORM_ERROR - 0.002)
-        if wrong.any():
-            positions = (chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()[wrong]
-            suspects = positions[np.isin(positions, _touched_pixels(coverage))]  # chunks reach past the polygons
-            if len(suspects):
-                self._measure(block, suspects)
+        place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
+        parts = found.partials
+        if band == 0:
+            add_weights(plane, *place, parts["area_full"], parts["area_edge"])
+            add_counts(plane, *place, parts["count"])
+        column = np.zeros((2, len(coverage)), np.int64)
+        add_sums(plane, *place, column[0], column[1])
+        parts["sum_full"][:, band], parts["sum_edge"][:, band] = column
+        if self.needs.squares:
+            column[:] = 0
+            add_squares(plane, *place, column[0], column[1])
+            parts["square_full"][:, band], parts["square_edge"][:, band] = column
+        if self.needs.extremes:
+            add_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
+        if self.needs.quantiles:
+            # one band at a time, so that memory stays flat
+            histograms = np.zeros((len(coverage), 256), np.int64)
+            add_histograms(plane, *place, histograms)
+            found.quantiles[alone, band] = quantiles(histograms[alone], self.needs.quantiles)
+            found.histograms[:, band] = histograms[~alone]
+
+    def _reduce_floats(
+        self, band: int, plane: NDArray[np.floating[Any]], coverage: BlockCoverage, parts: Partials
+    ) -> None:
+        if self.needs.codes_only:
+            raise UsageError(
+                "std, quantiles and medoid are exact on the 255 levels only, and this raster's vectors aren't on them; "
+                "ask for mean, min, max or count, or quantise it with vectors_to_codes"
+            )
+        place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
+        if band == 0:
+            add_float_weights(plane, *place, parts["area_full"], parts["area_edge"])
+            add_counts(plane, *place, parts["count"])
+        add_float_sums(plane, *place, parts["sum_full"][:, band], parts["sum_edge"][:, band])
+        if self.needs.extremes:
+            add_float_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
 
     def _measure(self, block: PlaneSource, positions: NDArray[np.int64]) -> None:
         """Measure suspects exactly, and if any is damaged name the band that explains it best."""
         values = np.empty((self.n_bands, len(positions)), np.int8)
-        for band, plane in self._planes(block):
+        for band, plane in planes(block, self._scratch):
             values[band] = plane[positions]
         missing = values == NODATA
         squares = (signed_squares(values) / SCALE) ** 2
@@ -163,6 +228,34 @@ class BlockReducer:
             where = np.flatnonzero(damaged)
             band = _suspect_band(squares[:, where], missing[:, where])
             raise DamagedPixels(positions[where], float(norm[where[0]]), band)
+
+
+class _Norms:
+    """The lengths of a block's touched pixels, added up band by band."""
+
+    def __init__(self, coverage: BlockCoverage) -> None:
+        self._coverage = coverage
+        self._n_pixels = coverage.shape[0] * coverage.shape[1]
+        self._chunks = touched_chunks(self._n_pixels, coverage.runs, coverage.edges)
+        self._norms = np.zeros(len(self._chunks) * CHUNK, np.uint16)
+        self._missing = np.empty(0, np.bool_)
+
+    def add(self, band: int, plane: NDArray[np.int8]) -> None:
+        add_norms(plane, self._chunks, self._norms)
+        if band == 0:
+            codes = plane[: -(-self._n_pixels // CHUNK) * CHUNK].reshape(-1, CHUNK)
+            self._missing = (codes[self._chunks] == NODATA).ravel()
+
+    def suspects(self) -> NDArray[np.int64]:
+        """Positions of touched pixels that may not be unit vectors."""
+        length = np.sqrt((self._norms + 32.0) / _UNIT_NORM)
+        # 0.002 is what truncation can add at most; suspects are measured exactly
+        wrong = np.where(self._missing, self._norms != 0, np.abs(length - 1) > MAX_NORM_ERROR - 0.002)
+        if not wrong.any():
+            return np.empty(0, np.int64)
+        positions = (self._chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()[wrong]
+        used: NDArray[np.int64] = positions[np.isin(positions, _touched_pixels(self._coverage))]
+        return used  # chunks reach past the polygons
 
 
 def _touched_pixels(coverage: BlockCoverage) -> NDArray[np.int64]:
