@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._planning import piece_rings
+from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import paste
 from gee_polygons.sources.base import Block, BlockRef, Failure, Job, PixelSource, Plan
 from gee_polygons.zonal.coverage import FULL, BlockCoverage, Coverage, clip_to_block, compute_coverage
@@ -30,7 +30,6 @@ from gee_polygons.zonal.medoid import Candidates, find_candidates
 from gee_polygons.zonal.partials import CODE_UNIT, Partials
 from gee_polygons.zonal.reduce import BlockReducer, DamagedPixels, Reduced
 from gee_polygons.zonal.statistics import Needs, parse_statistics, quantile_of, quantiles
-from gee_polygons.zonal.zones import unwrap
 
 __all__ = ["Progress", "Results", "reduce_polygons"]
 
@@ -117,16 +116,16 @@ def reduce_polygons(
         With ``on_error="raise"``, for the first read that failed.
     """
     names, needs = parse_statistics(statistics)
-    polygons = unwrap(polygons)
-    plan = source.plan(polygons, years)
-    results = Results.empty(len(polygons), len(years), len(bands), names)
+    asked = Polygons(polygons)
+    plan = source.plan(asked, years)
+    results = Results.empty(len(asked), len(years), len(bands), names)
     merger = _Merger(plan, years, names, needs, results, on_error)
-    runner = _Runner(source, plan, polygons, tuple(bands), max_workers or os.cpu_count() or 1)
+    runner = _Runner(source, plan, asked, tuple(bands), max_workers or os.cpu_count() or 1)
     with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
         for job, ref, outcome in runner.run(_summing(len(bands), needs, merger)):
             merger.add(job, ref, outcome)
             advance()
-        merger.finish(polygons)
+        merger.finish(asked)
         if needs.medoid:
             for job, ref, candidates in runner.run(_looking_for_medoids(merger)):
                 merger.add_candidates(job, ref, candidates)
@@ -153,7 +152,7 @@ class _Runner:
 
     source: PixelSource
     plan: Plan
-    polygons: NDArray[Any]
+    polygons: Polygons
     bands: tuple[str, ...]
     workers: int
 
@@ -281,7 +280,7 @@ def _damage(ref: BlockRef, bands: Sequence[str], damage: DamagedPixels) -> ReadE
 class _JobCoverage:
     """A job's coverage: computed once, by the first thread that needs it, for all years."""
 
-    def __init__(self, plan: Plan, polygons: NDArray[Any], job: Job) -> None:
+    def __init__(self, plan: Plan, polygons: Polygons, job: Job) -> None:
         self._plan, self._polygons, self._job = plan, polygons, job
         self._lock = threading.Lock()
         self._coverage: Coverage | None = None
@@ -295,7 +294,7 @@ class _JobCoverage:
         with self._lock:
             if self._coverage is None:
                 pieces = [self._plan.pieces[i] for i in self._job.pieces]
-                self._coverage = compute_coverage(piece_rings(self._polygons, pieces))
+                self._coverage = compute_coverage(self._polygons.pieces(pieces))
                 self.areas = self._coverage.weights
             key = (ref.window, ref.inside, ref.flip_y, ref.flip_x)
             if key not in self._in_block:
@@ -404,7 +403,7 @@ class _Merger:
                 self._candidates[key] = here
                 values[key], similarity[key] = here.vectors[0], here.similarity[0]
 
-    def finish(self, polygons: NDArray[Any]) -> None:
+    def finish(self, polygons: Polygons) -> None:
         """Write the polygons of several blocks, and each polygon's valid fraction."""
         for year in self._column.values():
             rows = np.flatnonzero(self._slot[:, year] >= 0)
@@ -449,7 +448,7 @@ class _Merger:
         for level, name in enumerate(name for name in self._names if quantile_of(name) is not None):
             self._results.statistics[name][rows, year] = finished[..., level]
 
-    def _areas(self, polygons: NDArray[Any]) -> NDArray[np.int64]:
+    def _areas(self, polygons: Polygons) -> NDArray[np.int64]:
         """Return the polygons' whole areas in 2^-24 pixels, in the zones that serve each year, shape (n, years)."""
         area = np.zeros(self._results.n_pixels.shape, np.int64)
         n_pieces = np.bincount(self._owner, minlength=len(area))
@@ -458,7 +457,7 @@ class _Merger:
         for i in np.flatnonzero(~alone).tolist():
             piece = self._plan.pieces[i]
             if not self._piece_area[i]:  # no tile holds this piece, but one may hold another of the polygon's
-                self._piece_area[i] = compute_coverage(piece_rings(polygons, [piece])).weights[0]
+                self._piece_area[i] = compute_coverage(polygons.pieces([piece])).weights[0]
             served = [column for year, column in self._column.items() if year not in piece.skip]
             area[self._owner[i], served] += self._piece_area[i]
         return area

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ArchiveError, InputFileError
-from gee_polygons.sources._store import is_url, join, locate
+from gee_polygons.sources._store import first_line, is_url, join, locate
 
 __all__ = ["TileIndex", "read_index"]
 
@@ -79,31 +79,41 @@ def read_index(place: str) -> TileIndex:
             f"{place}: not an archive index, column {missing[0]!r} is missing; found {table.column_names}"
         )
 
-    def numbers(names: Sequence[str]) -> NDArray[np.float64]:
-        return np.column_stack([np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64) for name in names])
-
+    if not len(table):
+        raise ArchiveError(f"{place}: the index lists no tile")
     for name in _COLUMNS:
         if table[name].null_count:
             raise ArchiveError(f"{place}: column {name!r} has {table[name].null_count} empty values")
+
+    def column(name: str, kind: Any) -> Any:
+        try:
+            values = np.asarray(table[name].to_numpy(zero_copy_only=False), kind)
+        except (ValueError, TypeError) as error:
+            raise ArchiveError(f"{place}: column {name!r} doesn't hold numbers: {error}") from error
+        if not np.isfinite(values).all():
+            raise ArchiveError(f"{place}: column {name!r} has values that aren't finite")
+        return values
+
+    def numbers(names: Sequence[str]) -> NDArray[np.float64]:
+        return np.column_stack([column(name, np.float64) for name in names])
+
+    if not all(isinstance(path, str) for path in table["path"].to_pylist()):
+        raise ArchiveError(f"{place}: column 'path' doesn't hold texts but {table['path'].type}")
+    years = column("year", np.float64).astype(np.int64)
     folder = place.rsplit("/", 1)[0] if is_url(place) else str(Path(place).parent)
     # the same tile listed twice is one tile
-    rows = {(join(folder, path), int(year)): i for i, (path, year) in _reversed_pairs(table)}
+    paths = [join(folder, path) for path in table["path"].to_pylist()]
+    rows = {(paths[i], int(years[i])): i for i in reversed(range(len(table)))}
     keep = np.array(sorted(rows.values()), np.int64)
     table = table.take(keep)
     return TileIndex(
         folder=folder,
-        place=np.array([join(folder, path) for path in table["path"].to_pylist()], object),
-        year=np.array([int(year) for year in table["year"].to_pylist()], np.int64),
+        place=np.array(paths, object)[keep],
+        year=years[keep],
         crs=np.array([_epsg(crs) for crs in table["crs"].to_pylist()], object),
         utm=numbers([f"utm_{s}" for s in _BOUNDS]),
         wgs84=numbers([f"wgs84_{s}" for s in _BOUNDS]),
     )
-
-
-def _reversed_pairs(table: Any) -> list[tuple[int, tuple[str, Any]]]:
-    """Rows numbered, last first, so that the first of equal ones wins in a dict."""
-    pairs = list(enumerate(zip(table["path"].to_pylist(), table["year"].to_pylist(), strict=True)))
-    return pairs[::-1]
 
 
 def _epsg(crs: Any) -> str:
@@ -117,12 +127,21 @@ def _read_parquet(place: str) -> Any:
 
     try:
         if is_url(place):
-            import obstore
-
-            store, path = locate(place)
-            return pq.read_table(pa.BufferReader(bytes(obstore.get(store, path).bytes())), columns=None)
+            return pq.read_table(pa.BufferReader(_download(place)))
         if not Path(place).is_file():
             raise InputFileError(f"{place}: no such index; name an aef_index.parquet or the folder that holds one")
         return pq.read_table(pa.memory_map(place) if Path(place).stat().st_size else place)
     except pa.ArrowInvalid as error:
         raise InputFileError(f"{place}: not a Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _download(place: str) -> bytes:
+    import obstore
+
+    store, path = locate(place)
+    try:
+        return bytes(obstore.get(store, path).bytes())
+    except FileNotFoundError as error:
+        raise InputFileError(f"{place}: no such index") from error
+    except (OSError, obstore.exceptions.BaseError) as error:
+        raise InputFileError(f"{place}: the index can't be read: {first_line(error)}") from error

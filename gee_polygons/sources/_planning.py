@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
+from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources.base import BlockRef, Failure, Job, Piece, Plan
 from gee_polygons.zonal.coverage import Coverage, compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
-from gee_polygons.zonal.projection import Rings, project_to_lattice
+from gee_polygons.zonal.projection import Rings
 
-__all__ = ["Blocked", "make_plan", "piece_rings"]
+__all__ = ["Blocked", "make_plan"]
 
 
 class Blocked(Protocol):
@@ -59,19 +59,10 @@ class _Draft:
     reads: list[BlockRef] = field(default_factory=list)
 
 
-def piece_rings(polygons: NDArray[Any], pieces: Sequence[Piece]) -> Rings:
-    """Project pieces (all of one lattice) of polygons (EPSG:4326, unwrapped) to their lattice."""
-    geometries = polygons[[piece.polygon for piece in pieces]]
-    for i, piece in enumerate(pieces):
-        if piece.clip is not None:
-            geometries[i] = _polygonal(shapely.intersection(geometries[i], shapely.box(*piece.clip)))
-    return project_to_lattice(geometries, pieces[0].lattice)
-
-
 def make_plan(
     *,
     source: str,
-    polygons: NDArray[Any],
+    polygons: Polygons,
     years: Sequence[int],
     pieces: Sequence[Piece],
     tiles: Iterable[Blocked],
@@ -83,8 +74,8 @@ def make_plan(
     ----------
     source : str
         Name of the source.
-    polygons : array of shapely geometries
-        EPSG:4326, unwrapped at the antimeridian.
+    polygons : Polygons
+        What is asked for.
     years : sequence of int
         Years asked for.
     pieces : sequence of Piece
@@ -107,7 +98,7 @@ def make_plan(
         numbers = np.array([i for i, piece in enumerate(pieces) if piece.lattice == lattice], np.int64)
         if not len(numbers):
             continue
-        rings = piece_rings(polygons, [pieces[i] for i in numbers])
+        rings = polygons.pieces([pieces[i] for i in numbers])
         bounds = rings.bounds()
         touched: dict[Any, dict[tuple[int, int], list[int]]] = {}  # tiles of several years share a layout
         for tile in sorted(members, key=lambda t: (t.year, t.place)):
@@ -196,10 +187,12 @@ def _blocks_covered(tile: Blocked, coverage: Coverage) -> dict[tuple[int, int], 
     row, first, last = row // height, first // width, last // width
     n = last - first + 1
     column = np.repeat(first - np.concatenate([[0], np.cumsum(n)[:-1]]), n) + np.arange(n.sum())
-    found = np.unique(np.column_stack([np.repeat(row, n), column, np.repeat(owner, n)]), axis=0)
+    across = -(-window.width // width)
+    block = np.repeat(row, n) * across + column
+    found = np.unique(block * len(coverage) + np.repeat(owner, n))  # one number for each (block, polygon)
     blocks: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for r, c, polygon in found.tolist():
-        blocks[r, c].append(polygon)
+    for number, polygon in zip(*(part.tolist() for part in np.divmod(found, len(coverage))), strict=True):
+        blocks[divmod(number, across)].append(polygon)
     return blocks
 
 
@@ -219,11 +212,3 @@ def _with_beneath(ref: BlockRef, earlier: Sequence[Blocked]) -> BlockRef:
         tile=ref.tile, year=ref.year, index=ref.index, window=ref.window, inside=ref.inside,
         flip_y=ref.flip_y, flip_x=ref.flip_x, beneath=tuple(found),
     )  # fmt: skip
-
-
-def _polygonal(geometry: Any) -> Any:
-    """Drop the points and lines that an intersection may leave beside polygons."""
-    if geometry.geom_type in ("Polygon", "MultiPolygon"):
-        return geometry
-    parts = shapely.get_parts(geometry)
-    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])

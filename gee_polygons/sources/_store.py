@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gee_polygons.errors import ReadError
 
-__all__ = ["is_url", "join", "locate", "read_ranges"]
+__all__ = ["first_line", "is_url", "join", "locate", "read_ranges"]
 
 
 def is_url(spec: str) -> bool:
@@ -58,17 +58,30 @@ def read_ranges(place: str, starts: Sequence[int], lengths: Sequence[int]) -> li
     import obstore
 
     store, path = locate(place)
+    if starts and not is_url(place):
+        _check_size(place, max(start + length for start, length in zip(starts, lengths, strict=True)))
     try:
         parts = obstore.get_ranges(store, path, starts=list(starts), lengths=list(lengths))
     except (OSError, obstore.exceptions.BaseError) as error:
-        raise ReadError(f"{place}: can't be read: {_first_line(error)}", url=place) from error
+        raise ReadError(f"{place}: can't be read: {first_line(error)}", url=place) from error
     for part, start, length in zip(parts, starts, lengths, strict=True):
         if len(part) != length:
             raise ReadError(f"{place}: {length} bytes asked for at {start}, {len(part)} found: truncated", url=place)
     return list(parts)
 
 
-def _first_line(error: BaseException) -> str:
+def _check_size(place: str, needed: int) -> None:
+    """Refuse a file that ends too early: obstore panics when a merged range passes the end of a local file."""
+    try:
+        size = Path(place).stat().st_size
+    except OSError as error:
+        raise ReadError(f"{place}: can't be read: {error.strerror}", url=place) from error
+    if size < needed:
+        raise ReadError(f"{place}: truncated: its header names {needed} bytes, it has {size}", url=place)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a message that may have many."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from gee_polygons.errors import TileError
 from gee_polygons.sources._index import TileIndex
+from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._tile import Tile
 from gee_polygons.sources.base import Piece
 from gee_polygons.zonal.grid import Lattice
-from gee_polygons.zonal.projection import project_to_lattice, transformer
+from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import cells_touched, home_zones
 
 __all__ = ["ZonePart", "home_crs", "pieces_on_lattices", "polygons_near", "rows_near", "zone_parts"]
@@ -35,13 +36,13 @@ class ZonePart:
     skip: frozenset[int] = frozenset()
 
 
-def home_crs(polygons: NDArray[Any], archive: TileIndex) -> NDArray[np.object_]:
+def home_crs(polygons: Polygons, archive: TileIndex) -> NDArray[np.object_]:
     """Return the zone that measures each polygon: that of its centroid, unless only another zone claims the place.
 
     A tile's wgs84 box is that of its valid pixels, clipped at the zone's edge: where it holds a centroid outside its
     nominal zone, the archive's zones are irregular there (as UTM's are around Norway), and the archive is right.
     """
-    home = home_zones(polygons).astype(object)
+    home = home_zones(polygons.geometries).astype(object)
     if not len(archive):
         return home
     claims = shapely.STRtree(shapely.box(*archive.wgs84.T))
@@ -49,10 +50,9 @@ def home_crs(polygons: NDArray[Any], archive: TileIndex) -> NDArray[np.object_]:
         members = np.flatnonzero(home == crs)
         rows = np.flatnonzero(archive.crs == crs)
         if len(rows):
-            files = shapely.STRtree(shapely.box(*archive.utm[rows].T))
-            members = np.delete(members, np.unique(files.query(_boxes(polygons[members], crs))[0]))
+            members = members[~_hits(polygons.bounds(crs, members), archive.utm[rows]).any(axis=0)]
         claimed: dict[int, str] = {}
-        for i, row in claims.query(shapely.centroid(polygons[members]), predicate="intersects").T:
+        for i, row in claims.query(shapely.centroid(polygons.geometries[members]), predicate="intersects").T:
             other = str(archive.crs[row])
             claimed[i] = min(claimed.get(i, other), other)
         for i, other in claimed.items():
@@ -60,7 +60,7 @@ def home_crs(polygons: NDArray[Any], archive: TileIndex) -> NDArray[np.object_]:
     return home
 
 
-def zone_parts(polygons: NDArray[Any], index: TileIndex, archive: TileIndex) -> list[ZonePart]:
+def zone_parts(polygons: Polygons, index: TileIndex, archive: TileIndex) -> list[ZonePart]:
     """Choose each polygon's zone, or zones.
 
     Only a polygon that its home zone's tiles don't cover is split at the zone boundary, year by year; its parts lie
@@ -68,8 +68,8 @@ def zone_parts(polygons: NDArray[Any], index: TileIndex, archive: TileIndex) -> 
 
     Parameters
     ----------
-    polygons : array of shapely geometries
-        EPSG:4326, unwrapped.
+    polygons : Polygons
+        What is asked for.
     index : TileIndex
         Tiles of the years asked for.
     archive : TileIndex
@@ -77,17 +77,19 @@ def zone_parts(polygons: NDArray[Any], index: TileIndex, archive: TileIndex) -> 
     """
     home = home_crs(polygons, archive)
     years = frozenset(int(year) for year in index.year)
-    bounds = shapely.bounds(polygons)
+    bounds = shapely.bounds(polygons.geometries)
     split: dict[int, frozenset[int]] = {}
     cut: list[ZonePart] = []
     for i in np.flatnonzero(_crosses_cells(bounds)).tolist():
         cells = [
             (crs, cell)
             for crs, cell in cells_touched(tuple(bounds[i]))
-            if shapely.intersection(polygons[i], shapely.box(*cell)).area > 0
+            if shapely.intersection(polygons.geometries[i], shapely.box(*cell)).area > 0
         ]
         if len(cells) > 1:
-            split[i] = frozenset(year for year in years if not _covered(polygons[i], str(home[i]), index, year))
+            split[i] = frozenset(
+                year for year in years if not _covered(polygons.geometries[i], str(home[i]), index, year)
+            )
             if split[i]:
                 cut += [ZonePart(i, crs, cell, years - split[i]) for crs, cell in cells]
     none: frozenset[int] = frozenset()
@@ -102,7 +104,7 @@ def _crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
     return crosses
 
 
-def rows_near(polygons: NDArray[Any], parts: Sequence[ZonePart], index: TileIndex) -> NDArray[np.int64]:
+def rows_near(polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex) -> NDArray[np.int64]:
     """Return the index rows whose files touch the bounding box of a part measured in their zone."""
     by_crs: dict[str, set[int]] = defaultdict(set)
     for part in parts:
@@ -111,17 +113,17 @@ def rows_near(polygons: NDArray[Any], parts: Sequence[ZonePart], index: TileInde
     for crs, members in by_crs.items():
         rows = np.flatnonzero(index.crs == crs)
         if len(rows):
-            files = shapely.STRtree(shapely.box(*index.utm[rows].T))
-            near.append(rows[np.unique(files.query(_boxes(polygons[sorted(members)], crs))[1])])
+            bounds = polygons.bounds(crs, np.array(sorted(members), np.int64))
+            near.append(rows[_hits(bounds, index.utm[rows]).any(axis=1)])
     return np.unique(np.concatenate(near))
 
 
-def polygons_near(polygons: NDArray[Any], parts: Sequence[ZonePart], index: TileIndex, place: str) -> tuple[int, ...]:
+def polygons_near(polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex, place: str) -> tuple[int, ...]:
     """Return the polygons whose bounding box touches one file of the index."""
     row = int(np.flatnonzero(index.place == place)[0])
     year, crs = int(index.year[row]), str(index.crs[row])
     members = sorted({part.polygon for part in parts if part.crs == crs and year not in part.skip})
-    touched = shapely.intersects(_boxes(polygons[members], crs), shapely.box(*index.utm[row]))
+    touched = _hits(polygons.bounds(crs, np.array(members, np.int64)), index.utm[row : row + 1])[0]
     return tuple(i for i, hit in zip(members, touched, strict=True) if hit)
 
 
@@ -147,15 +149,21 @@ def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: 
         lattices = grids.get(part.crs) or {Lattice(part.crs, 10.0, 10.0): set(years)}
         for lattice in sorted(lattices):
             elsewhere = set(years) - lattices[lattice] if len(lattices) > 1 else set()
-            pieces.append(Piece(part.polygon, lattice, part.clip, tuple(sorted(part.skip | elsewhere))))
+            skip = tuple(sorted(part.skip | elsewhere)) if part.skip or elsewhere else ()
+            pieces.append(Piece(part.polygon, lattice, part.clip, skip))
     return pieces
 
 
-def _boxes(polygons: NDArray[Any], crs: str) -> NDArray[Any]:
-    """Bounding boxes of polygons in the CRS."""
-    west, north, east, south = project_to_lattice(polygons, Lattice(crs, 1.0, 1.0)).bounds().T
-    boxes: NDArray[Any] = shapely.box(west, -south, east, -north)
-    return boxes
+def _hits(bounds: NDArray[np.float64], files: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which bounding boxes touch which files, shape (files, boxes).
+
+    Comparing all with all takes a millisecond for a tile and a million boxes: a tree of boxes takes longer to build.
+    """
+    hits = np.empty((len(files), len(bounds)), np.bool_)
+    west, south, east, north = bounds.T
+    for row, (left, bottom, right, top) in zip(hits, files, strict=True):
+        np.logical_and((west <= right) & (east >= left), (south <= top) & (north >= bottom), out=row)
+    return hits
 
 
 def _covered(polygon: Any, crs: str, index: TileIndex, year: int) -> bool:

@@ -280,8 +280,8 @@ class Source(Protocol):
 class PixelSource(Source, Protocol):
     """A source whose pixels are reduced here."""
 
-    def plan(self, polygons: NDArray[Any], years: Sequence[int]) -> Plan:
-        """Say which blocks hold which polygons (shapely, EPSG:4326); uses the index alone."""
+    def plan(self, polygons: Any, years: Sequence[int]) -> Plan:
+        """Say which blocks hold which polygons (shapely, EPSG:4326); uses the index and headers alone."""
         ...
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[Block | ReadError]:
@@ -333,6 +333,8 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
         spec = os.environ.get(SOURCE_SETTING) or _default_source()
     if isinstance(spec, Source):
         return spec
+    if not isinstance(spec, (str, os.PathLike)):
+        raise UsageError(f"a source is a name, a path or a Source, found {type(spec).__name__}")
     text = os.fspath(spec)
     if text == "sample":
         from gee_polygons.sources.cog import CogSource

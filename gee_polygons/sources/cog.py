@@ -20,13 +20,13 @@ from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, UsageError
 from gee_polygons.sources._index import TileIndex, read_index
 from gee_polygons.sources._planning import make_plan
+from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._store import is_url
-from gee_polygons.sources._tile import Tile, TileBlock, open_tiles
+from gee_polygons.sources._tile import Tile, TileBlock, open_tile, open_tiles
 from gee_polygons.sources._window import lattice_window, paste, refs_in
 from gee_polygons.sources._zoning import ZonePart, home_crs, pieces_on_lattices, polygons_near, rows_near, zone_parts
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Failure, Plan
 from gee_polygons.zonal.grid import Lattice
-from gee_polygons.zonal.zones import unwrap
 
 __all__ = ["CogSource"]
 
@@ -64,7 +64,7 @@ class CogSource:
         """Years that the archive has, ascending."""
         return sorted({int(year) for year in self._index.year})
 
-    def plan(self, polygons: NDArray[Any], years: Sequence[int]) -> Plan:
+    def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Say which blocks hold which polygons; reads the index and headers of the tiles concerned.
 
         Parameters
@@ -78,14 +78,16 @@ class CogSource:
         -------
         Plan
         """
-        polygons = unwrap(np.asarray(polygons, object))
+        polygons = Polygons.of(polygons)
         index = self._index.take(np.flatnonzero(np.isin(self._index.year, list(years))))
         parts = zone_parts(polygons, index, self._index)
         rows = rows_near(polygons, parts, index)
         tiles, broken = self._open(index.take(rows))
         failures = [
-            Failure(str(error), year, polygons_near(polygons, parts, index.take(rows), place), place)
+            failure
             for (place, year), error in broken.items()
+            if (failure := Failure(str(error), year, polygons_near(polygons, parts, index.take(rows), place), place))
+            and failure.polygons  # else other zones' tiles serve this year
         ]
         pieces = pieces_on_lattices(parts, tiles, sorted({int(year) for year in index.year}))
         return make_plan(
@@ -98,7 +100,10 @@ class CogSource:
 
         def fetch(ref: BlockRef) -> TileBlock | ReadError:
             try:
-                return self._tiles[ref.tile, ref.year].fetch(ref, wanted)
+                key = (ref.tile, ref.year)
+                if key not in self._tiles:  # the plan was made elsewhere
+                    self._tiles[key] = open_tile(*key)
+                return self._tiles[key].fetch(ref, wanted)
             except ReadError as error:
                 return error
 
@@ -129,14 +134,14 @@ class CogSource:
         """
         names = tuple(bands) if bands is not None else BANDS
         wanted = _band_numbers(names)
-        area = unwrap(np.array([shapely.box(*region.bounds)], object))
+        area = Polygons(np.array([shapely.box(*region.bounds)], object))
         index = self._index.take(np.flatnonzero(self._index.year == year))
         crs = str(home_crs(area, index)[0])
         tiles, broken = self._open(index.take(rows_near(area, [ZonePart(0, crs)], index)))
         for error in broken.values():
             raise error
         lattice = tiles[0].grid.lattice if tiles else Lattice(crs, 10.0, 10.0)
-        window = lattice_window(area[0], lattice)
+        window = lattice_window(area.geometries[0], lattice)
         codes = np.full((len(names), window.height, window.width), NODATA, np.int8)
         for tile in tiles:
             for ref in refs_in(tile, window):

@@ -11,24 +11,29 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import shapely
+import shapely.affinity
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
+from gee_polygons.embeddings.quantization import BANDS, FLOAT32_ROUNDING, N_BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
 from gee_polygons.sources._planning import make_plan
+from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import lattice_window, paste, refs_in
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
+from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import unwrap
 
 __all__ = ["RasterSource"]
 
 _BLOCK: Final = 512  # 64 float32 bands of 512 x 512 pixels are 67 MB
 _FIRST_YEAR: Final = 2017
+_MARGIN_DEG: Final = 0.1
 
 
 class RasterSource:
@@ -86,6 +91,7 @@ class RasterSource:
             raster = _File(str(data))
         if raster.dtype != np.int8 and not np.issubdtype(raster.dtype, np.floating):
             raise TileError(f"{self.archive}: holds {raster.dtype}; embeddings are int8 codes or float vectors")
+        transformer("EPSG:4326", raster.grid.crs)  # refuses a CRS that isn't one
         self._raster = raster
         self.bands = _band_names(self.archive, raster, bands)
         self.year = year if year is not None else _year(self.archive, raster)
@@ -131,10 +137,10 @@ class RasterSource:
         """Return the requests and bytes that reading all bands of a block costs (uncompressed)."""
         return 1, ref.inside.height * ref.inside.width * len(self.bands) * self._raster.dtype.itemsize
 
-    def plan(self, polygons: NDArray[Any], years: Sequence[int]) -> Plan:
+    def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Say which parts of the raster hold which polygons (EPSG:4326)."""
-        polygons = unwrap(np.asarray(polygons, object))
-        pieces = [Piece(i, self.grid.lattice) for i in range(len(polygons))]
+        polygons = Polygons.of(polygons)
+        pieces = [Piece(i, self.grid.lattice) for i in np.flatnonzero(self._near(polygons.geometries)).tolist()]
         tiles = [self] if self.year in years else []
         return make_plan(source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles)
 
@@ -159,6 +165,21 @@ class RasterSource:
             paste(values, window, _RasterBlock(ref, self._pixels(ref, wanted)))
         return EmbeddingImage(values=values, grid=lattice.grid(window), bands=names, year=year, source=self.archive)
 
+    def _near(self, polygons: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each polygon (EPSG:4326) may touch the raster; one far away may have no place in its CRS at all."""
+        west, south, east, north = transformer("EPSG:4326", self.grid.crs).transform_bounds(
+            *self.grid.bounds, direction="INVERSE"
+        )
+        if not np.isfinite([west, south, east, north]).all():
+            return np.ones(len(polygons), np.bool_)
+        east += 360.0 if east < west else 0.0  # across the antimeridian
+        place = shapely.box(west - _MARGIN_DEG, south - _MARGIN_DEG, east + _MARGIN_DEG, north + _MARGIN_DEG)
+        boxes = shapely.box(*shapely.bounds(polygons).T)
+        near = np.zeros(len(polygons), np.bool_)
+        for turn in (-360.0, 0.0, 360.0):
+            near |= shapely.intersects(boxes, shapely.affinity.translate(place, turn))
+        return near
+
     def _numbers(self, bands: Sequence[str]) -> list[int]:
         unknown = [band for band in bands if band not in self.bands]
         if unknown:
@@ -171,6 +192,12 @@ class RasterSource:
         rows = slice(row * height, min((row + 1) * height, self.grid.shape[0]))
         cols = slice(col * width, min((col + 1) * width, self.grid.shape[1]))
         pixels = self._raster.read(bands, rows, cols)
+        if pixels.dtype != np.int8:
+            pixels = _vectors(f"{self.place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}", pixels)
+        # a vector that lacks a component is no vector
+        missing = pixels == NODATA if pixels.dtype == np.int8 else np.isnan(pixels)
+        if (some := missing.any(axis=0) & ~missing.all(axis=0)).any():
+            pixels = np.where(some, NODATA if pixels.dtype == np.int8 else np.nan, pixels).astype(pixels.dtype)
         planes = np.full((len(bands), height * width + PADDING), 0, pixels.dtype)
         inner = planes[:, : height * width].reshape(len(bands), height, width)
         inner[:, : pixels.shape[1], : pixels.shape[2]] = pixels
@@ -266,16 +293,20 @@ class _File:
                 f"{self._place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}: damaged: {reason}",
                 url=self._place,
             ) from error
-        if pixels.dtype != np.int8:
-            if self._nodata is not None and not np.isnan(self._nodata):
-                pixels[pixels == pixels.dtype.type(self._nodata)] = np.nan
-            if float(np.nanmax(np.abs(pixels), initial=0.0)) > 1.0 + 1e-6:
-                raise ReadError(
-                    f"{self._place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}: values beyond "
-                    f"-1..1 aren't embedding vectors; are these codes stored as floats, or nodata undeclared?",
-                    url=self._place,
-                )
+        if pixels.dtype != np.int8 and self._nodata is not None and not np.isnan(self._nodata):
+            pixels[pixels == pixels.dtype.type(self._nodata)] = np.nan
         return pixels
+
+
+def _vectors(place: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return float vectors as float32 or float64 in the machine's byte order."""
+    vectors: NDArray[Any] = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, copy=False)
+    if float(np.nanmax(np.abs(vectors), initial=0.0)) > 1.0 + FLOAT32_ROUNDING:
+        raise ReadError(
+            f"{place}: values beyond -1..1 aren't embedding vectors; are these codes stored as floats, or nodata "
+            "undeclared?"
+        )
+    return vectors
 
 
 def _load_numpy(place: str, grid: Grid | None) -> _Array:
@@ -284,17 +315,24 @@ def _load_numpy(place: str, grid: Grid | None) -> _Array:
         raise InputFileError(f"{place}: no such file")
     try:
         loaded = np.load(path, mmap_mode="r" if place.lower().endswith(".npy") else None, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return _Array(place, loaded, grid)
-        with loaded:
-            values = loaded["codes"] if "codes" in loaded else loaded["vectors"]
-            if grid is None and "transform" in loaded and "crs" in loaded:
-                transform = tuple(float(v) for v in loaded["transform"])[:6]
-                grid = Grid(crs=str(loaded["crs"]), transform=transform, shape=values.shape[1:])  # type: ignore[arg-type]
-    except KeyError as error:
-        raise InputFileError(f"{place}: an .npz file needs an array named 'codes' or 'vectors'") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise InputFileError(f"{place}: not a NumPy file that can be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        # of a text file NumPy says that it is pickled
+        reason = "neither .npy nor .npz inside" if "pickled" in str(error) else str(error).splitlines()[0]
+        raise InputFileError(f"{place}: not a NumPy file that can be read: {reason}") from error
+    if isinstance(loaded, np.ndarray):
+        return _Array(place, loaded, grid)
+    values = arrays.get("codes", arrays.get("vectors"))
+    if values is None:
+        raise InputFileError(f"{place}: an .npz file needs an array named 'codes' or 'vectors'")
+    if grid is None and "transform" in arrays and "crs" in arrays and values.ndim == 3:
+        numbers = [float(v) for v in arrays["transform"].ravel()]
+        if len(numbers) not in (6, 9):  # an affine matrix's third row says nothing
+            raise TileError(f"{place}: a transform has 6 numbers (a, b, c, d, e, f), found {len(numbers)}")
+        a, b, c, d, e, f = numbers[:6]
+        grid = Grid(crs=str(arrays["crs"]), transform=(a, b, c, d, e, f), shape=values.shape[1:])
     return _Array(place, values, grid)
 
 

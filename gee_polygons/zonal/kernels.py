@@ -36,6 +36,7 @@ __all__ = [
     "add_squares",
     "add_sums",
     "add_weights",
+    "off_norm",
     "touched_chunks",
 ]
 
@@ -274,3 +275,13 @@ def add_norms(plane: Any, chunks: Any, norms: Any) -> None:
             k = np.int16(plane[pixel + lane])
             doubled = np.uint16(np.uint16(k * k) * np.uint16(2))
             norms[slot + lane] += np.uint16((np.uint32(doubled) * np.uint32(doubled)) >> np.uint32(16))
+
+
+@numba.njit(nogil=True, cache=True)
+def off_norm(norms: Any, missing: Any, low: int, high: int) -> Any:
+    """Return which of `add_norms`' sums lie outside low..high, or aren't 0 where the pixel is missing."""
+    wrong = np.empty(len(norms), np.bool_)
+    for i in range(len(norms)):
+        inside = (norms[i] >= low) & (norms[i] <= high)
+        wrong[i] = (norms[i] != 0) if missing[i] else not inside
+    return wrong

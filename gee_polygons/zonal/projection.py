@@ -64,6 +64,15 @@ class Rings:
         high = np.maximum.reduceat(self.coords, starts, axis=0)
         return np.concatenate([low, high], axis=1)
 
+    def joined(self, other: Rings) -> Rings:
+        """Return these polygons, then the other's."""
+        return Rings(
+            np.concatenate([self.coords, other.coords]),
+            np.concatenate([self.ring_offsets, other.ring_offsets[1:] + self.ring_offsets[-1]]),
+            np.concatenate([self.is_hole, other.is_hole]),
+            np.concatenate([self.polygon_offsets, other.polygon_offsets[1:] + self.polygon_offsets[-1]]),
+        )
+
     def take(self, polygons: NDArray[np.int64]) -> Rings:
         """Return some of the polygons, in the order given."""
         rings = _ranges(self.polygon_offsets, polygons)

@@ -24,6 +24,7 @@ from gee_polygons.zonal.kernels import (
     add_squares,
     add_sums,
     add_weights,
+    off_norm,
     touched_chunks,
 )
 from gee_polygons.zonal.partials import CODE_UNIT, FLOAT_UNIT, Partials
@@ -32,8 +33,11 @@ from gee_polygons.zonal.statistics import Needs, quantiles
 __all__ = ["MAX_NORM_ERROR", "BlockReducer", "DamagedPixels", "PlaneSource", "Reduced", "Scratch", "planes"]
 
 MAX_NORM_ERROR: Final = 0.012  # valid pixels have length 1 within 0.009 (AEF.md); more is damage
-# add_norms' sum for a vector of length 1; 64 truncations lose 32 of it on average
-_UNIT_NORM: Final = 127.5**4 / 2**14
+# what add_norms gives for vectors on the brink; 64 truncations lose between 0 and 64. Suspects are measured exactly.
+_NORM_LIMITS: Final = (
+    int((1 - MAX_NORM_ERROR) ** 2 * 127.5**4 / 2**14),
+    int((1 + MAX_NORM_ERROR) ** 2 * 127.5**4 / 2**14) - 64,
+)
 
 
 class PlaneSource(Protocol):
@@ -248,9 +252,7 @@ class _Norms:
 
     def suspects(self) -> NDArray[np.int64]:
         """Positions of touched pixels that may not be unit vectors."""
-        length = np.sqrt((self._norms + 32.0) / _UNIT_NORM)
-        # 0.002 is what truncation can add at most; suspects are measured exactly
-        wrong = np.where(self._missing, self._norms != 0, np.abs(length - 1) > MAX_NORM_ERROR - 0.002)
+        wrong = off_norm(self._norms, self._missing, *_NORM_LIMITS)
         if not wrong.any():
             return np.empty(0, np.int64)
         positions = (self._chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()[wrong]

@@ -84,7 +84,10 @@ def unwrap(polygons: NDArray[Any]) -> NDArray[Any]:
 def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:
     """Return the EPSG code of each polygon's home zone, that of its centroid. Polygons are unwrapped, EPSG:4326."""
     centroids = shapely.centroid(polygons)
-    return np.array([zone_crs(x, y) for x, y in zip(shapely.get_x(centroids), shapely.get_y(centroids), strict=True)])
+    lon, lat = shapely.get_x(centroids), shapely.get_y(centroids)
+    number = np.floor((lon + 180) / 6).astype(np.int64) % 60 + 1
+    codes, which = np.unique(np.where(lat >= 0, 32600, 32700) + number, return_inverse=True)
+    return np.array([f"EPSG:{code}" for code in codes])[which]
 
 
 def cells_touched(bounds: Box) -> list[tuple[str, Box]]:
