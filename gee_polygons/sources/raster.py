@@ -314,16 +314,19 @@ def _load_numpy(place: str, grid: Grid | None) -> _Array:
     if not path.is_file():
         raise InputFileError(f"{place}: no such file")
     try:
-        loaded = np.load(path, mmap_mode="r" if place.lower().endswith(".npy") else None, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
+        with path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            if is_zip:
+                with np.load(file, allow_pickle=False) as loaded:
+                    arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
+        single = None if is_zip else np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         # of a text file NumPy says that it is pickled
         reason = "neither .npy nor .npz inside" if "pickled" in str(error) else str(error).splitlines()[0]
         raise InputFileError(f"{place}: not a NumPy file that can be read: {reason}") from error
-    if isinstance(loaded, np.ndarray):
-        return _Array(place, loaded, grid)
+    if single is not None:
+        return _Array(place, single, grid)
     values = arrays.get("codes", arrays.get("vectors"))
     if values is None:
         raise InputFileError(f"{place}: an .npz file needs an array named 'codes' or 'vectors'")
