@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
-from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, UsageError
+from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.sources._index import TileIndex, read_index
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
@@ -183,13 +183,16 @@ class CogSource:
     def _open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
         keys = list(zip(index.place.tolist(), index.year.tolist(), strict=True))
+        crs_of = dict(zip(keys, index.crs.tolist(), strict=True))
         opened = open_tiles(unknown := [key for key in keys if key not in self._tiles])
         broken: dict[tuple[str, int], GeePolygonsError] = {}
         for key, tile in zip(unknown, opened, strict=True):
-            if isinstance(tile, Tile):
-                self._tiles[key] = tile
-            else:
+            if not isinstance(tile, Tile):
                 broken[key] = tile
+            elif tile.grid.crs != crs_of[key]:
+                broken[key] = TileError(f"{tile.place}: lies in {tile.grid.crs}, the index says {crs_of[key]}")
+            else:
+                self._tiles[key] = tile
         return [self._tiles[key] for key in keys if key in self._tiles], broken
 
 

@@ -266,11 +266,11 @@ class _File:
         if len(set(data.dtypes)) != 1:
             raise TileError(f"{place}: its bands have different types: {sorted(set(data.dtypes))}")
         code = data.crs.to_epsg()
-        self.grid = Grid(
-            crs=f"EPSG:{code}" if code else data.crs.to_wkt(),
-            transform=tuple(data.transform)[:6],
-            shape=(data.height, data.width),
-        )
+        crs = f"EPSG:{code}" if code else data.crs.to_wkt()
+        try:
+            self.grid = Grid(crs=crs, transform=tuple(data.transform)[:6], shape=(data.height, data.width))
+        except TileError as error:
+            raise TileError(f"{place}: {error}") from error
         self.dtype = np.dtype(data.dtypes[0])
         self.n_bands = data.count
         self.descriptions = data.descriptions
@@ -335,7 +335,10 @@ def _load_numpy(place: str, grid: Grid | None) -> _Array:
         if len(numbers) not in (6, 9):  # an affine matrix's third row says nothing
             raise TileError(f"{place}: a transform has 6 numbers (a, b, c, d, e, f), found {len(numbers)}")
         a, b, c, d, e, f = numbers[:6]
-        grid = Grid(crs=str(arrays["crs"]), transform=(a, b, c, d, e, f), shape=values.shape[1:])
+        try:
+            grid = Grid(crs=str(arrays["crs"]), transform=(a, b, c, d, e, f), shape=values.shape[1:])
+        except TileError as error:
+            raise TileError(f"{place}: {error}") from error
     return _Array(place, values, grid)
 
 
