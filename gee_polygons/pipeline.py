@@ -26,9 +26,10 @@ from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import paste
 from gee_polygons.sources.base import Block, BlockRef, Job, PixelSource, Plan
 from gee_polygons.zonal.coverage import BlockCoverage, Coverage, clip_to_block, compute_coverage
+from gee_polygons.zonal.damage import DamagedPixels
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.medoid import Candidates, find_candidates
-from gee_polygons.zonal.reduce import BlockReducer, DamagedPixels, Reduced
+from gee_polygons.zonal.reduce import BlockReducer, Reduced
 from gee_polygons.zonal.statistics import Needs, parse_statistics
 
 __all__ = ["Progress", "Results", "reduce_polygons"]
@@ -133,11 +134,14 @@ def _incomplete(results: Results, years: Sequence[int]) -> list[tuple[int, int]]
 
 
 def _improve(results: Results, others: Results) -> None:
-    """Take over what another plan found where it has half a pixel more: zones' pixels differ a little in size."""
-    area = np.divide(results.n_pixels, results.valid_fraction, out=np.zeros_like(results.n_pixels),
-                     where=results.valid_fraction > 0)  # fmt: skip
-    gained = (others.valid_fraction - results.valid_fraction) * np.maximum(area, others.n_pixels)
-    better = (gained > 0.5) | (others.status == "error")
+    """Take over what another plan found where there was nothing, or where it has half a pixel more.
+
+    Half a pixel, because the pixels of two zones differ a little in size.
+    """
+    share = results.valid_fraction
+    area = np.divide(results.n_pixels, share, out=np.zeros_like(share), where=share > 0)
+    gained = (others.valid_fraction - share) * area
+    better = (gained > 0.5) | ((results.n_pixels == 0) & (others.n_pixels > 0)) | (others.status == "error")
     for mine, theirs in zip(results.numbers(), others.numbers(), strict=True):
         mine[better] = theirs[better]
     results.status[better] = others.status[better]

@@ -37,7 +37,7 @@ RANKS = (
     ("sources",),
     ("extract", "merging", "pipeline", "tables"),
     ("visualize", "pictures", "plots"),
-    ("demo",),
+    ("demo", "warmup"),
     ("cli",),
     ("__main__",),
 )

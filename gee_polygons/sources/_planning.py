@@ -92,7 +92,9 @@ def make_plan(
     by_lattice: dict[Lattice, list[Blocked]] = defaultdict(list)
     for tile in tiles:
         by_lattice[tile.grid.lattice].append(tile)
-    drafts: dict[tuple[Lattice, Window], _Draft] = defaultdict(_Draft)
+    # years share a job where their tiles hold the same part of the block: else a piece that lies in one tile's part
+    # would pass for one that the other tile holds, too
+    drafts: dict[tuple[Lattice, Window, Window], _Draft] = defaultdict(_Draft)
     requests = n_bytes = 0
     for lattice, members in by_lattice.items():
         numbers = np.array([i for i, piece in enumerate(pieces) if piece.lattice == lattice], np.int64)
@@ -111,13 +113,13 @@ def make_plan(
                 if not wanted:
                     continue
                 ref = _with_beneath(tile.ref(row, col), beneath)
-                draft = drafts[lattice, ref.window]
+                draft = drafts[lattice, ref.window, ref.inside]
                 draft.pieces.update(inside)
                 draft.reads.append(ref)
                 for part in (ref, *ref.beneath):
                     cost = tile.cost(part) if part is ref else (1, 0)
                     requests, n_bytes = requests + cost[0], n_bytes + cost[1]
-    jobs = [_job(*key, draft) for key, draft in drafts.items()]
+    jobs = [_job(lattice, window, draft) for (lattice, window, _), draft in drafts.items()]
     jobs.sort(key=lambda job: (job.lattice, job.window))
     return Plan(
         source=source, years=tuple(years), n_polygons=len(polygons), pieces=tuple(pieces), jobs=tuple(jobs),

@@ -117,9 +117,9 @@ class CogSource:
         near = index.take(rows_near(polygons, parts, index))
         tiles, broken = self._open(near)
         failures = [
-            Failure(str(error), year, spoiled, place)
+            Failure(str(error), year, spoiled, place, error.code)
             for (place, year), error in broken.items()
-            if (spoiled := polygons_near(polygons, parts, near, place))  # else other zones' tiles serve this year
+            if (spoiled := polygons_near(polygons, parts, near, place, year))  # else other zones' tiles serve this year
         ]
         pieces = pieces_on_lattices(parts, tiles, sorted({int(year) for year in index.year}))
         return make_plan(
