@@ -36,6 +36,7 @@ RANKS = (
     ("site", "_sites", "datasets"),
     ("sources",),
     ("extract", "merging", "pipeline", "tables"),
+    ("audit", "_audit"),
     ("visualize", "pictures", "plots"),
     ("demo",),
     ("cli",),
