@@ -276,6 +276,10 @@ def test_doubles_gaps_and_partial_rows(truth):
     evidence = report.findings[0].evidence
     assert "hole: 2020, 2023" in evidence["such as"]
     assert evidence["missing for every site"] == "2020"
+    chosen = truth[truth["year"].isin([2018, 2021, 2024])]
+    assert audit(chosen).is_clean  # a choice of years is no gap
+    table.attrs["provenance"] = {"years": "2018,2019,2021,2022,2023,2024"}
+    assert "missing for every site" not in audit(table).findings[0].evidence
     double = pd.concat([truth, truth.iloc[[3]]], ignore_index=True)
     finding = audit(double).findings[0]
     assert (finding.code, finding.rows) == ("duplicate_rows", (3, len(truth)))

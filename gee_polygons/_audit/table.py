@@ -64,6 +64,7 @@ class Audited:
     site: NDArray[Any] | None
     year: NDArray[np.int64] | None
     numbers: dict[str, NDArray[np.float64]]
+    years_asked: frozenset[int] = frozenset()
 
     @property
     def matrix(self) -> NDArray[np.float64]:
@@ -135,6 +136,7 @@ def look_at(table: pd.DataFrame) -> Audited:
         site=None if site is None else table[site].astype(str).to_numpy(object),
         year=None if year is None else _years(table[year]),
         numbers=numbers,
+        years_asked=_years_asked(table),
     )
 
 
@@ -214,6 +216,12 @@ def _statistic(table: pd.DataFrame, name: str, suffix: str) -> str:
         return known or suffix.strip("_").lower()
     said = str(dict(table.attrs.get("provenance", {})).get("statistics", ""))
     return said if said and "," not in said else "mean"
+
+
+def _years_asked(table: pd.DataFrame) -> frozenset[int]:
+    """Years that the provenance says were asked for, if it does."""
+    said = str(dict(table.attrs.get("provenance", {})).get("years", ""))
+    return frozenset(int(year) for year in said.split(",") if year.strip().isdigit())
 
 
 def _vectors(columns: str, statistic: str, numbers: NDArray[np.float64]) -> Vectors:
