@@ -742,6 +742,12 @@ def test_heat_map_has_its_values_in_readable_colours():
     assert dot.figure.axes[1].get_ylabel() == "dot product of means"
 
 
+def test_a_map_says_what_grey_means(sample_sites):
+    frame = sample_sites.to_geodataframe()
+    assert "grey: no data" in [t.get_text() for t in vis.plot_sites(frame, color="start_year").texts]
+    assert "grey: no data" not in [t.get_text() for t in vis.plot_sites(frame).texts]
+
+
 def test_heat_map_draws_into_the_axes_given_and_shows_gaps():
     from matplotlib.figure import Figure
 

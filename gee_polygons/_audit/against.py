@@ -22,6 +22,7 @@ AGREES: Final = 0.99995  # cosine; half a degree. Rounding to float16 or three d
 LENGTH_AGREES: Final = 0.002
 _LARGE: Final = 0.05  # components whose sign is beyond doubt
 _ROWS_COMPARED: Final = 20_000
+_ROWS_LOOKED_UP: Final = 5_000  # where more than that differ, the rest is told as a difference
 
 
 def reference_findings(
@@ -217,7 +218,7 @@ def _mixed_up(
     pool = np.flatnonzero(reference.complete)[:_ROWS_COMPARED]
     other = _unit(reference.matrix[pool])
     hits, says = [], []
-    for row in rows:
+    for row in rows[:_ROWS_LOOKED_UP]:
         cosine = other @ t[row]
         best = int(np.argmax(cosine))
         if cosine[best] > AGREES and t[row] @ r[row] < AGREES:
