@@ -178,7 +178,9 @@ class _Runner:
             for coverage in [_JobCoverage(self.plan, self.polygons, job)]
             for ref in job.reads
         ]
-        blocks = self.source.read([part for _, _, ref in steps for part in (*ref.beneath, ref)], self.bands)
+        blocks = self.source.read([ref for _, _, ref in steps], self.bands)
+        # of an overlapping tile that comes first, one band says which pixels it holds
+        hiding = self.source.read([part for _, _, ref in steps for part in ref.beneath], self.bands[:1])
 
         def one(job: Job, coverage: _JobCoverage, ref: BlockRef, fetched: Sequence[Block | ReadError]) -> T | ReadError:
             inside = coverage.in_block(ref)
@@ -198,7 +200,7 @@ class _Runner:
             waiting: deque[tuple[Job, BlockRef, Future[T | ReadError]]] = deque()
             try:
                 for job, coverage, ref in steps:
-                    fetched = [next(blocks) for _ in range(len(ref.beneath) + 1)]
+                    fetched = [*(next(hiding) for _ in ref.beneath), next(blocks)]
                     waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
                     if len(waiting) > self.workers:
                         yield _result(waiting.popleft())
@@ -258,26 +260,9 @@ def _hidden(ref: BlockRef, above: Sequence[Block]) -> NDArray[np.int64] | None:
     window = ref.window
     codes = np.full((1, window.height, window.width), NODATA, np.int8)
     for block in above:
-        paste(codes, window, _FirstBand(block))
+        paste(codes, window, block)
     taken = codes[0] != NODATA
     return np.flatnonzero(taken[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1])
-
-
-class _FirstBand:
-    """A block with its first part only: enough to know which pixels are valid."""
-
-    checks_norms = False
-
-    def __init__(self, block: Block) -> None:
-        self._block, self.ref = block, block.ref
-
-    n_parts = 1
-
-    def part_bands(self, part: int) -> Sequence[int]:
-        return (0,)
-
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        return self._block.decode(0)[:1]
 
 
 def _damage(ref: BlockRef, bands: Sequence[str], damage: DamagedPixels) -> ReadError:

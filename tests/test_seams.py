@@ -35,11 +35,12 @@ from archives import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import star
+from oracles import star, write_gdal
 
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.pipeline import reduce_polygons
+from gee_polygons.sources import _tile as tile_module
 from gee_polygons.sources.cog import CogSource
 
 S22, S23 = "EPSG:32722", "EPSG:32723"
@@ -152,6 +153,62 @@ def test_overlapping_tiles_of_the_same_pixels_count_once(tmp_path):
     for number, tiles in enumerate(several):
         found = extract(polygons, make_archive(tmp_path / str(number), tiles), statistics=ALL_STATISTICS)
         assert_same_bits(found, one)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_hidden_pixel_is_no_medoid(names, tmp_path):
+    # the one pixel in the direction of the mean lies in both tiles' overlap, in the tile that isn't counted there
+    codes = random_codes((20, 30), 3, spread=1.0)
+    values = np.sign(codes.astype(float)) * codes.astype(float) ** 2
+    mean = values.mean(axis=(1, 2))
+    nearest = np.rint(np.sign(mean) * np.sqrt(np.abs(mean) / np.linalg.norm(mean)) * 127.5).astype(np.int8)
+    other = codes.copy()
+    other[:, 10, 15] = nearest
+    tiles = [
+        FakeTile(crs=S22, col=COL, row=ROW, codes=codes, name="a", block=32),
+        FakeTile(crs=S22, col=COL, row=ROW, codes=other, name="b", block=16),
+    ]
+    if names == "ba":  # the other way round it is the medoid
+        tiles = [replace(tiles[0], name="b"), replace(tiles[1], name="a")]
+    polygon = ground(shapely.box(1, 1, 29, 19), tiles[0])
+    table = check(tiles, [polygon], make_archive(tmp_path, tiles))
+    is_it = (numbers(table.iloc[0], "medoid") == values_of(nearest)).all()
+    assert is_it == (names == "ba")
+
+
+def test_overlapping_tiles_cost_what_the_plan_says(tmp_path, monkeypatch):
+    # to know which pixels an earlier tile has, one band of it is enough
+    tiles = [tile_at(0, 0, (60, 60), 1, name="a", block=64), tile_at(30, 0, (60, 60), 2, name="b", block=64)]
+    source = make_archive(tmp_path, tiles)
+    polygon = ground(star(1, (45, 30), 25), frame(tiles[0]))
+    plan = source.plan(np.array([polygon], object), [2024])
+    asked = []
+    read = tile_module.read_ranges
+
+    def counting(place, starts, lengths):
+        asked.extend(lengths)
+        return read(place, starts, lengths)
+
+    monkeypatch.setattr(tile_module, "read_ranges", counting)
+    extract([polygon], source)
+    assert (len(asked), sum(asked)) == (plan.requests, plan.bytes)
+
+
+def test_padding_of_blocks_is_no_land(tmp_path):
+    # GDAL fills what of a block lies past the file's sides with copies of the last pixels, here over the next tile
+    tiles = [
+        tile_at(0, 0, (50, 41), 1, name="a", block=32, south_up=False),
+        tile_at(41, 0, (50, 41), 2, name="b", block=32),
+        tile_at(0, 50, (41, 82), 3, name="c", block=48, masked=0.3),
+    ]
+    index = write_archive(tmp_path, tiles)
+    for tile in tiles:
+        write_gdal(
+            tmp_path / tile.path, tile.grid, tile.codes, tiled=True, blockxsize=tile.block, blockysize=tile.block,
+            compress="zstd", interleave="band",
+        )  # fmt: skip
+    polygons = [ground(star(i, (42, 50), r), frame(tiles[0])) for i, r in enumerate((4, 15, 45, 90))]
+    check(tiles, polygons, CogSource(index))
 
 
 def test_rows_listed_twice_count_once(tmp_path):
@@ -500,9 +557,10 @@ def test_a_polygon_cut_at_180_is_the_one_that_runs_past_it(kind, antimeridian):
     pd.testing.assert_frame_equal(second, first, check_exact=False, rtol=0, atol=1e-6)
 
 
-def test_pixels_of_a_polygon_cut_at_180_are_read_by_the_source_itself(antimeridian):
+@pytest.mark.parametrize("kind", ["short", "far"])
+def test_pixels_of_a_polygon_cut_at_180_are_read_by_the_source_itself(kind, antimeridian):
     # without the door that site collections come through
-    _, source = antimeridian["short"]
+    _, source = antimeridian[kind]
     whole = with_seam(at_meridian(star(1, (2, 0), 27), 180.0, 51.9))
     forms = [whole, cut_at_180(whole), shapely.transform(whole, lambda xy: xy - (360.0, 0.0))]
     found = reduce_polygons(source, np.array(forms, object), [2024], bands=BANDS, statistics=["mean", "max"])

@@ -79,7 +79,8 @@ class Partials:
 
     def stds(self, scale: float) -> NDArray[np.float64]:
         """Return the population standard deviations, weighted by coverage, shape (n, bands)."""
-        return std(self.means(scale), self._average("square", scale * scale))
+        # in whole numbers first: a constant band's deviation is then 0, and not what rounding leaves
+        return std(self._average("sum", 1.0), self._average("square", 1.0)) / scale
 
     def extremes(self, scale: float, name: str) -> NDArray[np.float64]:
         """Return the least (``"low"``) or greatest (``"high"``) values, shape (n, bands)."""
