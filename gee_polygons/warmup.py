@@ -8,6 +8,7 @@ finds everything and compiles nothing.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,12 +22,10 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS, codes_to_vectors
 from gee_polygons.pipeline import reduce_polygons
-from gee_polygons.sources import _landscape
 from gee_polygons.sources.base import PixelSource
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.raster import RasterSource
 from gee_polygons.sources.sample import build_sample_archive, sample_sites
-from gee_polygons.zonal import coverage, kernels, statistics
 
 __all__ = ["WarmUp", "warm_up"]
 
@@ -95,8 +94,9 @@ def _counts() -> tuple[int, int]:
     """Return how many functions this process has compiled, and how many it has found compiled."""
     from numba.core.dispatcher import Dispatcher
 
-    modules = (coverage, kernels, statistics, _landscape)
-    stats = [value.stats for module in modules for value in vars(module).values() if isinstance(value, Dispatcher)]
+    modules = [module for name, module in sys.modules.items() if name.startswith("gee_polygons.")]
+    functions = {value for module in modules for value in vars(module).values() if isinstance(value, Dispatcher)}
+    stats = [function.stats for function in functions]
     return sum(sum(s.cache_misses.values()) for s in stats), sum(sum(s.cache_hits.values()) for s in stats)
 
 
