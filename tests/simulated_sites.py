@@ -42,6 +42,12 @@ class Simulation:
     reference_ids: list[str]
     control_ids: list[str]
 
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return the share of the way of rows that have `site_id` and `year`."""
+        by_name = {site_id: i for i, site_id in enumerate(self.progress.index)}
+        at = [by_name[site_id] for site_id in rows["site_id"]]
+        return self.progress.to_numpy()[at, np.searchsorted(YEARS, rows["year"])]
+
 
 def simulate(
     *,

@@ -24,6 +24,7 @@ __all__ = ["Drift", "base_years", "estimate_drift", "robust_location"]
 
 _ITERATIONS: Final = 40
 _CUTOFF: Final = 2.5  # biweight: what is further off than so many median distances counts for nothing
+_CLEARLY: Final = 0.9  # sites of one cover show both models nearly alike: a small gain is chance
 _RIDGE: Final = 1e-3  # keeps the tangent spaces' equations solvable for one or two background sites
 
 
@@ -143,7 +144,7 @@ def estimate_drift(background: Series, base: Flags, model: str = "auto", trusted
     if model != "auto":
         return found[model == "rotation"]
     left = [_what_is_left(drift, units, home, noise) for drift in found]
-    return found[left[1] < left[0]]
+    return found[left[1] < _CLEARLY * left[0]]
 
 
 def _steps(units: Floats, home: Floats, noise: Floats, base: Flags) -> tuple[Floats, Flags]:
