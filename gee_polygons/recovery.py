@@ -377,7 +377,7 @@ def block_sites(site: Site, *, block_m: float = 100.0) -> SiteCollection:
     west, south, east, north = site.polygon.bounds
     tall = block_m / 110_574.0
     wide = block_m / (111_320.0 * float(np.cos(np.radians((south + north) / 2))))
-    pieces = []
+    pieces: list[Site] = []
     for x in np.arange(west, east, wide):
         for y in np.arange(south, north, tall):
             part = shapely.intersection(site.polygon, shapely.box(x, y, x + wide, y + tall))

@@ -3,8 +3,9 @@
 Sources of doubt, drawn independently in each bootstrap replicate: which reference sites were chosen (resampled with
 replacement; Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993), and which of them the site would end like;
 its own noise in each year; the noise of its starting state, which all its years share; the error of the background's
-step. The noise is that of the table's own series about their best paths (so a change
-isn't taken for noise), scaled from site to site by the effective number of pixels; or, with a table of blocks, the scatter of spatial blocks of pixels resampled together for all years.
+step. The noise is that of the table's own series about their best paths (so a change isn't taken for noise), scaled
+from site to site by the effective number of pixels; or, with a table of blocks, the scatter of spatial blocks of
+pixels resampled together for all years.
 """
 
 from __future__ import annotations
