@@ -23,10 +23,10 @@ function tag(text,colour){return el('span',{class:'tag',style:'background:'+(col
 const COLS=[['id','Site','',s=>s.id],['area','Area, ha','n wide',s=>num(s.area,1)],
  ['begun','Start','n wide',s=>ok(s.begun)?s.begun:'\u2013'],
  ['group','Recovery','',s=>s.group?tag(s.group,GROUP[s.group]):'\u2013'],
- ['share','Share of the way','n',s=>pct(s.share)],
+ ['share','Share','n',s=>pct(s.share)],
  ['rate','Per year','n wide',s=>ok(s.rate)?
   (s.rate>=0?'+':'\u2212')+Math.abs(100*s.rate).toFixed(1)+' %':'\u2013'],
- ['change','Change','',s=>tag(s.change==='none'?'not shown':s.change,CHANGE[s.change])],
+ ['change','Change',D.hasRecovery?'wide':'',s=>tag(s.change==='none'?'not shown':s.change,CHANGE[s.change])],
  ['when','Since','n wide',s=>ok(s.when)?s.when:'\u2013'],['size','Size, °','n wide',s=>num(s.size,0)],
  ['q','q','n wide',s=>ok(s.q)?(s.q<0.001?'< 0.001':s.q.toFixed(3)):'\u2013'],
  ['rbar','Rbar','n wide',s=>num(s.rbar,2)],['valid','Valid','n wide',s=>pct(s.valid)]];
