@@ -1,0 +1,158 @@
+"""A table as yearly series: site x year x band, on the unit sphere, gaps as NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings._inputs import band_matrix
+from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.quantization import N_BANDS
+from gee_polygons.embeddings.uncertainty import effective_pixels
+from gee_polygons.errors import UsageError
+
+__all__ = ["Series", "positions_of", "series_of", "start_years_of", "years_of_sites"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Series:
+    """Unit mean vectors of sites over years.
+
+    Parameters
+    ----------
+    site_ids : list
+        In the order of the table.
+    years : int array, shape (years,)
+        Ascending.
+    units : float array, shape (sites, years, 64)
+        Means scaled to length 1; NaN without data.
+    n_effective : float array, shape (sites,)
+        Effective pixels (median over the years); 1 where the table doesn't tell `n_pixels`.
+    """
+
+    site_ids: list[Any]
+    years: NDArray[np.int64]
+    units: Floats
+    n_effective: Floats
+
+    @property
+    def present(self) -> Flags:
+        """Whether a site has data in a year, shape (sites, years)."""
+        found: Flags = np.isfinite(self.units[..., 0])
+        return found
+
+    def take(self, rows: NDArray[np.intp] | Flags) -> Series:
+        """Return some of the sites."""
+        chosen = np.arange(len(self.site_ids))[rows]
+        ids = [self.site_ids[i] for i in chosen]
+        return Series(site_ids=ids, years=self.years, units=self.units[chosen], n_effective=self.n_effective[chosen])
+
+    def with_units(self, units: Floats) -> Series:
+        """Return the same sites with other vectors."""
+        return Series(site_ids=self.site_ids, years=self.years, units=units, n_effective=self.n_effective)
+
+
+def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Series:
+    """Arrange a table by site and year.
+
+    Raises
+    ------
+    UsageError
+        If columns are missing, a site has a year twice, or no row has data.
+    """
+    vectors = band_matrix(table)  # says so if this isn't a table of embeddings
+    for name in ("site_id", "year"):
+        if name not in table.columns:
+            raise UsageError(f"the table has no column {name!r}: one row per site and year is needed")
+    if table["year"].isna().any():
+        raise UsageError("the table has rows without a year")
+    twice = table.duplicated(["site_id", "year"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise UsageError(f"site {row['site_id']!r} has the year {row['year']} twice; keep one row per site and year")
+    units = normalize(vectors)
+    if not np.isfinite(units).any():
+        raise UsageError("no row of the table has data: there is nothing to compare")
+    site_codes, ids = pd.factorize(table["site_id"])
+    row_years = table["year"].to_numpy(np.int64)
+    all_years = np.unique(row_years) if years is None else years
+    kept = np.isin(row_years, all_years)
+    column = np.searchsorted(all_years, row_years[kept])
+    cube = np.full((len(ids), len(all_years), N_BANDS), np.nan)
+    cube[site_codes[kept], column] = units[kept]
+    n_effective = np.ones(len(ids))
+    if "n_pixels" in table.columns:
+        n = pd.Series(effective_pixels(table["n_pixels"].to_numpy(np.float64, na_value=np.nan)))
+        n_effective = n.groupby(site_codes).median().fillna(1.0).to_numpy().astype(np.float64)
+    return Series(site_ids=ids.tolist(), years=all_years, units=cube, n_effective=n_effective)
+
+
+def positions_of(series: Series, ids: Iterable[Any], what: str) -> NDArray[np.intp]:
+    """Return where sites are; 3107 and "3107" are the same one.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or one is unknown.
+    """
+    if isinstance(ids, str | bytes):
+        raise UsageError(f"{what} is a list of site ids, found the text {ids!r}")
+    place = {str(site_id): i for i, site_id in enumerate(series.site_ids)}
+    names = [str(site_id) for site_id in ids]
+    unknown = [name for name in names if name not in place]
+    if unknown:
+        raise UsageError(f"{what}: site {unknown[0]!r} is not among the table's {len(place)} sites")
+    if not names:
+        raise UsageError(f"{what} names no site; give at least one")
+    return np.array([place[name] for name in dict.fromkeys(names)], np.intp)
+
+
+def start_years_of(series: Series, start_years: Any) -> list[int | None]:
+    """Return each site's start year, from a mapping by id, a SiteCollection, or a GeoDataFrame with `start_year`."""
+    if start_years is None:
+        return [None] * len(series.site_ids)
+    if hasattr(start_years, "start_years") and hasattr(start_years, "site_ids"):
+        start_years = dict(zip(start_years.site_ids, start_years.start_years, strict=True))
+    elif isinstance(start_years, pd.DataFrame):
+        if not {"site_id", "start_year"} <= set(start_years.columns):
+            raise UsageError("a table of start years needs the columns 'site_id' and 'start_year'")
+        start_years = dict(zip(start_years["site_id"], start_years["start_year"], strict=True))
+    elif isinstance(start_years, pd.Series):
+        start_years = start_years.to_dict()
+    if not isinstance(start_years, Mapping):
+        raise UsageError(f"start_years is a mapping from site id to year, found {type(start_years).__name__}")
+    found = {str(site_id): None if pd.isna(year) else int(year) for site_id, year in start_years.items()}
+    return [found.get(str(site_id)) for site_id in series.site_ids]
+
+
+def years_of_sites(series: Series, baseline: Any) -> Flags:
+    """Return which years are each site's baseline, shape (sites, years), where it has data.
+
+    `baseline` is None (each site's first year with data), a year, a sequence of years, or a mapping from site id
+    to either.
+    """
+    present = series.present
+    chosen = np.zeros(present.shape, np.bool_)
+    if baseline is None:
+        rows = np.flatnonzero(present.any(axis=1))
+        chosen[rows, present[rows].argmax(axis=1)] = True
+        return chosen
+    wanted = baseline if isinstance(baseline, Mapping) else dict.fromkeys(series.site_ids, baseline)
+    by_name = {str(site_id): years for site_id, years in wanted.items()}
+    for i, site_id in enumerate(series.site_ids):
+        years = by_name.get(str(site_id), ())
+        asked = [int(years)] if isinstance(years, int | np.integer) else [int(year) for year in years]
+        unknown = [year for year in asked if year not in series.years]
+        span = f"{series.years[0]}..{series.years[-1]}"
+        if unknown:
+            raise UsageError(f"the baseline year {unknown[0]} isn't in the table: {span}")
+        chosen[i] = np.isin(series.years, asked)
+    return chosen & present

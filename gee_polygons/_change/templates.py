@@ -1,0 +1,186 @@
+"""When did a series change, and is it more than noise? A bank of templates, its best fit, and that fit's null.
+
+A changed site is ``x(y) = a + g(y) d + noise`` with a path g of one of three shapes: a step that lasts, a rise over
+some years that then stays, a pulse that returns. For a path centred over the years with data and of length 1, least
+squares gives ``d = sum g x`` and explains ``|d|^2`` of the squared variation. The statistic is
+``log(explained / left over)`` of the best path: the site's own residual is its yardstick, so large and small sites,
+calm and restless ones are tested alike. Its null distribution, with the search over all paths included, comes from
+simulated noise that has the eigenvalues of the pooled residuals (only they matter, as lengths are all that counts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons._change.series import Flags, Floats
+from gee_polygons.embeddings.quantization import N_BANDS
+
+__all__ = ["Fit", "Templates", "fit_templates", "null_p_values"]
+
+MIN_YEARS: Final = 3  # two years differ, but there is nothing to compare the difference with
+_SITES_AT_A_TIME: Final = 1_000  # x years x 64 bands: about 5 MB
+_NULL_DRAWS: Final = 2_000
+_TAIL: Final = 0.01  # beyond this the null is continued by an exponential tail, on the log scale: cautious
+_ROUNDS: Final = 3  # of matching the noise to its residuals
+_PULSE_YEARS: Final = (1, 2, 3)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Templates:
+    """Paths over the years, shape (templates, years), 0 before the start and 1 at most."""
+
+    paths: Floats
+    start: NDArray[np.int64]  # column of the first year that shows the change
+    returns: Flags  # whether the path goes back to 0 within the years
+
+    @classmethod
+    def over(cls, n_years: int) -> Templates:
+        """Return the bank for so many years."""
+        paths, start, returns = [], [], []
+        y = np.arange(n_years)
+        for first in range(1, n_years):
+            for rise in range(1, n_years - first + 1):  # 1 is a step; the longest never levels off
+                paths.append(np.clip((y - first + 1) / rise, 0, 1))
+                start.append(first)
+                returns.append(False)
+            for length in _PULSE_YEARS:
+                if first + length < n_years:  # at least one year after it
+                    paths.append(((y >= first) & (y < first + length)).astype(np.float64))
+                    start.append(first)
+                    returns.append(True)
+        return cls(paths=np.array(paths), start=np.array(start), returns=np.array(returns))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """The best path of each site."""
+
+    template: NDArray[np.int64]  # row of the bank, -1 where there are too few years
+    statistic: Floats  # log(explained / left over), NaN where there are too few years
+    step_template: NDArray[np.int64]  # the best lasting step alone
+    residuals: Floats  # (sites, years, 64), NaN where there is no data
+
+
+def fit_templates(units: Floats, bank: Templates) -> Fit:
+    """Fit every template to every site, shape (sites, years, 64), NaN = no data; keep the best."""
+    n = len(units)
+    present = np.isfinite(units[..., 0])
+    template, step = np.full(n, -1), np.full(n, -1)
+    statistic, residuals = np.full(n, np.nan), np.full(units.shape, np.nan)
+    is_step = np.array([bool(set(np.unique(p)) <= {0.0, 1.0}) for p in bank.paths]) & ~bank.returns
+    for years in np.unique(present, axis=0):
+        if years.sum() < MIN_YEARS:
+            continue
+        rows = np.flatnonzero((present == years).all(axis=1))
+        paths, usable = _centred(bank, years)
+        for start in range(0, len(rows), _SITES_AT_A_TIME):
+            part = rows[start : start + _SITES_AT_A_TIME]
+            x = units[part][:, years]
+            x = x - x.mean(axis=1, keepdims=True)
+            explained, total = _explained(paths, x)
+            best = np.where(usable, explained, -1.0).argmax(axis=1)
+            at = np.arange(len(part))
+            template[part] = best
+            step[part] = np.where(usable & is_step, explained, -1.0).argmax(axis=1)
+            statistic[part] = _ratio(explained[at, best], total)
+            residuals[np.ix_(part, years)] = _leftover(paths[best], x)
+    return Fit(template=template, statistic=statistic, step_template=step, residuals=residuals)
+
+
+def _centred(bank: Templates, years: Flags) -> tuple[Floats, Flags]:
+    """Paths over the years with data, centred and of length 1; which of them can be told apart from no change."""
+    paths = bank.paths[:, years]
+    paths = paths - paths.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(paths, axis=1)
+    usable = length > 1e-9
+    # a start hidden in a gap is the same path as a later start: take the first year that can show it
+    columns = np.flatnonzero(years)
+    usable &= np.isin(bank.start, columns[1:])
+    return paths / np.where(usable, length, 1.0)[:, None], usable
+
+
+def _explained(paths: Floats, x: Floats) -> tuple[Floats, Floats]:
+    """Return what each path explains of each site, shape (sites, paths), and each site's whole squared variation."""
+    # |sum g x|^2 = g^T (x x^T) g: with years x years products in place of 64 bands, the search costs next to nothing
+    products = x @ x.transpose(0, 2, 1)
+    pairs = (paths[:, :, None] * paths[:, None, :]).reshape(len(paths), -1)
+    explained: Floats = products.reshape(len(x), -1) @ pairs.T
+    return explained, np.trace(products, axis1=1, axis2=2)
+
+
+def _leftover(path: Floats, x: Floats) -> Floats:
+    """Return x without what its own path, shape (sites, years), explains."""
+    along = np.einsum("nt,ntb->nb", path, x)
+    left: Floats = x - path[:, :, None] * along[:, None, :]
+    return left
+
+
+def _ratio(explained: Floats, total: Floats) -> Floats:
+    left = np.maximum(total - explained, 1e-12)
+    return np.log(np.maximum(explained, 1e-12) / left)
+
+
+def noise_spectrum(fit: Fit, bank: Templates) -> Floats:
+    """Return the eigenvalues of the noise, summing to 1: each site's residuals count the same.
+
+    The best path takes more out of the noise's main directions than out of the others, so residuals look rounder than
+    the noise is. How much rounder, simulated noise tells: the eigenvalues are raised until its residuals match.
+    """
+    r = np.nan_to_num(fit.residuals)
+    square = np.einsum("ntb,ntb->n", r, r)
+    use = square > 1e-12
+    if not use.any():
+        return np.full(N_BANDS, 1 / N_BANDS)
+    r = r[use] / np.sqrt(square[use])[:, None, None]
+    flat = r.reshape(-1, N_BANDS)
+    seen = np.clip(np.linalg.eigvalsh(flat.T @ flat / use.sum()), 1e-9, None)
+    seen /= seen.sum()
+    paths, usable = _centred(bank, np.ones(bank.paths.shape[1], np.bool_))
+    values: Floats = seen
+    for _ in range(_ROUNDS):
+        x = np.random.default_rng(1).normal(size=(_SITES_AT_A_TIME, paths.shape[1], N_BANDS)) * np.sqrt(values)
+        x -= x.mean(axis=1, keepdims=True)
+        explained, _ = _explained(paths[usable], x)
+        left = _leftover(paths[usable][explained.argmax(axis=1)], x)
+        left /= np.linalg.norm(left, axis=(1, 2), keepdims=True)
+        values = values * seen / np.mean(np.sum(left**2, axis=1), axis=0)
+        values = values / values.sum()
+    return values
+
+
+def null_p_values(fit: Fit, units: Floats, bank: Templates, *, seed: int = 0) -> Floats:
+    """Return the chance of so good a fit by noise alone, for each site; NaN where there are too few years."""
+    present = np.isfinite(units[..., 0])
+    spread = np.sqrt(noise_spectrum(fit, bank))
+    p = np.full(len(units), np.nan)
+    for years in np.unique(present, axis=0):
+        if years.sum() < MIN_YEARS:
+            continue
+        rows = np.flatnonzero((present == years).all(axis=1))
+        rng = np.random.default_rng(seed)  # the same noise for every pattern: a gap changes nothing else
+        paths, usable = _centred(bank, years)
+        null = []
+        for _ in range(0, _NULL_DRAWS, _SITES_AT_A_TIME):
+            x = rng.normal(size=(_SITES_AT_A_TIME, int(years.sum()), N_BANDS)) * spread
+            x -= x.mean(axis=1, keepdims=True)
+            explained, total = _explained(paths[usable], x)
+            null.append(_ratio(explained.max(axis=1), total))
+        p[rows] = _upper_tail(fit.statistic[rows], np.sort(np.concatenate(null)))
+    return p
+
+
+def _upper_tail(values: Floats, null: Floats) -> Floats:
+    """Share of the null at or above each value; beyond its last per cent, continued exponentially."""
+    m = len(null)
+    above = m - np.searchsorted(null, values, side="left")
+    p = (above + 1) / (m + 1)
+    edge = float(np.quantile(null, 1 - _TAIL))
+    excess = null[null > edge] - edge
+    decay = max(float(excess.mean()) if len(excess) else 0.0, 1e-6)
+    tail = _TAIL * np.exp(-np.maximum(values - edge, 0.0) / decay)
+    found: Floats = np.where(values > edge, np.maximum(tail, 1e-300), p)
+    return found

@@ -1,0 +1,389 @@
+"""Does a restoration site become what it should? Share of the way to reference sites, with a band that says how sure.
+
+The counterparts, for embeddings, of what spectral recovery metrics report against a reference range (dNBR, RRI, R80P,
+YrYr; White et al., *Remote Sensing of Environment* 194, 2017; Kennedy et al., RSE 114, 2010). References are taken year
+by year, so that the drift which all land shares cancels; each site's own starting state is carried to each year by
+the step that its background took.
+
+    >>> from gee_polygons import extract_embeddings
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> sites = sample_sites()
+    >>> table = extract_embeddings(sites, years=range(2018, 2025), source="sample")
+    >>> found = recovery(table, references=["forest-reference-1", "forest-reference-2"], start_years=sites)
+    >>> print(*found.sites.set_index("site_id").loc[["pasture-fast", "stalled"], "group"])
+    recovering stalled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons._change.bands import Bands, bootstrap_bands, noise_covariance
+from gee_polygons._change.drift import Drift
+from gee_polygons._change.series import Floats, Series, positions_of, series_of, start_years_of
+from gee_polygons._change.way import interpolated_year, mean_start, share_of_way
+from gee_polygons.change import corrected
+from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.similarity import angular_distance_deg
+from gee_polygons.errors import UsageError
+
+if TYPE_CHECKING:
+    from gee_polygons.site import Site, SiteCollection
+
+__all__ = ["Recovery", "block_sites", "recovery"]
+
+STALLED_RATE: Final = 0.04  # share per year: slower than this takes more than 25 years
+_EIGHTY: Final = 0.8  # R80P
+_RANGE: Final = 0.1  # the reference range begins at this quantile of the reference sites
+_SHORT_DEG: Final = 20.0  # sites of one cover differ by so much: a start so near the references leaves no way to go
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recovery:
+    """What `recovery` found.
+
+    Parameters
+    ----------
+    yearly : DataFrame
+        One row per restoration site and year: `site_id`, `year`, `years_since_start`; `similarity` (cosine to the mean
+        direction of that year's references); `share` of the way from the site's own starting state to the references'
+        centre (0..1), `share_low`, `share_high` (its band), `share_raw` (not cut to 0..1); `in_range` (whether it
+        reaches what the lowest tenth of the references have); `off_way_deg` (angle to the nearest point of the way:
+        large = it became something else); `status` (``"ok"``, ``"no_baseline"``: no year of data before the start;
+        ``"no_data"``; ``"too_near"``: the start is as near the references as they are to each other).
+    sites : DataFrame
+        One row per restoration site: `site_id`, `start_year`, `status`, `share`, `share_low`, `share_high` of the last
+        year with data and that `year`, `rate` (share per year since the start) with `rate_low`, `rate_high`,
+        `years_to_80` and `years_to_range` (since the start; NaN if not reached), `expected_years_to_80` (by the rate,
+        if it isn't reached), `group`, `evidence` (in words) and `rank` (1 = largest share).
+        Groups: ``"recovering"``, ``"stalled"``, ``"declining"``, ``"no evidence"``.
+    reference : DataFrame
+        `year`, `n_sites`, `range_low` (share at which the range begins, of a way of length 1), `coherence`
+        (mean resultant length of the references' unit means).
+    confidence : float
+        Of the bands.
+    background : str
+        What carried the starting states from year to year.
+    """
+
+    yearly: pd.DataFrame
+    sites: pd.DataFrame
+    reference: pd.DataFrame
+    confidence: float
+    background: str
+
+
+def recovery(
+    table: pd.DataFrame,
+    *,
+    references: Sequence[Any],
+    start_years: Any,
+    background: str | pd.DataFrame | list[Any] | None = "references",
+    degraded: Sequence[Any] | None = None,
+    blocks: pd.DataFrame | None = None,
+    confidence: float = 0.9,
+    draws: int = 400,
+    seed: int = 0,
+) -> Recovery:
+    """Measure the way of restoration sites towards reference sites, year by year.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `site_id`, `year`, ``A00``..``A63``, `n_pixels`: restoration and reference sites. Of any source.
+    references : sequence of site ids
+        Mature or secondary forest, chosen by the user: what the sites should become.
+    start_years : mapping from site id to year, SiteCollection or GeoDataFrame
+        When restoration began. Sites with one, other than references and degraded sites, are measured.
+    background : "references", "all", list of site ids, DataFrame, or None
+        What tells the step that all land shares in a year: by default the references themselves; else as in `change`.
+        None: starting states are not carried from year to year (for comparison: it is worse).
+    degraded : sequence of site ids, optional
+        Sites that are as the restoration sites were: the starting state of sites that have no data before their start.
+    blocks : DataFrame, optional
+        A table of parts of the sites (`block_sites`), with `site_id` and `block_id`: the bands then come from
+        resampling spatial blocks of pixels, not from the effective number of pixels.
+    confidence : float
+        Of the bands: 0.9 = 90 %.
+    draws : int
+        Bootstrap draws.
+    seed : int
+        The same seed gives the same bands.
+
+    Returns
+    -------
+    Recovery
+
+    Raises
+    ------
+    UsageError
+        For unknown sites, no site to measure, no reference with data.
+
+    Examples
+    --------
+    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> way = np.linspace(0, 1, 5)[:, None]
+    >>> site, forest = (1 - way) * np.eye(64)[0] + way * np.eye(64)[1], np.eye(64)[[1] * 5]
+    >>> table = pd.DataFrame(np.vstack([site, forest]), columns=list(BANDS))
+    >>> table = table.assign(site_id=["s"] * 5 + ["ref"] * 5, year=[*range(2018, 2023)] * 2)
+    >>> recovery(table, references=["ref"], start_years={"s": 2019}).yearly["share"].round(3).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    if not 0 < confidence < 1:
+        raise UsageError(f"confidence lies between 0 and 1, found {confidence!r}")
+    if draws < 20:
+        raise UsageError(f"a band needs at least 20 draws, found {draws}")
+    everything = series_of(table)
+    reference_rows = positions_of(everything, references, "references")
+    source = [everything.site_ids[i] for i in reference_rows] if background == "references" else background
+    fixed = corrected(table, background=source)
+    starts = start_years_of(everything, start_years)
+    degraded_rows = np.array([], np.intp) if degraded is None else positions_of(everything, degraded, "degraded")
+    rows = np.array(
+        [i for i, y in enumerate(starts) if y is not None and i not in {*reference_rows, *degraded_rows}], np.intp
+    )
+    if not len(rows):
+        raise UsageError("no site of the table (references aside) has a start year; give start_years")
+    sites = everything.take(rows)
+    reference = everything.take(reference_rows)
+    if not reference.present.any():
+        raise UsageError("no reference site has data in any year")
+    start, status, n_base = _starting_states(fixed.units, rows, degraded_rows, [starts[i] for i in rows], everything)
+    ways = _Ways.of(sites, reference, start, fixed.drift)
+    close = ways.length_deg < _SHORT_DEG
+    status = np.where((status == "ok") & close, "too_near", status)
+    noise = noise_covariance(fixed.units, everything.n_effective)
+    steadiness = float(everything.n_effective[fixed.is_background].sum()) if fixed.is_background.any() else np.inf
+    bands = bootstrap_bands(
+        ways.share,
+        ways.slope,
+        sites,
+        reference.units,
+        ways.centre,
+        n_base,
+        noise,
+        steadiness,
+        blocks,
+        draws,
+        seed,
+    )
+    since = sites.years[None] - np.array([starts[i] for i in rows])[:, None]
+    return _result(sites, since, ways, status, bands, confidence, fixed.words, reference)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ways:
+    """Shares of all sites and years, and what is needed to carry noise over to them."""
+
+    share: Floats  # (sites, years)
+    slope: Floats  # (sites, years, 64)
+    off: Floats
+    similarity: Floats
+    centre: Floats  # (years, 64), mean direction of the references
+    range_low: Floats  # (sites, years), share at which the reference range begins
+    length_deg: Floats  # (sites,)
+
+    @classmethod
+    def of(cls, sites: Series, reference: Series, start: Floats, drift: Drift) -> _Ways:
+        n, t, _ = sites.units.shape
+        seen = np.isfinite(reference.units[..., 0])
+        total = np.where(seen[..., None], reference.units, 0.0).sum(axis=0)
+        centre = normalize(total)
+        kind = mean_start(start)
+        a = np.stack([drift.add(start, y) for y in range(t)], axis=1)
+        k = np.stack([drift.add(kind, y) for y in range(t)], axis=1)
+        r = np.broadcast_to(centre, a.shape)
+        share, slope, off = share_of_way(sites.units, a, r, k)
+        low = np.full((n, t), np.nan)
+        for y in range(t):
+            if seen[:, y].any():
+                others = reference.units[seen[:, y], y]
+                own, _, _ = share_of_way(others[None], a[:, y, None], r[:, y, None], k[:, y, None])
+                low[:, y] = np.quantile(own, _RANGE, axis=1) if len(others) > 1 else own[:, 0]
+        length = angular_distance_deg(a, r)
+        known = np.isfinite(length)
+        length = np.where(known, length, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        return cls(
+            share=share,
+            slope=slope,
+            off=off,
+            similarity=np.sum(sites.units * centre, axis=2),
+            centre=centre,
+            range_low=low,
+            length_deg=length,
+        )
+
+
+def _starting_states(
+    units: Floats, rows: Any, degraded: Any, starts: list[int | None], everything: Series
+) -> tuple[Floats, Any, Floats]:
+    """Return each site's starting state in the base year's frame, its status, and the number of years behind it."""
+    own = units[rows]
+    present = np.isfinite(own[..., 0])
+    before = present & (everything.years[None] < np.array(starts, np.float64)[:, None])
+    n_base = before.sum(axis=1).astype(np.float64)
+    start = normalize(np.where(before[..., None], own, 0.0).sum(axis=1))
+    status = np.where(present.any(axis=1), np.where(n_base > 0, "ok", "no_baseline"), "no_data").astype(object)
+    if len(degraded):
+        others = units[degraded]
+        stand_in = normalize(np.nansum(others, axis=(0, 1)))
+        filled = status == "no_baseline"
+        start[filled] = stand_in
+        n_base[filled] = np.isfinite(others[..., 0]).sum()
+        status[filled] = "ok"
+    return start, status, n_base
+
+
+def _result(
+    sites: Series, since: Any, ways: _Ways, status: Any, bands: Bands, confidence: float, words: str, reference: Series
+) -> Recovery:
+    n, t = ways.share.shape
+    usable = (status == "ok")[:, None] & np.isfinite(ways.share)
+    raw = np.where(usable, ways.share, np.nan)
+    low, high = bands.interval(raw, confidence)
+    state = np.where(np.isfinite(sites.units[..., 0]), np.repeat(status[:, None], t, axis=1), "no_data")
+    yearly = pd.DataFrame(
+        {
+            "site_id": np.repeat(np.array(sites.site_ids, dtype=object), t),
+            "year": np.tile(sites.years, n),
+            "years_since_start": since.ravel(),
+            "similarity": ways.similarity.ravel(),
+            "share": np.clip(raw, 0, 1).ravel(),
+            "share_low": np.clip(low, 0, 1).ravel(),
+            "share_high": np.clip(high, 0, 1).ravel(),
+            "share_raw": raw.ravel(),
+            "in_range": (raw >= ways.range_low).ravel(),
+            "off_way_deg": np.where(usable, ways.off, np.nan).ravel(),
+            "status": state.ravel().astype(str),
+        }
+    ).infer_objects()
+    rates = bands.rates(raw, since, confidence)
+    rows = [
+        _site_row(i, sites, since, raw, low, high, rates[i], ways.range_low[i], status[i], ways.similarity[i])
+        for i in range(n)
+    ]
+    summary = pd.DataFrame(rows)
+    summary["rank"] = summary["share"].rank(ascending=False, method="min").astype("Int64")
+    seen = np.isfinite(reference.units[..., 0])
+    total = np.where(seen[..., None], reference.units, 0.0).sum(axis=0)
+    count = seen.sum(axis=0)
+    middle = [float(np.nanmedian(c)) if np.isfinite(c).any() else np.nan for c in ways.range_low.T]
+    about = pd.DataFrame(
+        {
+            "year": sites.years,
+            "n_sites": count,
+            "range_low": middle,
+            "coherence": np.where(count > 0, np.linalg.norm(total, axis=1) / np.maximum(count, 1), np.nan),
+        }
+    )
+    return Recovery(yearly=yearly, sites=summary, reference=about, confidence=confidence, background=words)
+
+
+def _site_row(
+    i: int,
+    sites: Series,
+    since: Any,
+    raw: Floats,
+    low: Floats,
+    high: Floats,
+    rate: Any,
+    range_low: Floats,
+    status: str,
+    similarity: Floats,
+) -> dict[str, Any]:
+    """Sum up one site."""
+    seen = np.flatnonzero(np.isfinite(raw[i]))
+    nan = float("nan")
+    row: dict[str, Any] = {"site_id": sites.site_ids[i], "start_year": int(sites.years[0] - since[i, 0])}
+    row |= {"status": status, "year": None, "share": nan, "share_low": nan, "share_high": nan}
+    row |= dict(zip(("rate", "rate_low", "rate_high"), rate, strict=True))
+    row |= {"years_to_80": nan, "years_to_range": nan, "expected_years_to_80": nan}
+    if len(seen):
+        last = seen[-1]
+        row["year"] = int(sites.years[last])
+        row["share"], row["share_low"], row["share_high"] = (float(np.clip(v[i, last], 0, 1)) for v in (raw, low, high))
+        after = seen[since[i, seen] >= -1]
+        years = since[i, after].astype(np.float64) + 1  # the first year that shows it is a year of growth
+        row["years_to_80"] = interpolated_year(years, raw[i, after], _EIGHTY)
+        row["years_to_range"] = interpolated_year(years, raw[i, after] - range_low[after], 0.0)
+        if np.isnan(row["years_to_80"]) and rate[1] > 0:
+            row["expected_years_to_80"] = float(years[-1] + max(_EIGHTY - raw[i, last], 0) / rate[0])
+    row["group"], row["evidence"] = _group(row)
+    there = np.flatnonzero(np.isfinite(similarity))
+    if status == "too_near" and len(there) > 1:
+        was, now = (float(np.degrees(np.arccos(np.clip(similarity[k], -1, 1)))) for k in there[[0, -1]])
+        if now - was > _SHORT_DEG:
+            row["group"], row["evidence"] = "declining", f"left the references: {was:.0f} degrees off, now {now:.0f}"
+    return row
+
+
+def _group(row: dict[str, Any]) -> tuple[str, str]:
+    """Name what the bands allow to be said of a site, and the figures that it rests on."""
+    if row["status"] != "ok" or np.isnan(row["rate"]):
+        why = {
+            "no_baseline": "no data before its start: give degraded sites",
+            "no_data": "no data",
+            "too_near": "was as near the references at its start as they are to each other",
+        }
+        return "no evidence", why.get(row["status"], "fewer than two years with data since its start")
+    said = (
+        f"{row['share']:.0%} of the way ({row['share_low']:.0%} to {row['share_high']:.0%}) in {row['year']}, "
+        f"{row['rate']:+.1%} a year ({row['rate_low']:+.1%} to {row['rate_high']:+.1%})"
+    )
+    if row["rate_high"] < 0:
+        return "declining", said
+    arrived = row["share_low"] >= _EIGHTY
+    if arrived or (row["rate_low"] > 0 and row["rate"] >= STALLED_RATE):
+        return "recovering", said
+    if row["rate_high"] < 2 * STALLED_RATE and row["rate"] < STALLED_RATE:
+        return "stalled", said
+    return "no evidence", said
+
+
+def block_sites(site: Site, *, block_m: float = 100.0) -> SiteCollection:
+    """Cut a site into square blocks, for bands from resampling them: extract these, and give `recovery` the table.
+
+    Parameters
+    ----------
+    site : Site
+        To cut.
+    block_m : float
+        Side of a block in metres. Pixels are correlated over about 150 m (`AEF_CORRELATION`): blocks of that size
+        or more are nearly independent; smaller ones make the bands too narrow.
+
+    Returns
+    -------
+    SiteCollection of the pieces, ids ``<site>/<number>``, with the properties `block_of` and `block_id`.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> from gee_polygons import Site
+    >>> site = Site(polygon=shapely.box(-48.01, -22.01, -48.0, -22.0), site_id="a", start_year=2019)
+    >>> len(block_sites(site, block_m=300))
+    16
+    """
+    import shapely
+
+    from gee_polygons.site import Site, SiteCollection
+
+    if not block_m > 0:
+        raise UsageError(f"block_m is a length in metres, found {block_m!r}")
+    west, south, east, north = site.polygon.bounds
+    tall = block_m / 110_574.0
+    wide = block_m / (111_320.0 * float(np.cos(np.radians((south + north) / 2))))
+    pieces: list[Site] = []
+    for x in np.arange(west, east, wide):
+        for y in np.arange(south, north, tall):
+            part = shapely.intersection(site.polygon, shapely.box(x, y, x + wide, y + tall))
+            solid = [p for p in shapely.get_parts(part) if p.geom_type == "Polygon" and p.area > 0]
+            if solid:
+                shape = solid[0] if len(solid) == 1 else shapely.MultiPolygon(solid)
+                about = {"block_of": site.site_id, "block_id": len(pieces)}
+                pieces.append(Site(polygon=shape, site_id=f"{site.site_id}/{len(pieces)}", properties=about))
+    return SiteCollection(pieces)

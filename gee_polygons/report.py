@@ -1,0 +1,310 @@
+"""One page that says whether it worked: a self-contained HTML file, without a server or a network.
+
+Summary, map, a table that sorts and filters, and for each site its pictures, similarity matrix, trajectory with band,
+distances, quality, and where the numbers come from. Everything is inside the file; it prints.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons._report.data import clean, map_of, site_records, strip_of
+from gee_polygons._report.script import JS
+from gee_polygons._report.style import CSS
+from gee_polygons._write import replacing
+from gee_polygons.change import Change, change
+from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.recovery import Recovery, recovery
+from gee_polygons.tables import ATTRIBUTION
+
+if TYPE_CHECKING:
+    from gee_polygons.site import SiteCollection
+    from gee_polygons.sources.base import Source
+
+__all__ = ["check_report", "write_report"]
+
+log = logging.getLogger(__name__)
+
+FEW_SITES: Final = 12  # so many get pictures without being asked for
+MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may have
+MAX_BYTES: Final = 25_000_000
+REFERENCE_KINDS: Final = ("reference",)
+CONTROL_KINDS: Final = ("control", "reference")
+
+
+def check_report(path: str | Path, overwrite: bool = False) -> Path:
+    """Check that a report can be written to `path`, before the long work.
+
+    Raises
+    ------
+    UsageError
+        If the name doesn't end in .html.
+    OutputError
+        If the file exists, or its folder doesn't.
+
+    Examples
+    --------
+    >>> check_report("report.pdf")
+    Traceback (most recent call last):
+    gee_polygons.errors.UsageError: can't write 'report.pdf': the name must end in .html
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"can't write {str(path)!r}: the name must end in .html")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; name another file, or allow overwriting (--overwrite)")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"can't write {path}: there is no folder {path.absolute().parent}; create it first")
+    return path
+
+
+def write_report(
+    table: pd.DataFrame,
+    path: str | Path,
+    *,
+    sites: SiteCollection | None = None,
+    source: Source | str | None = None,
+    references: Sequence[Any] | None = None,
+    controls: Sequence[Any] | None = None,
+    pictures: str | Sequence[Any] = "auto",
+    level: float = 0.1,
+    title: str = "Did it work?",
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What `extract_embeddings` returned, or `read_table` read.
+    path : str or Path
+        ``.html``.
+    sites : SiteCollection, optional
+        For the map, the pictures, start years, and the property `kind` (``"reference"``, ``"control"``).
+    source : Source or str, optional
+        Where pictures are read from. Without it there are none.
+    references : sequence of site ids, optional
+        What sites should become. Default: the sites of kind ``"reference"``. Without any there is no recovery.
+    controls : sequence of site ids, optional
+        Sites that didn't change, the background. Default: kinds ``"control"`` and ``"reference"``, else all sites.
+    pictures : "auto", "none", "all" or sequence of site ids
+        Whose pictures are made. ``"auto"``: everyone's, if there are at most 12 sites.
+    level : float
+        False-discovery rate of the flags of change.
+    title : str
+        Heading.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        For unknown sites, or more pictures than a page can hold.
+    OutputError
+        If the file exists or can't be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> v = np.eye(64)[0] + np.random.default_rng(0).normal(size=(12, 64)) * 0.01
+    >>> table = pd.DataFrame(v, columns=list(BANDS))
+    >>> table = table.assign(site_id=np.repeat(["a", "b", "c"], 4), year=[1, 2, 3, 4] * 3)
+    >>> write_report(table, Path(tempfile.mkdtemp(), "report.html")).stat().st_size < 100_000
+    True
+    """
+    path = check_report(path, overwrite)
+    background = _of_kind(table, sites, CONTROL_KINDS, controls)
+    targets = _of_kind(table, sites, REFERENCE_KINDS, references)
+    changed = change(table, background=background or "all", level=level, prototypes=_prototypes(table, sites))
+    recovered = _recovery(table, sites, targets, background)
+    records, basis = site_records(table, sites, changed, recovered)
+    frame = map_of(records, sites) if sites is not None else None
+    years = sorted(int(y) for y in table["year"].unique())
+    for site_id in _pictured(pictures, records, sites, source):
+        assert sites is not None, "_pictured names none without sites"
+        record = next(r for r in records if r["id"] == site_id)
+        record["strip"] = strip_of(sites[site_id], source, years, basis)
+    data = {
+        "sites": records,
+        "years": years,
+        "map": frame,
+        "pca": basis.describe(),
+        "hasRecovery": recovered is not None,
+        "confidence": round(100 * recovered.confidence) if recovered is not None else None,
+        "range": _range(recovered),
+    }
+    page = _page(title, table, data, changed, recovered, targets)
+    if len(page.encode()) > MAX_BYTES:
+        raise UsageError(f"the page would have {len(page) / 1e6:.0f} MB; ask for fewer pictures")
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
+    return path
+
+
+def _of_kind(
+    table: pd.DataFrame, sites: SiteCollection | None, kinds: Sequence[str], given: Sequence[Any] | None
+) -> list[Any]:
+    """Return the sites of the table that were named, else those whose property says so and that have data."""
+    if given is not None:
+        return list(given)
+    if sites is None or "kind" not in sites.property_names:
+        return []
+    seen = set(table.loc[table["A00"].notna() if "A00" in table.columns else slice(None), "site_id"].astype(str))
+    return [s.site_id for s in sites if s.properties.get("kind") in kinds and str(s.site_id) in seen]
+
+
+def _prototypes(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
+    """Labelled rows for the direction of change, where sites have a property `label`."""
+    if sites is None or "label" not in sites.property_names:
+        return None
+    labels = {str(s.site_id): s.properties.get("label") for s in sites}
+    rows = table.assign(label=table["site_id"].astype(str).map(labels)).dropna(subset=["label"])
+    return rows if len(rows) else None
+
+
+def _recovery(
+    table: pd.DataFrame, sites: SiteCollection | None, references: list[Any], background: list[Any]
+) -> Recovery | None:
+    if not references:
+        return None
+    if sites is None:
+        raise UsageError("references need the sites too, for the years that restoration began: give --sites")
+    if not any(year is not None for year in sites.start_years):
+        log.warning("no site has a start year: the report has no recovery")
+        return None
+    return recovery(table, references=references, start_years=sites, background=background or "references")
+
+
+def _pictured(
+    pictures: str | Sequence[Any], records: list[dict[str, Any]], sites: SiteCollection | None, source: Any
+) -> list[str]:
+    names = set() if sites is None else {str(site_id) for site_id in sites.site_ids}
+    known = [r["id"] for r in records if r["id"] in names]
+    if isinstance(pictures, str) and pictures in ("auto", "none", "all"):
+        chosen = known if pictures == "all" or (pictures == "auto" and len(records) <= FEW_SITES) else []
+        chosen = chosen if source is not None or pictures == "all" else []
+    elif isinstance(pictures, str):
+        raise UsageError(f"pictures is 'auto', 'none', 'all' or a list of site ids, found {pictures!r}")
+    else:
+        chosen = [str(site_id) for site_id in pictures]
+        unknown = [site_id for site_id in chosen if site_id not in known]
+        if unknown:
+            raise UsageError(f"no picture can be made of {unknown[0]!r}: it isn't in both the table and the sites")
+    if chosen and source is None:
+        raise UsageError("pictures need a source to read them from: give --source")
+    if len(chosen) > MAX_PICTURES:
+        raise UsageError(f"{len(chosen)} pictures don't fit one page (at most {MAX_PICTURES}); name some sites")
+    return chosen
+
+
+def _range(recovered: Recovery | None) -> float | None:
+    low = None if recovered is None else recovered.reference["range_low"].median()
+    found: float | None = clean(low, 3)
+    return found
+
+
+def _page(
+    title: str,
+    table: pd.DataFrame,
+    data: dict[str, Any],
+    changed: Change,
+    recovered: Recovery | None,
+    targets: list[Any],
+) -> str:
+    """Put the page together; everything that came from outside is escaped."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    safe_title = html.escape(title)
+    years = data["years"]
+    about = f"{len(data['sites']):,} sites, {years[0]} to {years[-1]}, from yearly AlphaEarth embeddings."
+    source = table.attrs.get("provenance", {})
+    note = f'<p class="note">{html.escape(source["note"])}</p>' if "note" in source else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{safe_title}</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>
+<header><h1>{safe_title}</h1><p class="soft">{about}</p>{note}
+<div class="tiles">{_tiles(data["sites"], recovered)}</div></header>
+<main>{_map_panel(data)}
+<section class="panel" id="list"><h2>Sites</h2><div class="bar">
+<input id="find" type="search" placeholder="Find a site" aria-label="Find a site">
+<select id="group" aria-label="Recovery"><option value="">any recovery</option></select>
+<select id="change" aria-label="Change"><option value="">any change</option></select>
+<span id="count" class="soft"></span></div>
+<div class="scroll"><table id="rows"><thead></thead><tbody></tbody></table></div>
+<p class="soft">Click a heading to sort, a site to open it.</p></section>
+<section class="panel"><h2>How to read this</h2>{_how_to_read(changed, recovered, targets)}</section></main>
+<footer><p>{html.escape(ATTRIBUTION)}</p><dl>{_provenance(source)}</dl></footer>
+<dialog id="site" aria-labelledby="title"><div class="head"><h2 id="title" style="margin:0"></h2>
+<button id="close" type="button">Close</button></div><div class="body" id="body"></div></dialog>
+<script type="application/json" id="data">{text}</script><script>{JS}</script></body></html>
+"""
+
+
+def _map_panel(data: dict[str, Any]) -> str:
+    hidden = "" if data["map"] else " hidden"
+    choices = {"recovery": "recovery"} if data["hasRecovery"] else {}
+    choices |= {"change": "change", "pca": "embedding (PCA)"}
+    options = "".join(f'<option value="{value}">{name}</option>' for value, name in choices.items())
+    return (
+        f'<section class="panel"{hidden}><h2>Map</h2><div class="bar"><label for="colour">Colour by</label>'
+        f'<select id="colour">{options}</select></div><div id="map"></div>'
+        '<div id="legend" class="legend"></div></section>'
+    )
+
+
+def _tiles(records: list[dict[str, Any]], recovered: Recovery | None) -> str:
+    groups = Counter(r["group"] for r in records if r["group"])
+    flagged = sum(r["change"] not in ("none", "no data") for r in records)
+    shown = [(f"{len(records):,}", "sites")]
+    if recovered is not None:
+        shown += [(f"{groups[g]:,}", g) for g in ("recovering", "stalled", "declining", "no evidence")]
+        shares = [r["share"] for r in records if r["share"] is not None]
+        if shares:
+            shown.append((f"{np.median(shares):.0%}", "of the way, median site"))
+    shown.append((f"{flagged:,}", "changed"))
+    return "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for value, name in shown)
+
+
+def _how_to_read(changed: Change, recovered: Recovery | None, targets: list[Any]) -> str:
+    said = [
+        f"<b>Change</b> is an angle between yearly mean directions, with {html.escape(changed.background)} taken off: "
+        "a good part of each year's step is shared by all land. A site is flagged where noise alone would hardly do "
+        "this: "
+        f"among all flagged sites, about {changed.level:.0%} at most are false.",
+    ]
+    if recovered is not None:
+        said.append(
+            f"<b>Share of the way</b> runs from the site's own state before its start (0 %) to the {len(targets)} "
+            f"reference site{'s' if len(targets) != 1 else ''} of the same year (100 %). The band holds the true share "
+            "in about "
+            f"{recovered.confidence:.0%} of cases: it counts the years' noise, the number of independent pixels, and "
+            "which reference sites were chosen. With one or two references it is too narrow."
+        )
+        said.append(
+            "<b>Groups</b>: recovering and declining sites have a rate whose band excludes zero; stalled ones can't be "
+            "faster than 8 % a year and are likely slower than 4 %; for the rest the data don't tell."
+        )
+    said.append(
+        "An embedding says that a place became more like others, not why, and not how many trees or species there are. "
+        "A change in the last year alone may be a bad year; a site of a few pixels is mostly its surroundings."
+    )
+    return "".join(f"<p>{text}</p>" for text in said)
+
+
+def _provenance(source: dict[str, Any]) -> str:
+    if not source:
+        return "<dt>provenance</dt><dd>The table carries none.</dd>"
+    return "".join(f"<dt>{html.escape(str(k))}</dt><dd>{html.escape(str(v))}</dd>" for k, v in source.items())

@@ -1,0 +1,85 @@
+"""The probe: figures by hand, and real labelled points in their region and out of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.errors import DependencyError, UsageError
+from gee_polygons.probe import _balanced, cross_validate, fit_probe, spatial_blocks
+
+POINTS = Path(__file__).parents[2] / "shared" / "data"
+
+
+def blobs(n=120, seed=0):
+    """Twelve places that look alike inside, two classes that mean little beyond them."""
+    rng = np.random.default_rng(seed)
+    place = np.arange(n) % 12
+    v = np.eye(64)[0] + rng.normal(size=(12, 64))[place] * 0.2 + rng.normal(size=(n, 64)) * 0.02
+    table = pd.DataFrame(v, columns=list(BANDS)).assign(lon=place * 1.0, lat=0.0, label=np.where(place % 2, "a", "b"))
+    return table
+
+
+def test_balanced_accuracy_by_hand():
+    assert _balanced(np.array([[8.0, 2.0], [5.0, 5.0]])) == pytest.approx((0.8 + 0.5) / 2)
+    assert _balanced(np.array([[3.0, 1.0], [0.0, 0.0]])) == pytest.approx(
+        0.75
+    )  # a class that isn't there doesn't count
+
+
+def test_blocks_are_square_metres_at_any_latitude():
+    lon, lat = np.meshgrid(np.arange(0, 1, 0.01), np.arange(60, 60.5, 0.01))
+    blocks = spatial_blocks(lon.ravel(), lat.ravel(), 10_000)
+    squares = (0.99 * 111_320 * np.cos(np.radians(60.25)) + 1e4) * (0.49 * 111_320 + 1e4) / 1e8  # cut ones count too
+    assert len(np.unique(blocks)) == pytest.approx(squares, rel=0.2)
+
+
+@pytest.mark.parametrize("model", ["knn", "logistic"])
+def test_a_random_split_flatters_and_says_so(model):
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    spatial = cross_validate(blobs(), "label", model=model)
+    flattering = cross_validate(blobs(), "label", model=model, random_split=True)
+    assert flattering.balanced_accuracy > 0.95 > spatial.balanced_accuracy + 0.1
+    assert "RANDOM SPLIT" in str(flattering)
+    assert "blocks of 5000 m" in str(spatial)
+    assert spatial.confusion.to_numpy().sum() == 120
+    assert spatial.low <= spatial.balanced_accuracy <= spatial.high
+
+
+def test_wrong_calls_say_what_to_do(monkeypatch):
+    table = blobs()
+    with pytest.raises(UsageError, match="random_split=True"):
+        cross_validate(table.drop(columns=["lon", "lat"]), "label")
+    with pytest.raises(UsageError, match="one group"):
+        cross_validate(table, "label", groups=[1] * 120)
+    with pytest.raises(UsageError, match="at least two"):
+        cross_validate(table, ["a"] * 120)
+    with pytest.raises(UsageError, match="'nolabel'"):
+        cross_validate(table, "nolabel")
+    with pytest.raises(UsageError, match="as many labels"):
+        cross_validate(table, ["a"])
+    with pytest.raises(UsageError, match="knn, logistic"):
+        fit_probe(table, "label", model="forest")
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(DependencyError, match=r"gee_polygons\[probe\]"):
+        fit_probe(table, "label")
+
+
+@pytest.mark.slow
+def test_real_points_in_their_region_and_out_of_it():
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    files = sorted(POINTS.glob("letocassius_*_2024.csv"))
+    if len(files) < 4:
+        pytest.skip(f"the four files of labelled points aren't in {POINTS.name}/")
+    table = pd.concat([pd.read_csv(f) for f in files], ignore_index=True)
+    inside, outside = {}, {}
+    for model in ("knn", "logistic"):
+        inside[model] = cross_validate(table, "dw_label", model=model, block_m=2_000)
+        outside[model] = cross_validate(table, "dw_label", model=model, groups="region", folds=None)
+        assert inside[model].balanced_accuracy > outside[model].balanced_accuracy
+        assert inside[model].balanced_accuracy > 2 / len(inside[model].recall)
