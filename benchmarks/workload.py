@@ -101,7 +101,7 @@ class Work:
             "utm_west": west, "utm_south": south, "utm_east": east, "utm_north": north,
             "wgs84_west": min(lon), "wgs84_south": min(lat), "wgs84_east": max(lon), "wgs84_north": max(lat),
         }  # fmt: skip
-        path = FOLDER / f"index_{self.tile.stem}_{self.n_years}.parquet"
+        path = FOLDER / f"index_{_key(self.tile)}_{self.n_years}.parquet"
         pd.DataFrame([{**row, "year": year} for year in self.years]).to_parquet(path)
         return path
 
@@ -123,9 +123,7 @@ def other_work(tile: Path, polygons: Path) -> Work:
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     tile = _north_up(tile)
-    stat = polygons.stat()
-    key = hashlib.sha256(f"{polygons.absolute()} {stat.st_size} {stat.st_mtime_ns} {tile}".encode()).hexdigest()[:12]
-    ordered = FOLDER / f"{polygons.stem}_{key}_ordered.parquet"
+    ordered = FOLDER / f"ordered_{_key(polygons)}_{_key(tile)}.parquet"
     if not ordered.exists():
         sites = load_sites(polygons)
         fields = geopandas.GeoDataFrame({"site_id": sites.site_ids}, geometry=list(sites.polygons), crs=4326)
@@ -140,7 +138,7 @@ def make_fields(tile: Path, n: int, area_ha: float = 15.0) -> Path:
     two-thousandth of the size (for 15 ha, three quarters of a pixel). They lie on a jittered raster that fills the
     tile to its very edge, so some reach past it and many lie across blocks.
     """
-    path = FOLDER / f"fields_{tile.stem}_{n}_{area_ha:g}ha.parquet"
+    path = FOLDER / f"fields_{_key(tile)}_{n}_{area_ha:g}ha.parquet"
     if path.exists():
         return path
     work = Work(tile, path)
@@ -175,9 +173,10 @@ def _field(kind: int, x: float, y: float, area: float, stretch: float, turn: flo
 
 def _north_up(tile: Path) -> Path:
     """Return the tile, or its copy turned north-up (made once) with the same blocks and compression."""
+    turned = FOLDER / f"north_up_{_key(tile)}.tiff"
     with rasterio.open(tile) as file:
-        if file.transform.e < 0:
-            return tile
+        if file.transform.e < 0 or turned.exists():
+            return tile if file.transform.e < 0 else turned
         west, south, east, north = _bounds(file)
         codes = file.read()[:, ::-1]
         grid = Grid(
@@ -185,7 +184,14 @@ def _north_up(tile: Path) -> Path:
             transform=((east - west) / file.width, 0.0, west, 0.0, -(north - south) / file.height, north),
             shape=(file.height, file.width),
         )
-        return write_tile(FOLDER / f"{tile.stem}_north_up.tiff", grid, codes, block=file.block_shapes[0][0])
+        return write_tile(turned, grid, codes, block=file.block_shapes[0][0])
+
+
+def _key(file: Path) -> str:
+    """Return a name for what is made of a file: another one for another file, or for other content."""
+    stat = file.stat()
+    text = f"{file.absolute()} {stat.st_size} {stat.st_mtime_ns}"
+    return f"{file.stem[:20]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _bounds(file: rasterio.DatasetReader) -> tuple[float, float, float, float]:
