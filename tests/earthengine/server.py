@@ -128,37 +128,41 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             entry.bytes_in = len(body)
-            try:
-                if endpoint not in _SETUP:
-                    owner.faults.admit(endpoint, body, at_once)
-                    time.sleep(owner.faults.latency_s)
-                status, content, kind = routes.answer(owner, self.command, path, parts.query, body, entry)
-            except DropError:
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            except ServiceError as error:
-                if isinstance(error, UnimplementedError):
-                    owner.unimplemented.append(error.what)
-                entry.message = error.message
-                status, content, kind = error.http, json.dumps(error.body()).encode(), "application/json"
-            except Exception:  # a mistake of this server's own: say so, and never a number
-                owner.failures.append(traceback.format_exc())
-                entry.message = traceback.format_exc()
-                wrong = {"error": {"code": 501, "message": f"The local Earth Engine failed: {entry.message}"}}
-                status, content, kind = 501, json.dumps(wrong).encode(), "application/json"
+            status, content, kind = self._answer(path, parts.query, body, entry)
             entry.status, entry.bytes_out = status, len(content)
-            # counted out before the last byte is sent, so that a client's next request is never one too many
+        finally:
+            # counted out and logged before the answer is sent: a client that has it finds it in the log, and its next
+            # request is never one too many
             entry.ended = time.monotonic()
             owner.leave(project)
-            project = ""
-            self._send(status, content, kind)
-        finally:
-            if project:
-                owner.leave(project)
-            entry.ended = entry.ended or time.monotonic()
             if endpoint != "control":
                 owner.log.add(entry)
+        if status:
+            self._send(status, content, kind)
+        else:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, path: str, query: str, body: bytes, entry: Entry) -> routes.Answer:
+        """Return status, content and type; status 0 for no answer at all."""
+        owner = self.server.owner
+        try:
+            if entry.endpoint not in _SETUP:
+                owner.faults.admit(entry.endpoint, body, entry.at_once)
+                time.sleep(owner.faults.latency_s)
+            return routes.answer(owner, self.command, path, query, body, entry)
+        except DropError:
+            return 0, b"", ""
+        except ServiceError as error:
+            if isinstance(error, UnimplementedError):
+                owner.unimplemented.append(error.what)
+            entry.message = error.message
+            return error.http, json.dumps(error.body()).encode(), "application/json"
+        except Exception:  # a mistake of this server's own: say so, and never a number
+            owner.failures.append(traceback.format_exc())
+            entry.message = traceback.format_exc()
+            wrong = {"error": {"code": 501, "message": f"The local Earth Engine failed: {entry.message}"}}
+            return 501, json.dumps(wrong).encode(), "application/json"
 
     def _send(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)

@@ -194,10 +194,21 @@ def self_mask(image: Image) -> Image:
 @ee_function("Image.mask")
 def mask(image: Image, mask: Image | None) -> Image:
     if mask is not None:
-        raise UnimplementedError("Image.mask with a mask (use updateMask)")
+        return _masked_by(image, mask)
     return image.changed(
         lambda p: Pixels(p.mask.astype(np.float64), np.broadcast_to(True, p.mask.shape)), lambda band: "float"
     )
+
+
+def _masked_by(image: Image, mask: Image) -> Image:
+    """Set the mask, also where the image was masked: the values there are documented to be zeros."""
+
+    def compute(grid: Grid, which: tuple[int, ...], ctx: Context) -> Pixels:
+        pixels = image.read(grid, ctx, which)
+        new = _mask_values(mask.read(grid, ctx, [0] if len(mask.bands) == 1 else which))
+        return Pixels(np.where(pixels.valid, pixels.values, 0), np.broadcast_to(new, pixels.mask.shape))
+
+    return replace(image, compute=compute)
 
 
 @ee_function("Image.unmask")
