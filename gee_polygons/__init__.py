@@ -38,7 +38,7 @@ _HOME = {
     "SiteCollection": "gee_polygons.site",
     "extract_embeddings": "gee_polygons.extract",
     "load_sites": "gee_polygons.site",
-    "open_source": "gee_polygons.sources",
+    "open_source": "gee_polygons.sources.base",
     "similarity_matrix": "gee_polygons.embeddings.similarity",
     "sites_from_geodataframe": "gee_polygons.site",
 }

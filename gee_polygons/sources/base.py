@@ -7,6 +7,8 @@ merging, the table) is the same for all of them: see `gee_polygons.extract`.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +19,25 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 
-__all__ = ["Block", "BlockRef", "EmbeddingImage", "Job", "PixelSource", "Plan", "ReducingSource", "Source"]
+__all__ = [
+    "Block",
+    "BlockRef",
+    "EmbeddingImage",
+    "Failure",
+    "Job",
+    "Piece",
+    "PixelSource",
+    "Plan",
+    "ReducingSource",
+    "Source",
+    "open_source",
+]
+
+SOURCE_SETTING = "GEE_POLYGONS_SOURCE"
+SOURCE_COOP_INDEX = "https://data.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +127,9 @@ class BlockRef:
     index : tuple of int
         (block row, block column) in the file.
     window : Window
-        The block's pixels on the lattice (whole block, clipped to the tile).
+        The stored block on the lattice. At a tile's far sides it may reach past the tile: padding.
+    inside : Window
+        The part of `window` that lies inside the tile; the rest is never counted.
     flip_y, flip_x : bool
         Whether the stored rows run northwards, the stored columns westwards.
     beneath : tuple of BlockRef
@@ -122,6 +141,7 @@ class BlockRef:
     year: int
     index: tuple[int, int]
     window: Window
+    inside: Window
     flip_y: bool = False
     flip_x: bool = False
     beneath: tuple[BlockRef, ...] = ()
@@ -131,6 +151,8 @@ class Block(Protocol):
     """A fetched block: bytes that know how to decode themselves, band by band or all at once."""
 
     ref: BlockRef
+    checks_norms: bool
+    """Whether every valid pixel must be a unit vector, so that damage shows."""
 
     @property
     def n_parts(self) -> int:
@@ -142,21 +164,54 @@ class Block(Protocol):
         ...
 
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Decode one part to (bands of the part, height, width), int8 codes or float vectors.
+        """Decode one part to planes: int8 codes or float vectors, shape (bands of the part, pixels + PADDING).
 
-        `scratch` is the array a former call returned; it is written again where that fits.
+        Pixels are in the block's stored order. `scratch` is the array a former call returned; it is written
+        again where it fits.
         """
         ...
 
 
+@dataclass(frozen=True, order=True)
+class Piece:
+    """A polygon, or the part of it that lies in one UTM zone, and the lattice it is measured on.
+
+    Parameters
+    ----------
+    polygon : int
+        Which of the polygons asked for.
+    lattice : Lattice
+        Where it is measured.
+    clip : tuple of 4 floats, optional
+        (west, south, east, north) in degrees: the part of the polygon inside this box; None: the whole polygon.
+    skip : tuple of int
+        Years in which other pieces serve the polygon.
+    """
+
+    polygon: int
+    lattice: Lattice
+    clip: tuple[float, float, float, float] | None = None
+    skip: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One window of a lattice, the polygons that touch it, and the blocks (one a year) that hold it."""
+    """One window of a lattice, the pieces of polygons that touch it, and the blocks (one a year) that hold it."""
 
     lattice: Lattice
     window: Window
-    polygons: tuple[int, ...]
+    pieces: tuple[int, ...]
     reads: tuple[BlockRef, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that can't be read: the message, the year, and the polygons whose result it spoils."""
+
+    message: str
+    year: int
+    polygons: tuple[int, ...]
+    url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,18 +226,24 @@ class Plan:
         Years asked for.
     n_polygons : int
         Number of polygons asked for.
+    pieces : tuple of Piece
+        Polygons, or their parts per zone.
     jobs : tuple of Job
         In the order they will be worked.
     requests, bytes : int
-        Requests and compressed bytes that reading will cost (an estimate where the source says so).
+        Requests and compressed bytes that reading all bands will cost.
+    failures : tuple of Failure
+        Tiles that the index names and that can't be opened.
     """
 
     source: str
     years: tuple[int, ...]
     n_polygons: int
+    pieces: tuple[Piece, ...]
     jobs: tuple[Job, ...]
     requests: int
     bytes: int
+    failures: tuple[Failure, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -198,9 +259,13 @@ class Plan:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where pixels or statistics come from."""
+    """Where pixels or statistics come from.
+
+    `name` is the kind of source (``"sample"``, ``"cog"``, ...), `archive` says which data, as a path, URL or asset id.
+    """
 
     name: str
+    archive: str
 
     def years(self) -> list[int]:
         """Years that the source has, ascending."""
@@ -215,12 +280,12 @@ class Source(Protocol):
 class PixelSource(Source, Protocol):
     """A source whose pixels are reduced here."""
 
-    def plan(self, polygons: NDArray[Any], years: Sequence[int]) -> Plan:
-        """Say which blocks hold which polygons (shapely, EPSG:4326); uses the index alone."""
+    def plan(self, polygons: Any, years: Sequence[int]) -> Plan:
+        """Say which blocks hold which polygons (shapely, EPSG:4326); uses the index and headers alone."""
         ...
 
-    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[Block]:
-        """Fetch blocks, in order."""
+    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[Block | ReadError]:
+        """Fetch blocks, in order. What can't be read is yielded as its error, so that the rest goes on."""
         ...
 
 
@@ -233,3 +298,71 @@ class ReducingSource(Source, Protocol):
     ) -> Any:
         """Return the finished statistics per polygon and year."""
         ...
+
+
+def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: int | None = None) -> Source:
+    """Open a source of embeddings.
+
+    Parameters
+    ----------
+    spec : str, path or Source, optional
+        ``"sample"`` (the synthetic archive, built on first use), ``"source-coop"`` (the open archive, no account),
+        ``"mosaic"``, ``"earthengine"``, or a path or URL: an archive's index or folder, or a single GeoTIFF or NumPy
+        file. Default: the setting ``GEE_POLYGONS_SOURCE``, else Earth Engine where you have initialised it, else
+        ``"source-coop"``.
+    year : int, optional
+        Year of a single raster that doesn't state it.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    UsageError
+        For an unknown name.
+    InputFileError
+        For a path that isn't there, or isn't any of these.
+
+    Examples
+    --------
+    >>> open_source("sample").name
+    'sample'
+    """
+    if spec is None:
+        spec = os.environ.get(SOURCE_SETTING) or _default_source()
+    if isinstance(spec, Source):
+        return spec
+    if not isinstance(spec, (str, os.PathLike)):
+        raise UsageError(f"a source is a name, a path or a Source, found {type(spec).__name__}")
+    text = os.fspath(spec)
+    if text == "sample":
+        from gee_polygons.sources.cog import CogSource
+        from gee_polygons.sources.sample import sample_archive_path
+
+        return CogSource(sample_archive_path(), name="sample")
+    if text == "source-coop":
+        from gee_polygons.sources.cog import CogSource
+
+        return CogSource(SOURCE_COOP_INDEX, name="source-coop")
+    if text in ("earthengine", "mosaic"):
+        raise UsageError(f"the source {text!r} comes with a later version; use 'sample', 'source-coop' or a path")
+    if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
+        from gee_polygons.sources.raster import RasterSource
+
+        return RasterSource(text, year=year)
+    if "://" in text or "/" in text or os.path.exists(text) or text.endswith((".parquet", ".csv", ".gpkg")):  # noqa: PTH110
+        from gee_polygons.sources.cog import CogSource
+
+        return CogSource(text)
+    raise UsageError(
+        f"unknown source {text!r}; use 'sample', 'source-coop', 'mosaic', 'earthengine', or the path of an archive"
+        " or raster"
+    )
+
+
+def _default_source() -> str:
+    """Earth Engine where the user has initialised it; nothing here imports or initialises it."""
+    data = sys.modules.get("ee.data")
+    is_initialised = getattr(data, "is_initialized", None)
+    return "earthengine" if is_initialised is not None and is_initialised() else "source-coop"

@@ -18,7 +18,7 @@ __all__ = ["Grid", "Lattice", "Window"]
 
 Transform = tuple[float, float, float, float, float, float]
 
-_PHASE_STEPS = 2**30  # a grid's offset within a pixel is kept to 1e-9 px
+_PHASE_BITS = 30  # a grid's offset within a pixel is kept to 1e-9 px
 
 
 @dataclass(frozen=True, order=True)
@@ -59,7 +59,7 @@ class Lattice:
     step_x, step_y : float
         Pixel size in units of the CRS, both positive.
     phase_x, phase_y : float
-        Offset of the pixel edges from multiples of the step, in pixels, -0.5..0.5. 0 for AlphaEarth tiles.
+        Offset of the pixel edges from multiples of the step, in pixels, -0.5 <= phase < 0.5. 0 for AlphaEarth tiles.
     """
 
     crs: str
@@ -78,6 +78,10 @@ class Lattice:
             -self.step_y,
             -(window.row + self.phase_y) * self.step_y,
         )
+
+    def grid(self, window: Window) -> Grid:
+        """Return a window as a north-up grid."""
+        return Grid(crs=self.crs, transform=self.transform(window), shape=(window.height, window.width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +145,14 @@ class Grid:
         """The endless grid that this one is a window of."""
         a, e = abs(self.transform[0]), abs(self.transform[4])
         west, _, _, north = self.bounds
-        return Lattice(self.crs, a, e, _phase(west / a), _phase(-north / e))
+        return Lattice(self.crs, a, e, _split(west / a)[1], _split(-north / e)[1])
 
     @cached_property
     def window(self) -> Window:
         """Where this grid lies on its lattice."""
         a, e = abs(self.transform[0]), abs(self.transform[4])
         west, _, _, north = self.bounds
-        return Window(round(-north / e), round(west / a), *self.shape)
+        return Window(_split(-north / e)[0], _split(west / a)[0], *self.shape)
 
     def part(self, row: int, col: int, height: int, width: int) -> Window:
         """Return the lattice window of a rectangle given in *file* rows and columns."""
@@ -160,6 +164,11 @@ class Grid:
         return Window(whole.row + row, whole.col + col, height, width)
 
 
-def _phase(position: float) -> float:
-    offset = position - round(position)
-    return round(offset * _PHASE_STEPS) / _PHASE_STEPS
+def _split(position: float) -> tuple[int, float]:
+    """Split a position in pixels into the whole pixel and the phase, -0.5 <= phase < 0.5.
+
+    In integers, so that grids half a pixel off share a lattice whether their pixel numbers are even or odd.
+    """
+    steps = round(position * 2**_PHASE_BITS)
+    whole = (steps + 2 ** (_PHASE_BITS - 1)) >> _PHASE_BITS
+    return whole, (steps - (whole << _PHASE_BITS)) / 2**_PHASE_BITS

@@ -1,0 +1,55 @@
+# Needs Python 3.11 or newer and make, nothing else: everything is installed into .venv, once.
+#
+# The stamp's name holds a checksum of this folder's path and of pyproject.toml. It is stale when one of them
+# has changed, and only then is pip called: with a fresh stamp no target here touches the network.
+
+PYTHON ?= python3
+PY     := .venv/bin/python
+STAMP  := .venv/.installed-$(shell { pwd -P; cat pyproject.toml; } | cksum | cut -d' ' -f1)
+
+# what `make test` leaves out: live services, and tests of more than ten seconds (`make test-all` has those)
+TEST_MARKS := not ee and not network and not slow
+
+.PHONY: help demo test test-all lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP)  ## From nothing to a table and pictures in outputs/, on a synthetic sample archive
+	@$(PY) -m gee_polygons demo --out outputs
+
+test: $(STAMP)  ## Run the tests
+	@$(PY) -m pytest -q -m "$(TEST_MARKS)"
+
+test-all: $(STAMP)  ## Run the tests, the slow ones too
+	@$(PY) -m pytest -q -m "not ee and not network"
+
+lint: $(STAMP)  ## ruff (rules and format) and mypy; changes nothing
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(STAMP)  ## Let ruff rewrite what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(STAMP)  ## Run the benchmarks (minutes); benchmarks/RESULTS.md has what they printed
+	@set -e; found=; for script in benchmarks/bench_*.py; do \
+		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(PY) "$$script"; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "no benchmarks/bench_*.py yet"; fi
+
+clean:  ## Remove what was made, except .venv
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find outputs -mindepth 1 ! -name .gitkeep -delete
+	@find gee_polygons tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, '$(PYTHON)' is not that; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "installing into .venv (once; some minutes)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@rm -f .venv/.installed-*
+	@touch $@

@@ -1,0 +1,415 @@
+"""The `gee-polygons` command.
+
+Results and reports go to standard output, messages and the progress bar (on a terminal only) to standard error.
+Exit status: 0 done; 1 the data is wrong, or a read failed; 2 the call is wrong; 130 interrupted. Whatever is slow
+to import is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from gee_polygons import __version__
+from gee_polygons.errors import GeePolygonsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gee_polygons.site import SiteCollection
+
+__all__ = ["main"]
+
+EXIT_DATA: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+MAX_SHOWN: Final = 20  # failures that are shown one by one
+MAX_YEARS: Final = 200  # of one range: more is a slip of the finger
+
+
+class _Commands(click.Group):
+    """A group whose errors are one line each, and never a traceback for bad input."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            status = super().main(args, prog_name, complete_var, False, **extra)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "gee-polygons"
+            _fail(f"{error.format_message()} See '{command} --help'.", EXIT_USAGE)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except click.Abort:
+            _fail("interrupted; nothing was written", EXIT_INTERRUPTED)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _messages(), _terminated_like_interrupted():
+            try:
+                return super().invoke(ctx)
+            except GeePolygonsError as error:
+                _say(f"error: {error}")
+                ctx.exit(error.exit_status)
+            except KeyboardInterrupt:
+                name = ctx.invoked_subcommand or ""
+                _say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
+                ctx.exit(EXIT_INTERRUPTED)
+
+
+_INTERRUPTED: Final = {  # commands that write more than one thing, each of them whole
+    "demo": "interrupted; the outputs are incomplete: run the command again",
+}
+
+
+def _parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read 2018-2024, 2018,2020 or 2019, or a mixture; ascending and unique in the result."""
+    years: set[int] = set()
+    for part in value.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        last = last if dash else first
+        if not all(len(year) == 4 and year.isascii() and year.isdigit() for year in (first, last)):
+            raise click.BadParameter(f"{part.strip()!r} is not a year; write 2018-2024, or 2018,2020, or 2019.")
+        if int(first) > int(last):
+            raise click.BadParameter(f"{part.strip()} runs backwards; write {last}-{first}.")
+        if int(last) - int(first) >= MAX_YEARS:
+            raise click.BadParameter(f"{part.strip()} is more than {MAX_YEARS} years.")
+        years.update(range(int(first), int(last) + 1))
+    return tuple(sorted(years))
+
+
+def _parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read names with commas between them."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name in it; write NAME or NAME,NAME.")
+    return names
+
+
+_SITES_HELP = (
+    "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
+)
+_SOURCE_HELP = "A name or a path that `gee-polygons sources` lists.  [default: $GEE_POLYGONS_SOURCE, else source-coop]"
+
+_sites_options: list[Callable[[Any], Any]] = [
+    click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path)),
+    click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"),
+    click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326."),
+]
+_years_option = click.option(
+    "--years", callback=_parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
+)
+_source_option = click.option("--source", metavar="SOURCE", help=_SOURCE_HELP)
+
+
+def _with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_sites_options):
+        command = option(command)
+    return command
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="gee-polygons")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
+    """Polygons in, exact yearly AlphaEarth embeddings out.
+
+    \b
+    Example, from nothing and without an account:
+      gee-polygons demo
+    """
+    logging.getLogger("gee_polygons").setLevel(logging.INFO if verbose else logging.WARNING)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@main.command(epilog=_SITES_HELP, short_help="Write a table of yearly embeddings.")
+@_with_sites
+@_years_option
+@_source_option
+@click.option(
+    "--statistics",
+    callback=_parse_names,
+    default="mean",
+    show_default=True,
+    metavar="NAMES",
+    help="mean, std, min, max, median, count, medoid, p10 or any other pNN, with commas between them.",
+)
+@click.option("--bands", callback=_parse_names, metavar="NAMES", help="A01,A16,A09.  [default: all 64]")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "collect"]),
+    default="raise",
+    show_default=True,
+    help="When a read fails: stop and write nothing; or go on, write the table, report the failures, exit with 1.",
+)
+@click.option("--max-workers", type=click.IntRange(min=1), help="Threads.  [default: one for each core]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Table to write: .parquet or .csv.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+def extract(
+    *,
+    sites_path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...],
+    source: str | None,
+    statistics: tuple[str, ...],
+    bands: tuple[str, ...] | None,
+    on_error: str,
+    max_workers: int | None,
+    output: Path,
+    overwrite: bool,
+) -> int:
+    """Write a table of yearly embeddings: one row for each site and year.
+
+    \b
+    Example:
+      gee-polygons extract sites.geojson --years 2018-2024 --source source-coop -o embeddings.parquet
+    """
+    from gee_polygons.tables import check_output, write_table
+
+    check_output(output, overwrite)  # before the long work
+    from gee_polygons.extract import extract_embeddings
+
+    sites = _load(sites_path, id_column, crs)
+    table = extract_embeddings(
+        sites,
+        years=years,
+        source=source,
+        statistics=statistics,
+        bands=bands,
+        on_error=on_error,
+        progress=_on_terminal(),
+        max_workers=max_workers,
+    )
+    write_table(table, output, sites=sites, overwrite=overwrite)
+    click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
+    failures = table.attrs.get("errors", [])
+    for failure in failures[:MAX_SHOWN]:
+        _say(f"error: {failure['message']} ({failure['year']}, {_count(len(failure['site_ids']), 'site')})")
+    if failures:
+        _say(f"{_count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values")
+    return EXIT_DATA if failures else 0
+
+
+@main.command(epilog=_SITES_HELP, short_help="Say what an extraction would cost.")
+@_with_sites
+@_years_option
+@_source_option
+def plan(
+    *, sites_path: Path, id_column: str | None, crs: str | None, years: tuple[int, ...], source: str | None
+) -> None:
+    """Say what an extraction would cost. Reads the archive's index, and no pixels.
+
+    \b
+    Example:
+      gee-polygons plan sites.geojson --years 2018-2024 --source source-coop
+    """
+    from gee_polygons.sources.base import open_source
+
+    sites = _load(sites_path, id_column, crs)
+    opened = open_source(source)
+    if not hasattr(opened, "plan"):
+        click.echo(f"{opened.name}: reduces on its own side; there is nothing to plan")
+        return
+    cost = opened.plan(sites.polygons, years)
+    for what, value in (
+        ("source", opened.name),
+        ("archive", opened.archive),
+        ("sites", f"{cost.n_polygons:,}"),
+        ("years", _years_text(cost.years)),
+        ("blocks", f"{cost.blocks:,}"),
+        ("requests", f"{cost.requests:,}"),
+        ("MB", f"{cost.bytes / 1e6:,.1f}"),
+    ):
+        click.echo(f"{what:<9} {value}")
+
+
+@main.command(short_help="Build the synthetic sample archive.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to build in; created if need be.")
+@click.option(
+    "--years", callback=_parse_years, default="2018-2024", show_default=True, metavar="YEARS", help="Years to build."
+)
+def sample(*, out: Path, years: tuple[int, ...]) -> None:
+    """Build the sample archive: small, synthetic, in the published layout; and its sites.
+
+    \b
+    Example:
+      gee-polygons sample --out sample
+      gee-polygons extract sample/sample_sites.geojson --years 2018-2024 --source sample -o t.csv
+    """
+    from gee_polygons.sources.sample import build_sample_archive, write_sample_sites
+
+    index = build_sample_archive(out, years=years, progress=_on_terminal())
+    sites = write_sample_sites(out / "sample_sites.geojson")
+    click.echo(f"{index}: the index; give it as --source")
+    click.echo(f"{sites}: the sites")
+
+
+@main.command(short_help="List where embeddings can come from.")
+def sources() -> None:
+    """List where embeddings can come from, what each needs, and what is available here.
+
+    \b
+    Example:
+      gee-polygons sources
+    """
+    from gee_polygons.sources.base import SOURCE_SETTING
+
+    widths = [max(len(row[i]) for row in _SOURCES) for i in range(2)]
+    for row in _SOURCES:
+        click.echo(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}")
+    setting = os.environ.get(SOURCE_SETTING)
+    click.echo(
+        f"\nwithout --source: {setting}, from {SOURCE_SETTING}" if setting else "\nwithout --source: source-coop"
+    )
+
+
+@main.command(short_help="Go from nothing to a table and pictures.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="outputs", show_default=True, help="Folder to write into."
+)
+def demo(*, out: Path) -> None:
+    """Go from nothing to a table and three pictures, on the synthetic sample archive.
+
+    \b
+    Example:
+      gee-polygons demo --out outputs
+    """
+    from gee_polygons.demo import run_demo
+
+    total = 0.0
+    for step in run_demo(out, progress=_on_terminal()):
+        total += step.seconds
+        click.echo(f"{step.seconds:6.1f} s  {step.title}")
+        for path in step.paths:
+            click.echo(f"{'':8}  -> {_near(path)}")
+    click.echo(f"{total:6.1f} s  in all")
+
+
+def _load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
+    from gee_polygons.site import load_sites
+
+    return load_sites(path, id_column=id_column, crs=crs)
+
+
+_NOT_YET: Final = "not in this version"
+_SOURCES: Final = (
+    ("SOURCE", "what it is, and what it needs", "here"),
+    ("sample", "a synthetic archive, built on first use (90 MB); needs nothing", "ready"),
+    ("FOLDER, INDEX", "an archive behind its aef_index.parquet, as path or URL; needs the files", "ready"),
+    ("FILE.tif, .npy, .npz", "one GeoTIFF or NumPy file, int8 codes or float vectors; needs the file", "ready"),
+    ("source-coop", "the open archive of all tiles; needs a network, no account", "ready, if online"),
+    ("mosaic, FOLDER.zarr", "the Zarr mosaic; needs a network, no account", _NOT_YET),
+    ("earthengine", "Earth Engine; needs an account, and ee.Initialize() in Python", _NOT_YET),
+)
+
+
+def _summary(table: pd.DataFrame, n_sites: int, n_years: int) -> str:
+    found = ", ".join(f"{n:,} {status}" for status, n in table["status"].value_counts(sort=False).sort_index().items())
+    rows = f"{_count(len(table), 'row')} ({_count(n_sites, 'site')} x {_count(n_years, 'year')})"
+    return f"{rows}: {found}" if found else rows
+
+
+def _near(path: Path) -> Path:
+    """Return a path below the current folder without that folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _years_text(years: Sequence[int]) -> str:
+    whole = len(years) > 1 and list(years) == list(range(years[0], years[-1] + 1))
+    return f"{years[0]}-{years[-1]}" if whole else ",".join(map(str, years))
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _say(line: str) -> None:
+    """Write one line to standard error, whatever line breaks it came with, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    _say(f"error: {message}")
+    sys.exit(status)
+
+
+class _ToStderr(logging.Handler):
+    """One line per record, in the words of a command line: `warning: ...`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        _say(level + record.getMessage())
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Show the library's log records and warnings as one line each."""
+    handler = _ToStderr()
+    logger = logging.getLogger("gee_polygons")
+    before = logger.level
+    logger.addHandler(handler)
+    with warnings.catch_warnings():
+        # what the library says to the person at the keyboard is said, each time, whatever the filters are
+        warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
+        warnings.showwarning = lambda message, *args, **more: _say(f"warning: {message}")
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM clean up as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: nothing to do
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,148 @@
+"""AlphaEarth Foundations annual embeddings: 64 numbers for every 10 m of land and every year.
+
+A band means nothing by itself: the 64 together are a direction, a unit vector per pixel. The mean over a polygon is
+shorter than 1, the more so the more varied the polygon is; `gee_polygons.similarity_matrix` takes care of that.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import shapely
+
+from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.layers import ContinuousLayer
+
+__all__ = [
+    "ALPHA_EMBEDDINGS",
+    "EMBEDDING_BANDS",
+    "EMBEDDING_VIS_ALT1",
+    "EMBEDDING_VIS_ALT2",
+    "EMBEDDING_VIS_DEFAULT",
+    "EMBEDDING_YEARS",
+    "get_embedding_image",
+]
+
+EMBEDDING_BANDS: Final[list[str]] = list(BANDS)
+"""Band names A00..A63; a list, so that ``df[EMBEDDING_BANDS]`` takes columns."""
+
+EMBEDDING_YEARS: Final = range(2017, 2026)
+"""Years published when this version was made. A missing year is data, not an error: a source may hold fewer."""
+
+ALPHA_EMBEDDINGS: Final = ContinuousLayer(
+    name="alpha_embeddings",
+    collection_id="GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL",
+    bands=BANDS,
+    scale_m=10.0,
+    first_year=EMBEDDING_YEARS.start,
+    last_year=EMBEDDING_YEARS.stop - 1,
+    description="AlphaEarth Foundations annual satellite embeddings, 64 bands of unit vectors.",
+    attribution=(
+        "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind. (CC BY 4.0)"
+    ),
+)
+
+EMBEDDING_VIS_DEFAULT: Final[dict[str, Any]] = {"min": -0.3, "max": 0.3, "bands": ["A01", "A16", "A09"]}
+"""The bands that Google's examples show as red, green and blue."""
+EMBEDDING_VIS_ALT1: Final[dict[str, Any]] = {"min": -0.3, "max": 0.3, "bands": ["A00", "A32", "A63"]}
+"""'Spread': first, middle and last band."""
+EMBEDDING_VIS_ALT2: Final[dict[str, Any]] = {"min": -0.3, "max": 0.3, "bands": ["A05", "A25", "A45"]}
+"""'Alt': another three."""
+
+
+def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = None, *, source: Any = None) -> Any:
+    """Return the embedding image of a year around a geometry.
+
+    Parameters
+    ----------
+    geometry : shapely geometry in EPSG:4326, or ee.Geometry
+        Region of interest: `Site.polygon`, `Site.region()` or `Site.geometry`.
+    year : int
+        2017 or later.
+    bands : sequence of str, optional
+        Bands to select, in this order. Default: all 64.
+    source : str, path or Source, optional
+        For a shapely geometry: where pixels come from, see `gee_polygons.open_source`.
+
+    Returns
+    -------
+    EmbeddingImage for a shapely geometry, ee.Image for an ee.Geometry
+        Either kind goes into `gee_polygons.visualize.render_image`.
+
+    Raises
+    ------
+    UsageError
+        For a year, a band or a geometry that there isn't.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> region = shapely.box(-48.048, -22.344, -48.043, -22.339)
+    >>> get_embedding_image(region, 2023, ["A01", "A16", "A09"], source="sample")
+    EmbeddingImage(3 bands, ...2023, EPSG:32722)
+    """
+    wanted = _year(year)
+    names = _bands(bands)
+    if isinstance(geometry, shapely.Geometry):
+        from gee_polygons.sources.base import open_source
+
+        opened = open_source(source)
+        if wanted not in (there := opened.years()):
+            raise UsageError(f"source {opened.name!r} has no year {wanted}; it has {_span(there)}")
+        return opened.image(geometry, wanted, names)
+    if _is_earthengine(geometry):
+        if source not in (None, "earthengine"):
+            raise UsageError(
+                f"an ee.Geometry is read from Earth Engine, not from source={source!r}; pass site.polygon instead"
+            )
+        if wanted not in EMBEDDING_YEARS:
+            raise UsageError(f"no embeddings are published for {wanted}; there are {_span(EMBEDDING_YEARS)}")
+        return _earthengine_image(geometry, wanted, names)
+    raise UsageError(
+        "geometry must be a shapely geometry (site.polygon) or an ee.Geometry (site.geometry), "
+        f"found {type(geometry).__name__}"
+    )
+
+
+def _earthengine_image(geometry: Any, year: int, bands: list[str] | None) -> Any:
+    raise EarthEngineError(
+        'the Earth Engine source is not part of this version; pass site.polygon with source="source-coop" or "sample"'
+    )
+
+
+def _is_earthengine(geometry: Any) -> bool:
+    ee = sys.modules.get("ee")  # who has an ee.Geometry has imported it
+    return ee is not None and isinstance(geometry, ee.ComputedObject)
+
+
+def _year(year: int) -> int:
+    try:
+        wanted = operator.index(year)
+    except TypeError:
+        raise UsageError(f"year must be an int such as 2023, found {year!r}") from None
+    if wanted < EMBEDDING_YEARS.start:
+        raise UsageError(f"embeddings begin with {EMBEDDING_YEARS.start}, asked for {wanted}")
+    return wanted
+
+
+def _bands(bands: Sequence[str] | None) -> list[str] | None:
+    if bands is None:
+        return None
+    names = [bands] if isinstance(bands, str) else list(bands)
+    if not names:
+        raise UsageError("bands is empty; leave it out for all 64, or name some of A00..A63")
+    if unknown := [b for b in names if b not in EMBEDDING_BANDS]:
+        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    return names
+
+
+def _span(years: Sequence[int]) -> str:
+    if not years:
+        return "none"
+    first, last = min(years), max(years)
+    gaps = sorted(set(range(first, last + 1)) - set(years))
+    return f"{first}..{last}" + (f" without {', '.join(map(str, gaps))}" if gaps else "")

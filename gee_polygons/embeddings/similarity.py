@@ -1,0 +1,339 @@
+"""Similarity of embeddings: between years, between sites, between pixels and a vector.
+
+Cosine is taken of unit vectors. A polygon's mean is not one (its length is `Rbar`), so it is divided by its length
+first. The reference document's "cosine" is the product of the means themselves, here ``kind="dot"``: its diagonal
+is Rbar^2 (0.92 there), and it mixes how alike two years are with how homogeneous the polygon is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings._inputs import PixelImage, band_columns, band_matrix, image_planes, reference_vector
+from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.quantization import codes_to_vectors
+from gee_polygons.errors import UsageError
+
+__all__ = ["angular_distance_deg", "nearest_sites", "similarity_image", "similarity_matrix"]
+
+ImageT = TypeVar("ImageT", bound=PixelImage)
+
+MAX_MATRIX_ROWS: Final = 20_000  # a matrix of 20,000 x 20,000 float64 takes 3.2 GB
+_ROWS_AT_A_TIME: Final = 2_048  # x 64 float64 = 1 MB: stays in a core's cache
+_PIXELS_AT_A_TIME: Final = 65_536
+
+
+def similarity_matrix(
+    table: pd.DataFrame,
+    *,
+    kind: Literal["cosine", "dot"] = "cosine",
+    by: Literal["year", "site"] = "year",
+    site_id: str | int | None = None,
+    year: int | None = None,
+    dropna: bool = False,
+) -> pd.DataFrame:
+    """Compare the rows of a table with each other: one site's years, or one year's sites.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``site_id``, ``year``, ``A00``..``A63`` (or ``A00_mean``..): means of vectors, not renormalised.
+    kind : {"cosine", "dot"}
+        ``"cosine"``: of unit means, ``m_i . m_j / (|m_i| |m_j|)``; the diagonal is exactly 1.
+        ``"dot"``: ``m_i . m_j``, as in the reference document; the diagonal is Rbar^2, so it falls for a mixed polygon.
+    by : {"year", "site"}
+        ``"year"``: years of one site. ``"site"``: sites in one year.
+    site_id : str or int, optional
+        Which site; needed for ``by="year"`` where the table holds several.
+    year : int, optional
+        Which year; needed for ``by="site"`` where the table holds several.
+    dropna : bool
+        Whether rows without data are left out. By default they stay, as NaN, so that a gap is seen as one.
+
+    Returns
+    -------
+    DataFrame, square and symmetric, values in -1..1. Index and columns: years ascending, or site ids in table order.
+
+    Raises
+    ------
+    UsageError
+        If bands are missing, or the choice of site or year is missing, unknown or ambiguous.
+
+    Examples
+    --------
+    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> table = pd.DataFrame(0.0, index=range(2), columns=list(BANDS))
+    >>> table["A00"], table["A01"] = [0.9, 0.72], [0.0, 0.54]
+    >>> table.insert(0, "year", [2023, 2024])
+    >>> similarity_matrix(table).round(3).values.tolist()
+    [[1.0, 0.8], [0.8, 1.0]]
+    >>> similarity_matrix(table, kind="dot").round(3).values.tolist()
+    [[0.81, 0.648], [0.648, 0.81]]
+    """
+    if kind not in ("cosine", "dot"):
+        raise UsageError(f"kind is 'cosine' or 'dot', found {kind!r}")
+    rows, labels = _rows_to_compare(table, by, site_id, year)
+    means = band_matrix(rows)
+    if dropna:
+        kept = np.isfinite(means[:, 0])
+        means, labels = means[kept], labels[kept]
+    if len(means) > MAX_MATRIX_ROWS:
+        raise UsageError(
+            f"a matrix of {len(means):,} x {len(means):,} is too large (at most {MAX_MATRIX_ROWS:,}); "
+            "ask for the closest ones with nearest_sites"
+        )
+    vectors = normalize(means) if kind == "cosine" else means
+    present = np.isfinite(vectors[:, 0])
+    filled = np.where(present[:, None], vectors, 0.0)
+    product = filled @ filled.T
+    product = np.clip((product + product.T) / 2, -1.0, 1.0)  # a matrix product need not be symmetric to the last bit
+    if kind == "cosine":
+        np.fill_diagonal(product, 1.0)
+    product[~present] = np.nan
+    product[:, ~present] = np.nan
+    return pd.DataFrame(product, index=labels, columns=labels)
+
+
+def angular_distance_deg(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the angle between vectors, in degrees: 0 = same direction, 90 = unrelated, 180 = opposite.
+
+    ``2 atan2(|u - v|, |u + v|)`` of the unit vectors (W. Kahan, *How Futile are Mindless Assessments of Roundoff in
+    Floating-Point Computation?*, 2006): unlike the arc cosine of a product it is accurate for small angles, where the
+    years of a stable site lie.
+
+    Parameters
+    ----------
+    a, b : float array, shape (..., bands)
+        Vectors of any length > 0; shapes are broadcast.
+
+    Returns
+    -------
+    float64 array, shape (...), 0..180; NaN where a vector is missing or 0.
+
+    Examples
+    --------
+    >>> angular_distance_deg(np.array([[2.0, 0.0], [1.0, 1.0], [-1.0, 0.0]]), np.array([1.0, 0.0])).round(6).tolist()
+    [0.0, 45.0, 180.0]
+    """
+    u, v = normalize(a), normalize(b)
+    if u.shape[-1] != v.shape[-1]:
+        raise UsageError(f"vectors of {u.shape[-1]} and of {v.shape[-1]} bands can't be compared")
+    apart = np.sqrt(np.sum((u - v) ** 2, axis=-1))
+    together = np.sqrt(np.sum((u + v) ** 2, axis=-1))
+    angle: NDArray[np.float64] = np.degrees(2 * np.arctan2(apart, together))
+    return angle
+
+
+def nearest_sites(table: pd.DataFrame, query: Any, k: int = 10, *, year: int | None = None) -> pd.DataFrame:
+    """Find the rows of a table that are most alike a vector or a site. Exact: every row is compared.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``site_id``, ``A00``..``A63`` (or ``A00_mean``..), and ``year`` where there are several.
+    query : array of 64 floats, row of a table, or site id
+        What to look for. For a site id, the site's own rows are left out of the answer.
+    k : int
+        How many to return, at most.
+    year : int, optional
+        Search this year alone (by default, all rows). For a site id it is also the year whose vector is looked for.
+
+    Returns
+    -------
+    DataFrame with ``site_id``, ``year``, ``cosine`` (of unit vectors) and ``angle_deg``, the most alike first;
+    equal ones in table order. Its index is that of `table`. Rows without data are never returned.
+
+    Raises
+    ------
+    UsageError
+        If the site isn't in the table, or it has several years and none is chosen.
+
+    Examples
+    --------
+    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> table = pd.DataFrame(0.0, index=range(3), columns=list(BANDS))
+    >>> table["A00"], table["A01"] = [1.0, 0.6, 0.0], [0.0, 0.8, 1.0]
+    >>> table.insert(0, "site_id", ["a", "b", "c"])
+    >>> nearest_sites(table, "c", 2)["site_id"].tolist()
+    ['b', 'a']
+    """
+    names = band_columns(table)
+    if "site_id" not in table.columns:
+        raise UsageError("nearest_sites needs a column 'site_id'")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise UsageError(f"k is a number of rows, at least 1, found {k!r}")
+    candidates = np.ones(len(table), np.bool_)
+    if year is not None:
+        candidates &= _is_year(table, year)
+    if isinstance(query, str | int | np.integer):
+        query = query if isinstance(query, str) else int(query)
+        own = _is_site(table, query)
+        vector = _vector_of_site(table, own & candidates, query, year)
+        candidates &= ~own
+    else:
+        vector = reference_vector(query)
+    cosine = _cosines(table, names, vector)
+    cosine[~candidates] = np.nan
+    best = _largest(cosine, k)
+    found = pd.DataFrame({"site_id": table["site_id"].to_numpy()[best]}, index=table.index[best])
+    if "year" in table.columns:
+        found["year"] = table["year"].to_numpy()[best]
+    found["cosine"] = cosine[best]
+    found["angle_deg"] = angular_distance_deg(band_matrix(table.iloc[best]), vector)
+    return found
+
+
+def similarity_image(image: ImageT, vector: Any) -> ImageT:
+    """Compare every pixel with a vector.
+
+    Parameters
+    ----------
+    image : EmbeddingImage
+        All 64 bands, codes or vectors.
+    vector : array of 64 floats, or row of a table
+        What to compare with: a class prototype, the site's first year, a pixel. Any length > 0.
+
+    Returns
+    -------
+    EmbeddingImage with one float32 band, ``"cosine"``, in -1..1, NaN = nodata, on the same grid.
+
+    Examples
+    --------
+    >>> from gee_polygons.sources.base import EmbeddingImage
+    >>> from gee_polygons.zonal.grid import Grid
+    >>> values = np.zeros((64, 1, 2)); values[0] = [[1.0, 0.6]]; values[1] = [[0.0, 0.8]]
+    >>> grid = Grid(crs="EPSG:32616", transform=(10, 0, 0, 0, -10, 20), shape=(1, 2))
+    >>> similarity_image(EmbeddingImage(values=values, grid=grid), values[:, 0, 0]).values.round(2).tolist()
+    [[[1.0, 0.6000000238418579]]]
+    """
+    unit = normalize(reference_vector(vector))
+    planes = image_planes(image)
+    height, width = planes.shape[1:]
+    cosine = np.full((1, height, width), np.nan, np.float32)
+    step = max(1, _PIXELS_AT_A_TIME // max(width, 1))
+    for row in range(0, height, step):
+        part = planes[:, row : row + step]
+        vectors = (codes_to_vectors(part) if part.dtype == np.int8 else part).astype(np.float64)
+        length = np.sqrt(np.einsum("brc,brc->rc", vectors, vectors))
+        product = np.tensordot(unit, vectors, axes=1)
+        # a zero pixel has no direction
+        ratio = np.divide(product, length, out=np.full(length.shape, np.nan), where=length > 0)
+        cosine[0, row : row + step] = np.clip(ratio, -1.0, 1.0)
+    return replace(image, values=cosine, bands=("cosine",))
+
+
+def _rows_to_compare(
+    table: pd.DataFrame, by: str, site_id: str | int | None, year: int | None
+) -> tuple[pd.DataFrame, pd.Index[Any]]:
+    """Pick the rows of one site or one year, and what names each of them."""
+    band_columns(table)
+    if by not in ("year", "site"):
+        raise UsageError(f"by is 'year' or 'site', found {by!r}")
+    name = "year" if by == "year" else "site_id"
+    if name not in table.columns:
+        raise UsageError(f"similarity_matrix(by={by!r}) needs a column {name!r}")
+    keep = np.ones(len(table), np.bool_)
+    if site_id is not None:
+        keep &= _is_site(table, site_id)
+    if year is not None:
+        keep &= _is_year(table, year)
+    rows = table[keep]
+    if rows.empty:
+        raise UsageError(f"the table has no row for site_id={site_id!r}, year={year!r}")
+    if by == "year":
+        sites = rows["site_id"].unique() if "site_id" in rows.columns else ()
+        if len(sites) > 1:
+            raise UsageError(
+                f"the table holds {len(sites)} sites ({_some(sites)}); "
+                "choose one with site_id=, or compare sites in a year with by='site', year="
+            )
+        rows = rows.sort_values("year", kind="stable")
+    elif "year" in rows.columns:
+        years = sorted(int(y) for y in rows["year"].unique())
+        if len(years) > 1:
+            raise UsageError(f"the table holds the years {years[0]}..{years[-1]}; choose one with year=")
+    if rows[name].duplicated().any():
+        twice = _some(rows[name][rows[name].duplicated()].to_numpy()[:1])
+        raise UsageError(f"{name} {twice} has several rows in the table; keep one per site and year")
+    return rows, pd.Index(rows[name], name=name)
+
+
+def _is_site(table: pd.DataFrame, site_id: str | int) -> NDArray[np.bool_]:
+    """Rows of a site; 3107 and "3107" are the same one."""
+    if "site_id" not in table.columns:
+        raise UsageError(f"site {site_id!r} was asked for, but the table has no column 'site_id'")
+    ids = table["site_id"]
+    found: NDArray[np.bool_] = np.asarray(ids == site_id, np.bool_)
+    if not found.any():
+        found = np.asarray(ids.astype(str) == str(site_id), np.bool_)
+    if not found.any():
+        raise UsageError(f"site {site_id!r} is not in the table; it holds {_some(ids.unique())}")
+    return found
+
+
+def _some(ids: Any) -> str:
+    names = [repr(i.item() if isinstance(i, np.generic) else i) for i in ids[:3]]
+    return ", ".join([*names, "..."] if len(ids) > 3 else names)
+
+
+def _is_year(table: pd.DataFrame, year: int) -> NDArray[np.bool_]:
+    if "year" not in table.columns:
+        raise UsageError(f"year {year!r} was asked for, but the table has no column 'year'")
+    found: NDArray[np.bool_] = np.asarray(table["year"] == year, np.bool_)
+    if not found.any():
+        years = sorted({int(y) for y in table["year"].dropna()})
+        span = f"{years[0]}..{years[-1]}" if years else "none"
+        raise UsageError(f"year {year!r} is not in the table; it holds {span}")
+    return found
+
+
+def _vector_of_site(
+    table: pd.DataFrame, rows: NDArray[np.bool_], site_id: str | int, year: int | None
+) -> NDArray[np.float64]:
+    if rows.sum() > 1:
+        raise UsageError(f"site {site_id!r} has {int(rows.sum())} rows in the table; choose one with year=")
+    if not rows.any():
+        raise UsageError(f"site {site_id!r} has no row for year {year!r}")
+    vector: NDArray[np.float64] = band_matrix(table[rows])[0]
+    if not np.isfinite(vector).all():
+        raise UsageError(f"site {site_id!r} has no data in that year; choose another year")
+    return vector
+
+
+def _cosines(table: pd.DataFrame, names: list[str], vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosine of every row with a vector, in blocks small enough for a core's cache; NaN without data."""
+    unit = normalize(vector)
+    # columns are views, whatever the table's layout; only a block at a time is copied
+    columns = [_floats(table[name]) for name in names]
+    cosine = np.full(len(table), np.nan)
+    for start in range(0, len(table), _ROWS_AT_A_TIME):
+        stop = min(start + _ROWS_AT_A_TIME, len(table))
+        block = np.empty((len(columns), stop - start))
+        for plane, column in zip(block, columns, strict=True):
+            plane[:] = column[start:stop]
+        squares = np.einsum("br,br->r", block, block)
+        np.divide(unit @ block, np.sqrt(squares), out=cosine[start:stop], where=squares > 0)
+    np.clip(cosine, -1.0, 1.0, out=cosine)
+    return cosine
+
+
+def _floats(column: pd.Series[Any]) -> NDArray[Any]:
+    if isinstance(column.dtype, np.dtype) and np.issubdtype(column.dtype, np.floating):
+        return column.to_numpy()
+    return column.to_numpy(np.float64, na_value=np.nan)
+
+
+def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+    """Positions of the k largest values, largest first, equal ones in order; NaN never."""
+    present = np.flatnonzero(np.isfinite(values))
+    if len(present) > k:
+        least = np.partition(values[present], len(present) - k)[len(present) - k]
+        above = present[values[present] > least]
+        present = np.concatenate([above, present[values[present] == least][: k - len(above)]])
+    best: NDArray[np.intp] = present[np.lexsort((present, -values[present]))]
+    return best

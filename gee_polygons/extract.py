@@ -1,0 +1,263 @@
+"""Polygons in, a table out: plan -> read -> reduce -> table, on one machine.
+
+The work is in `gee_polygons.pipeline`; this module checks what is asked for and lays the numbers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons.embeddings.directional import mean_resultant_length
+from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.errors import SiteError, UsageError
+from gee_polygons.pipeline import Progress, Results, reduce_polygons
+from gee_polygons.sources.base import Failure, PixelSource, Source, open_source
+from gee_polygons.tables import columns, provenance
+from gee_polygons.zonal.statistics import parse_statistics
+
+if TYPE_CHECKING:
+    from gee_polygons.layers import ContinuousLayer
+    from gee_polygons.site import SiteCollection
+
+__all__ = ["extract_continuous", "extract_embeddings"]
+
+REDUCERS: Final = {"mean": "mean", "median": "median", "min": "min", "max": "max", "stdDev": "std"}
+EMBEDDING_COLLECTION: Final = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
+
+
+def extract_embeddings(
+    sites: Any,
+    *,
+    years: int | Iterable[int] | None = None,
+    source: str | Source | None = None,
+    statistics: Sequence[str] = ("mean",),
+    bands: Sequence[str] | None = None,
+    on_error: str = "raise",
+    progress: Progress = False,
+    max_workers: int | None = None,
+) -> pd.DataFrame:
+    """Extract yearly embeddings of polygons, weighted by the exact share of each pixel inside them.
+
+    Parameters
+    ----------
+    sites : SiteCollection, Site or GeoDataFrame
+        Polygons. A GeoDataFrame goes through `sites_from_geodataframe` first.
+    years : int or iterable of int, optional
+        Years, for example ``range(2018, 2025)``. A year that the source lacks gives rows with status ``"no_data"``.
+        Default: all years of the source.
+    source : str or Source, optional
+        ``"sample"``, ``"source-coop"``, ``"earthengine"``, ``"mosaic"``, or the path or URL of an archive index or a
+        GeoTIFF; see `open_source`.
+    statistics : sequence of str
+        ``mean``, ``std``, ``min``, ``max``, ``median``, ``count``, ``medoid``, ``p0``..``p100``; see
+        `gee_polygons.zonal.statistics` for the definitions. The medoid reads every block a second time.
+    bands : sequence of str, optional
+        Some of A00..A63. `Rbar` needs all of them and is NaN otherwise.
+    on_error : {"raise", "collect"}
+        What a failed read does: stop, or give its rows the status ``"error"``, with the messages in
+        ``table.attrs["errors"]``.
+    progress : bool or callable
+        A progress bar, or a function called with (blocks done, blocks in all).
+    max_workers : int, optional
+        Threads that decode and reduce. Default: one per core. The result doesn't depend on it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per site and year, always: site_id, year, A00..A63 (float64 means of unit vectors, not renormalised;
+        with several statistics A00_mean.., A00_std..), with the medoid also medoid_similarity, then Rbar (length of the
+        mean), n_pixels (coverage-weighted valid pixels), valid_fraction (of the polygon's area), status (``"ok"``;
+        ``"masked"``: covered, but no valid pixel; ``"no_data"``: no tile; ``"error"``).
+
+    Raises
+    ------
+    UsageError
+        Unknown band, statistic or source; years that make no sense.
+    ReadError
+        A read failed, naming the tile, block and band.
+
+    Examples
+    --------
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> table = extract_embeddings(sample_sites()[:2], years=2024, source="sample")
+    >>> table.shape
+    (2, 70)
+    """
+    collection = _as_sites(sites)
+    names = _checked_bands(bands)
+    wanted, needs = parse_statistics(statistics)
+    if needs.medoid and len(names) != N_BANDS:
+        raise UsageError("the medoid is the pixel nearest in all 64 bands; leave bands= out")
+    if on_error not in ("raise", "collect"):
+        raise UsageError(f"on_error is 'raise' or 'collect', found {on_error!r}")
+    opened = open_source(source)
+    if not isinstance(opened, PixelSource):
+        raise UsageError(f"the source {opened.name!r} can't be reduced here")
+    asked = _checked_years(years, opened)
+    results = reduce_polygons(
+        opened,
+        collection.polygons,
+        asked,
+        bands=names,
+        statistics=wanted,
+        on_error=on_error,
+        progress=progress,
+        max_workers=max_workers,
+    )
+    table = _table(collection.site_ids, asked, names, wanted, results)
+    table.attrs["provenance"] = provenance(
+        source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names
+    )
+    if on_error == "collect":
+        table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
+    return table
+
+
+def extract_continuous(
+    sites: Any,
+    layer: ContinuousLayer,
+    *,
+    start_date: str,
+    end_date: str,
+    reducer: str = "mean",
+    frequency: str = "yearly",
+    source: str | Source | None = None,
+    progress: Progress = False,
+) -> pd.DataFrame:
+    """Reduce a layer to one row per site and year, as the Earth Engine package this one descends from does.
+
+    Parameters
+    ----------
+    sites : SiteCollection, Site or GeoDataFrame
+        Polygons.
+    layer : ContinuousLayer
+        `ALPHA_EMBEDDINGS`; other layers need Earth Engine.
+    start_date, end_date : str
+        ``"YYYY-MM-DD"``. An annual layer gives every year that the dates touch; both days count.
+    reducer : {"mean", "median", "min", "max", "stdDev"}
+        Statistic, by its name on Earth Engine.
+    frequency : {"yearly"}
+        One row per year.
+    source, progress
+        See `extract_embeddings`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Exactly the columns site_id, year, A00..A63. Site-years without data have no row.
+
+    Raises
+    ------
+    UsageError
+        For dates, a reducer, a frequency or a layer that can't be served.
+    """
+    if layer.collection_id != EMBEDDING_COLLECTION:
+        raise UsageError(f"layer {layer.name!r} is on Earth Engine only, which comes with a later version")
+    if frequency != "yearly":
+        raise UsageError(f"{layer.name!r} is an annual layer: frequency is 'yearly', found {frequency!r}")
+    if reducer not in REDUCERS:
+        raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
+    first, last = _date(start_date, "start_date"), _date(end_date, "end_date")
+    if last < first:
+        raise UsageError(f"end_date {end_date} is before start_date {start_date}; swap them")
+    years = range(first.year, last.year + 1)
+    table = extract_embeddings(sites, years=years, source=source, statistics=[REDUCERS[reducer]], progress=progress)
+    found = table.loc[table["status"] == "ok", ["site_id", "year", *layer.bands]].reset_index(drop=True)
+    found.attrs = table.attrs
+    return found
+
+
+def _table(
+    site_ids: Sequence[int | str],
+    years: Sequence[int],
+    bands: Sequence[str],
+    statistics: Sequence[str],
+    results: Results,
+) -> pd.DataFrame:
+    """Lay results out: site after site, year after year."""
+    n_sites, n_years = results.n_pixels.shape
+    rows = n_sites * n_years
+    blocks = [results.statistics[name].reshape(rows, len(bands)) for name in statistics]
+    values = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+    ids: Any = np.repeat(np.array(site_ids, dtype=_id_type(site_ids)), n_years)
+    parts = [
+        pd.DataFrame({"site_id": ids, "year": np.tile(np.array(years, np.int64), n_sites)}),
+        pd.DataFrame(values, columns=columns(bands, statistics), copy=False),
+    ]
+    if "medoid" in statistics:
+        parts.append(pd.DataFrame({"medoid_similarity": results.similarity.ravel()}))
+    parts.append(
+        pd.DataFrame(
+            {
+                "Rbar": mean_resultant_length(results.statistics["mean"].reshape(rows, len(bands))),
+                "n_pixels": results.n_pixels.ravel(),
+                "valid_fraction": results.valid_fraction.ravel(),
+                "status": results.status.ravel().astype(str),
+            }
+        )
+    )
+    return pd.concat(parts, axis=1)
+
+
+def _id_type(site_ids: Sequence[int | str]) -> type:
+    return int if all(isinstance(site_id, int) for site_id in site_ids) and site_ids else object
+
+
+def _error_row(failure: Failure, site_ids: Sequence[int | str]) -> dict[str, Any]:
+    return {
+        "year": failure.year,
+        "site_ids": [site_ids[i] for i in failure.polygons],
+        "url": failure.url,
+        "message": failure.message,
+    }
+
+
+def _as_sites(sites: Any) -> SiteCollection:
+    from gee_polygons.site import Site, SiteCollection, sites_from_geodataframe
+
+    if isinstance(sites, SiteCollection):
+        return sites
+    if isinstance(sites, Site):
+        return SiteCollection([sites])
+    if hasattr(sites, "geometry") and hasattr(sites, "crs"):
+        return sites_from_geodataframe(sites)
+    if isinstance(sites, Sequence) and sites and all(isinstance(site, Site) for site in sites):
+        return SiteCollection(sites)
+    raise SiteError(
+        f"sites are a SiteCollection, a Site or a GeoDataFrame, found {type(sites).__name__}; see load_sites"
+    )
+
+
+def _checked_bands(bands: Sequence[str] | None) -> tuple[str, ...]:
+    names = BANDS if bands is None else tuple([bands] if isinstance(bands, str) else bands)
+    unknown = [name for name in names if name not in BANDS]
+    if unknown:
+        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"bands are some of A00..A63, each once, found {list(names)}")
+    return names
+
+
+def _checked_years(years: int | Iterable[int] | None, source: Source) -> tuple[int, ...]:
+    if years is None:
+        return tuple(source.years())
+    asked = [years] if isinstance(years, (int, np.integer)) else list(years)
+    whole = [int(year) for year in asked if isinstance(year, (int, np.integer))]
+    if len(whole) != len(asked) or any(not 1900 <= year <= 2200 for year in whole):
+        raise UsageError(f"years are whole numbers such as 2024, found {asked}")
+    if not whole:
+        raise UsageError("no years: the range is empty; is its end before its start?")
+    if len(set(whole)) != len(whole):
+        raise UsageError(f"years are given twice: {whole}")
+    return tuple(sorted(whole))
+
+
+def _date(text: str, name: str) -> pd.Timestamp:
+    try:
+        return pd.Timestamp(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}") from error

@@ -1,0 +1,359 @@
+"""A single raster of one year: any GeoTIFF that GDAL reads, or a NumPy array with a stated grid.
+
+Holds int8 codes (-128 = nodata) or float vectors (NaN or the file's nodata value = nodata), with one band per
+embedding component.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+import shapely
+import shapely.affinity
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import BANDS, FLOAT32_ROUNDING, N_BANDS, NODATA
+from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
+from gee_polygons.sources._planning import make_plan
+from gee_polygons.sources._polygons import Polygons
+from gee_polygons.sources._window import lattice_window, paste, refs_in
+from gee_polygons.sources.base import BlockRef, EmbeddingImage, Piece, Plan
+from gee_polygons.zonal.grid import Grid
+from gee_polygons.zonal.kernels import PADDING
+from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.zones import unwrap
+
+__all__ = ["RasterSource"]
+
+_BLOCK: Final = 512  # 64 float32 bands of 512 x 512 pixels are 67 MB
+_FIRST_YEAR: Final = 2017
+_MARGIN_DEG: Final = 0.1
+
+
+class RasterSource:
+    """One raster as a source.
+
+    Parameters
+    ----------
+    data : str, Path or array
+        Path or URL of a GeoTIFF, path of an ``.npy`` or ``.npz`` file, or an array of shape (bands, height, width).
+        An ``.npz`` may state its grid itself: arrays ``codes`` or ``vectors``, ``transform`` (6 numbers) and ``crs``.
+    grid : Grid, optional
+        Where the pixels are; needed for an array or ``.npy``, refused for a GeoTIFF.
+    year : int, optional
+        Its year. Default: the file's ``YEAR`` tag, else the only 20xx in its name.
+    bands : sequence of str, optional
+        Names of its bands. Default: A00..A63 for 64 bands, else the file's band descriptions.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or isn't a raster.
+    TileError
+        If it holds neither int8 codes nor floats, has no CRS, or its bands have no names.
+    UsageError
+        If its year or grid isn't known.
+
+    Examples
+    --------
+    >>> codes = np.full((64, 2, 2), 16, np.int8)
+    >>> grid = Grid(crs="EPSG:32722", transform=(10, 0, 800000, 0, -10, 7500020), shape=(2, 2))
+    >>> RasterSource(codes, grid=grid, year=2024).years()
+    [2024]
+    """
+
+    name = "raster"
+
+    def __init__(
+        self,
+        data: str | Path | NDArray[Any],
+        *,
+        grid: Grid | None = None,
+        year: int | None = None,
+        bands: Sequence[str] | None = None,
+    ) -> None:
+        if isinstance(data, np.ndarray):
+            self.archive = "array"
+            raster: _Array | _File = _Array("array", data, grid)
+        elif str(data).lower().endswith((".npy", ".npz")):
+            self.archive = str(data)
+            raster = _load_numpy(str(data), grid)
+        else:
+            self.archive = str(data)
+            if grid is not None:
+                raise UsageError(f"{data}: a GeoTIFF states its own grid; leave grid= out")
+            raster = _File(str(data))
+        if raster.dtype != np.int8 and not np.issubdtype(raster.dtype, np.floating):
+            raise TileError(f"{self.archive}: holds {raster.dtype}; embeddings are int8 codes or float vectors")
+        transformer("EPSG:4326", raster.grid.crs)  # refuses a CRS that isn't one
+        self._raster = raster
+        self.bands = _band_names(self.archive, raster, bands)
+        self.year = year if year is not None else _year(self.archive, raster)
+        self.grid = raster.grid
+
+    @property
+    def place(self) -> str:
+        """Path, for messages."""
+        return self.archive
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """(height, width) of what is read at a time; blocks of this source are its own, not the file's."""
+        height, width = self.grid.shape
+        return min(_BLOCK, height), min(_BLOCK, width)
+
+    def __repr__(self) -> str:
+        height, width = self.grid.shape
+        return f"RasterSource({self.archive!r}, {len(self.bands)} bands, {height} x {width} px, {self.year})"
+
+    def years(self) -> list[int]:
+        """Its one year."""
+        return [self.year]
+
+    def ref(self, row: int, col: int) -> BlockRef:
+        """Describe a block."""
+        height, width = self.block_shape
+        whole = self.grid.part(row * height, col * width, height, width)
+        inside = whole.intersection(self.grid.window)
+        if inside is None:
+            raise IndexError(f"{self.place} has no block ({row}, {col})")
+        return BlockRef(
+            tile=self.place,
+            year=self.year,
+            index=(row, col),
+            window=whole,
+            inside=inside,
+            flip_y=self.grid.flip_y,
+            flip_x=self.grid.flip_x,
+        )
+
+    def cost(self, ref: BlockRef) -> tuple[int, int]:
+        """Return the requests and bytes that reading all bands of a block costs (uncompressed)."""
+        return 1, ref.inside.height * ref.inside.width * len(self.bands) * self._raster.dtype.itemsize
+
+    def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
+        """Say which parts of the raster hold which polygons (EPSG:4326)."""
+        polygons = Polygons.of(polygons)
+        pieces = [Piece(i, self.grid.lattice) for i in np.flatnonzero(self._near(polygons.geometries)).tolist()]
+        tiles = [self] if self.year in years else []
+        return make_plan(source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles)
+
+    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[_RasterBlock | ReadError]:
+        """Read blocks, in order; what can't be read comes as its error."""
+        wanted = self._numbers(bands)
+        for ref in refs:
+            try:
+                yield _RasterBlock(ref, self._pixels(ref, wanted))
+            except ReadError as error:
+                yield error
+
+    def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
+        """Return the pixels of a region's bounding box (EPSG:4326), north-up; another year has no data."""
+        names = tuple(bands) if bands is not None else self.bands
+        wanted = self._numbers(names)
+        lattice = self.grid.lattice
+        window = lattice_window(unwrap(np.array([shapely.box(*region.bounds)], object))[0], lattice)
+        nodata = NODATA if self._raster.dtype == np.int8 else np.nan
+        values = np.full((len(names), window.height, window.width), nodata, self._raster.dtype)
+        for ref in refs_in(self, window) if year == self.year else ():
+            paste(values, window, _RasterBlock(ref, self._pixels(ref, wanted)))
+        return EmbeddingImage(values=values, grid=lattice.grid(window), bands=names, year=year, source=self.archive)
+
+    def _near(self, polygons: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each polygon (EPSG:4326) may touch the raster; one far away may have no place in its CRS at all."""
+        west, south, east, north = transformer("EPSG:4326", self.grid.crs).transform_bounds(
+            *self.grid.bounds, direction="INVERSE"
+        )
+        if not np.isfinite([west, south, east, north]).all():
+            return np.ones(len(polygons), np.bool_)
+        east += 360.0 if east < west else 0.0  # across the antimeridian
+        place = shapely.box(west - _MARGIN_DEG, south - _MARGIN_DEG, east + _MARGIN_DEG, north + _MARGIN_DEG)
+        boxes = shapely.box(*shapely.bounds(polygons).T)
+        near = np.zeros(len(polygons), np.bool_)
+        for turn in (-360.0, 0.0, 360.0):
+            near |= shapely.intersects(boxes, shapely.affinity.translate(place, turn))
+        return near
+
+    def _numbers(self, bands: Sequence[str]) -> list[int]:
+        unknown = [band for band in bands if band not in self.bands]
+        if unknown:
+            raise UsageError(f"{self.archive}: no band {unknown[0]!r}; it has {', '.join(self.bands)}")
+        return [self.bands.index(band) for band in bands]
+
+    def _pixels(self, ref: BlockRef, bands: Sequence[int]) -> NDArray[Any]:
+        """Read a block's planes, padded to the whole block, shape (bands, pixels + PADDING)."""
+        (height, width), (row, col) = self.block_shape, ref.index
+        rows = slice(row * height, min((row + 1) * height, self.grid.shape[0]))
+        cols = slice(col * width, min((col + 1) * width, self.grid.shape[1]))
+        pixels = self._raster.read(bands, rows, cols)
+        if pixels.dtype != np.int8:
+            pixels = _vectors(f"{self.place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}", pixels)
+        # a vector that lacks a component is no vector
+        missing = pixels == NODATA if pixels.dtype == np.int8 else np.isnan(pixels)
+        if (some := missing.any(axis=0) & ~missing.all(axis=0)).any():
+            pixels = np.where(some, NODATA if pixels.dtype == np.int8 else np.nan, pixels).astype(pixels.dtype)
+        planes = np.full((len(bands), height * width + PADDING), 0, pixels.dtype)
+        inner = planes[:, : height * width].reshape(len(bands), height, width)
+        inner[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+        return planes
+
+
+class _RasterBlock:
+    """Pixels of one block, decoded already."""
+
+    checks_norms = False  # a user's raster may hold anything that is a vector
+    n_parts = 1
+
+    def __init__(self, ref: BlockRef, planes: NDArray[Any]) -> None:
+        self.ref = ref
+        self._planes = planes
+
+    def part_bands(self, part: int) -> Sequence[int]:
+        return range(len(self._planes))
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        return self._planes
+
+
+class _Array:
+    """An array in memory, or mapped from a file."""
+
+    descriptions: tuple[str | None, ...] = ()
+    year_tag: str | None = None
+
+    def __init__(self, place: str, values: NDArray[Any], grid: Grid | None) -> None:
+        if values.ndim != 3:
+            raise TileError(f"{place}: an array of shape (bands, height, width) is needed, found {values.shape}")
+        if grid is None:
+            raise UsageError(
+                f"{place}: a NumPy array doesn't say where it is; give grid=Grid(crs=..., transform=..., shape=...)"
+            )
+        if values.shape[1:] != grid.shape:
+            raise UsageError(f"{place}: the array is {values.shape[1:]} pixels, the grid {grid.shape}")
+        self._values = values
+        self.grid = grid
+        self.dtype = values.dtype
+        self.n_bands = len(values)
+
+    def read(self, bands: Sequence[int], rows: slice, cols: slice) -> NDArray[Any]:
+        pixels: NDArray[Any] = self._values[list(bands), rows, cols]
+        return pixels
+
+
+class _File:
+    """A GeoTIFF read by rasterio. A dataset isn't safe across threads, so each read takes the lock."""
+
+    def __init__(self, place: str) -> None:
+        import rasterio
+
+        self._place = place
+        self._lock = threading.Lock()
+        if "://" not in place and not Path(place).exists():
+            raise InputFileError(f"{place}: no such file")
+        try:
+            self._dataset = rasterio.open(place)
+        except rasterio.errors.RasterioIOError as error:
+            raise InputFileError(f"{place}: not a raster that can be read: {str(error).splitlines()[0]}") from error
+        data = self._dataset
+        if data.crs is None:
+            raise TileError(f"{place}: has no CRS, so its place is unknown; assign one with gdal_edit or rio edit-info")
+        if len(set(data.dtypes)) != 1:
+            raise TileError(f"{place}: its bands have different types: {sorted(set(data.dtypes))}")
+        code = data.crs.to_epsg()
+        self.grid = Grid(
+            crs=f"EPSG:{code}" if code else data.crs.to_wkt(),
+            transform=tuple(data.transform)[:6],
+            shape=(data.height, data.width),
+        )
+        self.dtype = np.dtype(data.dtypes[0])
+        self.n_bands = data.count
+        self.descriptions = data.descriptions
+        self.year_tag = data.tags().get("YEAR")
+        self._nodata = data.nodata
+        if self.dtype == np.int8 and self._nodata not in (None, NODATA):
+            raise TileError(f"{place}: nodata is {self._nodata}; codes have -128")
+
+    def read(self, bands: Sequence[int], rows: slice, cols: slice) -> NDArray[Any]:
+        import rasterio
+        from rasterio.windows import Window
+
+        window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        try:
+            with self._lock:
+                pixels: NDArray[Any] = self._dataset.read([b + 1 for b in bands], window=window)
+        except rasterio.errors.RasterioIOError as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ReadError(
+                f"{self._place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}: damaged: {reason}",
+                url=self._place,
+            ) from error
+        if pixels.dtype != np.int8 and self._nodata is not None and not np.isnan(self._nodata):
+            pixels[pixels == pixels.dtype.type(self._nodata)] = np.nan
+        return pixels
+
+
+def _vectors(place: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return float vectors as float32 or float64 in the machine's byte order."""
+    vectors: NDArray[Any] = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, copy=False)
+    if float(np.nanmax(np.abs(vectors), initial=0.0)) > 1.0 + FLOAT32_ROUNDING:
+        raise ReadError(
+            f"{place}: values beyond -1..1 aren't embedding vectors; are these codes stored as floats, or nodata "
+            "undeclared?"
+        )
+    return vectors
+
+
+def _load_numpy(place: str, grid: Grid | None) -> _Array:
+    path = Path(place)
+    if not path.is_file():
+        raise InputFileError(f"{place}: no such file")
+    try:
+        loaded = np.load(path, mmap_mode="r" if place.lower().endswith(".npy") else None, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        # of a text file NumPy says that it is pickled
+        reason = "neither .npy nor .npz inside" if "pickled" in str(error) else str(error).splitlines()[0]
+        raise InputFileError(f"{place}: not a NumPy file that can be read: {reason}") from error
+    if isinstance(loaded, np.ndarray):
+        return _Array(place, loaded, grid)
+    values = arrays.get("codes", arrays.get("vectors"))
+    if values is None:
+        raise InputFileError(f"{place}: an .npz file needs an array named 'codes' or 'vectors'")
+    if grid is None and "transform" in arrays and "crs" in arrays and values.ndim == 3:
+        numbers = [float(v) for v in arrays["transform"].ravel()]
+        if len(numbers) not in (6, 9):  # an affine matrix's third row says nothing
+            raise TileError(f"{place}: a transform has 6 numbers (a, b, c, d, e, f), found {len(numbers)}")
+        a, b, c, d, e, f = numbers[:6]
+        grid = Grid(crs=str(arrays["crs"]), transform=(a, b, c, d, e, f), shape=values.shape[1:])
+    return _Array(place, values, grid)
+
+
+def _band_names(place: str, raster: _Array | _File, bands: Sequence[str] | None) -> tuple[str, ...]:
+    if bands is not None:
+        names = tuple(bands)
+        if len(names) != raster.n_bands or len(set(names)) != len(names):
+            raise UsageError(f"{place}: {raster.n_bands} bands need as many names, each once, found {list(names)}")
+        return names
+    described = tuple(text or "" for text in raster.descriptions)
+    if all(re.fullmatch(r"A\d\d", text) for text in described) and described and len(set(described)) == len(described):
+        return described
+    if raster.n_bands == N_BANDS:
+        return BANDS
+    raise TileError(f"{place}: {raster.n_bands} bands without names; an embedding has 64, or name them with bands=")
+
+
+def _year(place: str, raster: _Array | _File) -> int:
+    if raster.year_tag and re.fullmatch(r"\d{4}", raster.year_tag):
+        return int(raster.year_tag)
+    in_name = {int(text) for text in re.findall(r"(?<!\d)(20\d\d)(?!\d)", Path(place).name)}
+    if len(in_name) == 1 and min(in_name) >= _FIRST_YEAR:
+        return in_name.pop()
+    raise UsageError(f"{place}: its year isn't known; give year=")

@@ -1,0 +1,440 @@
+"""The output table: its columns, its provenance, and the two files that it can be written to.
+
+One row per (site, year). `.parquet` is GeoParquet 1.1 (geometry in EPSG:4326, a covering `bbox` column, provenance
+as JSON under the key ``gee_polygons``); `.csv` is CSV with full float precision beside a CSVW description
+(``<name>.csv-metadata.json``) that holds types and provenance. Nothing in either depends on the clock, so the same
+table gives the same bytes; both are written to a temporary name in the same folder, then renamed.
+
+Sources: GeoParquet 1.1.0 specification; W3C, *Metadata Vocabulary for Tabular Data* (2015).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from gee_polygons import __version__
+from gee_polygons._write import replacing
+from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.errors import InputFileError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from gee_polygons.site import SiteCollection
+
+__all__ = ["ATTRIBUTION", "FORMULA", "LICENCE", "check_output", "columns", "provenance", "read_table", "write_table"]
+
+log = logging.getLogger(__name__)
+
+LICENCE: Final = "CC BY 4.0"
+LICENCE_URL: Final = "https://creativecommons.org/licenses/by/4.0/"
+ATTRIBUTION: Final = (
+    "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind. "
+    f"Licence: {LICENCE}."
+)
+FORMULA: Final = "v = sign(k) * (k / 127.5)^2 for int8 codes k in -127..127; -128 = nodata, masked before anything else"
+WEIGHTS: Final = "exact fraction of each pixel's area inside the polygon, over valid pixels"
+SYNTHETIC_NOTE: Final = "Synthetic values, made by gee_polygons in the layout of that dataset; not AlphaEarth data."
+
+SUFFIXES: Final = (".parquet", ".csv")
+ROW_GROUP_ROWS: Final = 65_536  # rows written at a time: bounds the memory that the geometries take
+METADATA_KEY: Final = b"gee_polygons"
+GEOMETRY_COLUMNS: Final = ("geometry", "bbox")
+_SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
+_BBOX: Final = pa.struct([pa.field(side, pa.float64(), nullable=False) for side in _SIDES])
+
+
+def columns(bands: Sequence[str], statistics: Sequence[str]) -> list[str]:
+    """Return the names of the value columns, ordered by statistic, then band.
+
+    Parameters
+    ----------
+    bands : sequence of str
+        Band names.
+    statistics : sequence of str
+        Names of statistics. A single one isn't named in the columns.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    UsageError
+        If either is empty or has a name twice.
+
+    Examples
+    --------
+    >>> columns(["A00", "A01"], ["mean"])
+    ['A00', 'A01']
+    >>> columns(["A00", "A01"], ["mean", "std"])
+    ['A00_mean', 'A01_mean', 'A00_std', 'A01_std']
+    """
+    for what, names in (("bands", bands), ("statistics", statistics)):
+        if isinstance(names, str) or not names or len(set(names)) != len(names):
+            raise UsageError(f"{what} are a sequence of unique names, found {names!r}")
+    if len(statistics) == 1:
+        return list(bands)
+    return [f"{band}_{statistic}" for statistic in statistics for band in bands]
+
+
+def provenance(
+    *, source: str, archive: str, years: Sequence[int], statistics: Sequence[str], bands: Sequence[str]
+) -> dict[str, str]:
+    """Say where a table comes from; what `write_table` stores from ``table.attrs["provenance"]``.
+
+    Parameters
+    ----------
+    source : str
+        Kind of source: ``"sample"``, ``"cog"``, ``"earthengine"``, ...
+    archive : str
+        Which archive: a path, URL or asset id. Values are marked as synthetic for the source ``"sample"``, and for a
+        local index whose file metadata says so, as that of every sample archive does.
+    years : sequence of int
+        Years asked for.
+    statistics, bands : sequence of str
+        What was computed.
+
+    Returns
+    -------
+    dict of str to str, free of dates: the same extraction gives the same provenance.
+
+    Examples
+    --------
+    >>> p = provenance(source="sample", archive="sample-v1", years=[2023, 2024], statistics=["mean"], bands=BANDS)
+    >>> p["years"], p["bands"], p["synthetic"]
+    ('2023,2024', 'A00..A63', 'true')
+    """
+    synthetic = source == "sample" or _says_synthetic(archive)
+    found = {
+        "package": "gee_polygons",
+        "package_version": __version__,
+        "source": source,
+        # the sample is the same wherever it was built: its folder would name a person and change the bytes
+        "archive": f"gee_polygons sample {__version__}" if source == "sample" else archive,
+        "years": ",".join(str(int(year)) for year in years),
+        "statistics": ",".join(statistics),
+        "bands": f"{BANDS[0]}..{BANDS[-1]}" if tuple(bands) == BANDS else ",".join(bands),
+        "formula": FORMULA,
+        "weights": WEIGHTS,
+        "attribution": ATTRIBUTION,
+        "licence": LICENCE,
+        "synthetic": "true" if synthetic else "false",
+    }
+    if synthetic:
+        found["note"] = SYNTHETIC_NOTE
+    return found
+
+
+def _says_synthetic(archive: str) -> bool:
+    path = Path(archive)
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    return b"synthetic" in (pq.read_schema(path).metadata or {})
+
+
+def check_output(path: str | Path, overwrite: bool = False) -> Path:
+    """Check that a table can be written to `path`; called before the long work, and again by `write_table`.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.parquet`` or ``.csv``, in a folder that exists.
+    overwrite : bool
+        Whether a file of that name may be replaced. False, so that no result is lost by accident.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        For another suffix.
+    OutputError
+        If the file exists, or its folder doesn't or can't be written.
+
+    Examples
+    --------
+    >>> check_output("table.xlsx")
+    Traceback (most recent call last):
+    gee_polygons.errors.UsageError: can't write 'table.xlsx': the name must end in .parquet or .csv
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"can't write {str(path)!r}: the name must end in {' or '.join(SUFFIXES)}")
+    for output in _outputs(path):
+        if output.is_dir():
+            raise OutputError(f"can't write {output}: it is a folder; name a file in it")
+        if output.exists() and not overwrite:
+            raise OutputError(f"{output} exists already; name another file, or allow overwriting (--overwrite)")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"can't write {path}: there is no folder {folder}; create it first")
+    # asking the file system for a file is the only test that holds everywhere: permission bits lie on network
+    # and read-only mounts, and for root
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"can't write into the folder {folder}: {error.strerror or error}") from error
+    return path
+
+
+def write_table(
+    table: pd.DataFrame, path: str | Path, *, sites: SiteCollection | None = None, overwrite: bool = False
+) -> Path:
+    """Write a table to GeoParquet or CSV, whole or not at all.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What `extract_embeddings` returned; ``table.attrs["provenance"]`` goes into the file.
+    path : str or Path
+        ``.parquet`` (GeoParquet 1.1) or ``.csv`` (with ``<name>.csv-metadata.json`` beside it).
+    sites : SiteCollection, optional
+        Where the geometries come from, by `site_id`. Without it `.parquet` is plain Parquet, unless `table` is a
+        GeoDataFrame. CSV has no geometries.
+    overwrite : bool
+        Whether existing files may be replaced.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        For an unknown suffix, or a `site_id` that `sites` doesn't have.
+    OutputError
+        If the file exists or can't be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> table = pd.DataFrame({"site_id": ["a", "a"], "year": [2023, 2024], "A00": [0.1, float("nan")]})
+    >>> table.attrs["provenance"] = {"source": "sample"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     back = read_table(write_table(table, Path(folder) / "table.csv"))
+    >>> back.equals(table), back.attrs["provenance"]
+    (True, {'source': 'sample'})
+    """
+    path = check_output(path, overwrite)
+    if path.suffix.lower() == ".csv":
+        values = pd.DataFrame(table.drop(columns=list(GEOMETRY_COLUMNS), errors="ignore"))
+        target, description = _outputs(path)
+        # the description is renamed first: where the table is, everything is
+        with replacing(target) as data, replacing(description) as sidecar:
+            values.to_csv(data, index=False, lineterminator="\n", encoding="utf-8")
+            text = json.dumps(_csvw(values, path.name, _provenance_of(table)), indent=2, ensure_ascii=False)
+            sidecar.write_text(text + "\n", encoding="utf-8")
+    else:
+        geometry = _Geometry.of(table, sites)
+        with replacing(path) as data:
+            _write_parquet(table, data, geometry)
+    log.info("wrote %s: %d rows", path, len(table))
+    return path
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table that `write_table` wrote, without its geometries (`geopandas.read_parquet` has those).
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.parquet`` or ``.csv``.
+
+    Returns
+    -------
+    DataFrame, equal to the one written, provenance in ``attrs["provenance"]`` (empty where the file has none).
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or isn't what its name says.
+    UsageError
+        For another suffix.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"can't read {str(path)!r} as a table: the name must end in {' or '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputFileError(f"there is no file {path}")
+    try:
+        table, found = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    except (ValueError, LookupError, TypeError, OSError) as error:  # Arrow's, pandas' and JSON's are among these
+        raise InputFileError(f"{path} is not a readable table: {_first_line(error)}") from error
+    table.attrs["provenance"] = found
+    return table
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+
+class _Geometry:
+    """Polygons, each once, and which of them each row of a table has."""
+
+    def __init__(self, polygons: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        self._polygons, self._rows = polygons, rows
+        used = polygons[np.unique(rows)]
+        self.types = sorted({str(p.geom_type) for p in used})
+        self.total = [float(v) for v in shapely.total_bounds(used)] if len(used) else []
+
+    def part(self, start: int, length: int) -> list[pa.Array]:
+        """Return the columns `geometry` and `bbox` of some rows; only these are in memory as WKB."""
+        sites, rows = np.unique(self._rows[start : start + length], return_inverse=True)
+        polygons = self._polygons[sites]
+        wkb = pa.array(shapely.to_wkb(polygons), pa.binary())
+        sides = [pa.array(side) for side in shapely.bounds(polygons).reshape(-1, 4).T.copy()]
+        bbox = pa.StructArray.from_arrays(sides, fields=list(_BBOX))
+        return [column.take(pa.array(rows)) for column in (wkb, bbox)]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, sites: SiteCollection | None) -> _Geometry | None:
+        """Take the geometries from `sites`, else from a GeoDataFrame's own column, else None."""
+        if sites is not None:
+            place = {site_id: i for i, site_id in enumerate(sites.site_ids)}
+            unknown = [site_id for site_id in table["site_id"].unique() if site_id not in place]
+            if unknown:
+                raise UsageError(f"site {unknown[0]!r} of the table is not among the {len(place)} sites given")
+            rows = np.asarray(table["site_id"].map(place), dtype=np.int64)
+            return cls(np.asarray(sites.polygons, dtype=object), rows)
+        if "geometry" not in table:
+            return None
+        crs = getattr(table["geometry"], "crs", None)
+        if crs is None or pyproj.CRS(crs) != pyproj.CRS("EPSG:4326"):
+            raise UsageError(f"geometries are written in EPSG:4326, the table's are in {crs}; use .to_crs(4326) first")
+        return cls(table["geometry"].to_numpy(dtype=object), np.arange(len(table), dtype=np.int64))
+
+    @property
+    def metadata(self) -> bytes:
+        """The value of the `geo` key of GeoParquet 1.1."""
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": self.types,
+            "crs": pyproj.CRS("EPSG:4326").to_json_dict(),
+            "edges": "planar",
+            "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
+        }
+        if self.total:
+            column["bbox"] = self.total
+        return _json({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})
+
+
+def _write_parquet(table: pd.DataFrame, path: Path, geometry: _Geometry | None) -> None:
+    values = [str(name) for name in table.columns if name not in GEOMETRY_COLUMNS]
+    arrays = {name: _arrow_array(table[name]) for name in values}
+    fields = [pa.field(name, array.type) for name, array in arrays.items()]
+    metadata = {METADATA_KEY: _json(_provenance_of(table))}
+    if geometry is not None:
+        fields += [pa.field("geometry", pa.binary(), nullable=False)]
+        fields += [pa.field("bbox", _BBOX, nullable=False)]
+        metadata[b"geo"] = geometry.metadata
+    schema = pa.schema(fields, metadata=metadata)
+    # worth a dictionary: what repeats from row to row
+    repeating = [f.name for f in schema if not pa.types.is_floating(f.type) and f.name != "bbox"]
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeating) as writer:
+        for start in range(0, max(len(table), 1), ROW_GROUP_ROWS):
+            part = [array.slice(start, ROW_GROUP_ROWS) for array in arrays.values()]
+            if geometry is not None:
+                part += geometry.part(start, ROW_GROUP_ROWS)
+            writer.write_table(pa.Table.from_arrays(part, schema=schema))
+
+
+def _arrow_array(column: pd.Series[Any]) -> pa.Array:
+    if _datatype(column) == "string":
+        try:
+            return pa.array(column, pa.string(), from_pandas=True)
+        except pa.ArrowTypeError:  # names and numbers among the ids
+            return pa.array([None if pd.isna(v) else str(v) for v in column], pa.string())
+    # NaN becomes null, so that SQL's avg() skips it; pandas reads it back as NaN
+    return pa.array(column.to_numpy(), from_pandas=True)
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        names = [name for name in schema.names if name not in GEOMETRY_COLUMNS]
+        table: pd.DataFrame = file.read(columns=names).to_pandas()
+    return table, json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def _csvw(table: pd.DataFrame, name: str, found: dict[str, str]) -> dict[str, Any]:
+    described = []
+    for title in table.columns:
+        column = {"name": str(title), "titles": str(title), "datatype": _datatype(table[title])}
+        described.append({**column, "required": True} if title in ("site_id", "year") else column)
+    schema: dict[str, Any] = {"columns": described}
+    if {"site_id", "year"} <= set(table.columns):
+        schema["primaryKey"] = ["site_id", "year"]
+    return {
+        "@context": "http://www.w3.org/ns/csvw",
+        "url": name,
+        "dc:license": {"@id": LICENCE_URL},
+        "dc:rights": found.get("attribution", ATTRIBUTION),
+        "notes": [{"type": "provenance", **found}],
+        "tableSchema": schema,
+    }
+
+
+def _datatype(column: pd.Series[Any]) -> str:
+    """Return the CSVW name of a column's type."""
+    kind = np.dtype(column.dtype).kind if isinstance(column.dtype, np.dtype) else "O"
+    return {"b": "boolean", "i": "integer", "u": "integer", "f": "double"}.get(kind, "string")
+
+
+_ARROW_TYPES: Final = {"boolean": pa.bool_(), "integer": pa.int64(), "double": pa.float64(), "string": pa.string()}
+
+
+def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    _, sidecar = _outputs(path)
+    found: dict[str, str] = {}
+    types = {"site_id": pa.string(), "status": pa.string()}  # of a CSV whose description was lost
+    if sidecar.is_file():
+        described = json.loads(sidecar.read_text(encoding="utf-8"))
+        found = {k: v for k, v in described["notes"][0].items() if k != "type"}
+        types = {c["name"]: _ARROW_TYPES[c["datatype"]] for c in described["tableSchema"]["columns"]}
+    # Arrow's reader rounds decimal numbers correctly, whatever the version of pandas
+    table: pd.DataFrame = pacsv.read_csv(
+        path,
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        # an empty cell is missing in a column of numbers, and only there: a site may be called "NA"
+        convert_options=pacsv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
+    ).to_pandas()
+    return table, found
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _outputs(path: Path) -> tuple[Path, ...]:
+    """Every file that is written for `path`, the table first."""
+    return (path, path.with_name(f"{path.name}-metadata.json")) if path.suffix.lower() == ".csv" else (path,)
+
+
+def _provenance_of(table: pd.DataFrame) -> dict[str, str]:
+    return {str(k): str(v) for k, v in dict(table.attrs.get("provenance", {})).items()}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,287 @@
+"""Codes + coverage -> exact partial sums, in numba: no GIL, one band's plane at a time, while it is in cache.
+
+A code's value is sign(k) k^2 / 127.5^2. Over fully covered pixels the sum is the integer sum of sign(k) k^2; over edge
+pixels it is the integer sum of weight * sign(k) k^2 with weights in units of 2^-24. Integers add exactly, so the
+order of work can't change a bit of the result.
+
+Every kernel works on a flat plane (one band of one block, in the block's memory order, followed by `PADDING` bytes
+that may hold anything) and on `BlockCoverage` positions, and adds into row i of its output for polygon i.
+
+Two things make the loops fast and look odd. Indices are unsigned (`_u`): numba lets a signed index count from the
+end, and that check turns vector loads into gathers. And runs, 20 pixels on average, are worked in vectors of 32 with
+the tail masked by a table, because a scalar remainder would cost more than the vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import signed_squares
+
+__all__ = [
+    "CHUNK",
+    "PADDING",
+    "add_counts",
+    "add_extremes",
+    "add_float_extremes",
+    "add_float_sums",
+    "add_float_weights",
+    "add_histograms",
+    "add_norms",
+    "add_similarities",
+    "add_squares",
+    "add_sums",
+    "add_weights",
+    "off_norm",
+    "touched_chunks",
+]
+
+CHUNK: Final = 32
+PADDING: Final = CHUNK
+
+_u = np.uintp
+
+# row r keeps the first r of 32 lanes
+_TAIL: NDArray[np.int8] = np.where(np.arange(CHUNK) < np.arange(CHUNK + 1)[:, None], -1, 0).astype(np.int8)
+# sign(k) k^2 by the code's byte, 0 for nodata
+_SQUARES: NDArray[np.int32] = signed_squares(np.arange(256).astype(np.uint8).view(np.int8))
+
+
+@numba.njit(nogil=True, cache=True)
+def add_weights(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
+    """Add the covered valid area of each polygon: whole pixels into `full`, 2^-24 pixels into `edge` (int64)."""
+    for p in range(len(run_offsets) - 1):
+        count = np.int64(0)
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            missing = np.int32(0)
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                missing += np.int32(plane[j] == -128)
+            count += np.int64(runs[i, 1]) - np.int64(missing)
+        full[p] += count
+        weight = np.int64(0)
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            if plane[_u(edges[i, 0])] != -128:
+                weight += np.int64(edges[i, 1])
+        edge[p] += weight
+
+
+@numba.njit(nogil=True, cache=True)
+def add_sums(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
+    """Add the sums of sign(k) k^2: over runs into `full`, weighted over edges into `edge` (int64), nodata left out.
+
+    An edge term is below 2^38, so 64 bits hold more than 2^24 edge pixels.
+    """
+    bytes_ = plane.view(np.uint8)
+    for p in range(len(run_offsets) - 1):
+        total = np.int64(0)
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            base = _u(runs[i, 0])
+            left = np.int64(runs[i, 1])
+            while left > 0:
+                lanes = _u(left if left < CHUNK else CHUNK)
+                part = np.int32(0)
+                for lane in range(_u(CHUNK)):
+                    k = np.int8(plane[base + lane] & _TAIL[lanes, lane])
+                    wide = np.int16(k)
+                    square = np.int16(wide * abs(wide))
+                    part += np.int32(square) if k != -128 else np.int32(0)
+                total += np.int64(part)
+                base += _u(CHUNK)
+                left -= CHUNK
+        full[p] += total
+        weighted = np.int64(0)
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            weighted += np.int64(edges[i, 1]) * np.int64(_SQUARES[bytes_[_u(edges[i, 0])]])
+        edge[p] += weighted
+
+
+@numba.njit(nogil=True, cache=True)
+def add_float_weights(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any
+) -> None:
+    """`add_weights` for a plane of float vectors, NaN = nodata."""
+    for p in range(len(run_offsets) - 1):
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                full[p] += np.int64(not np.isnan(plane[j]))
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            if not np.isnan(plane[_u(edges[i, 0])]):
+                edge[p] += np.int64(edges[i, 1])
+
+
+@numba.njit(nogil=True, cache=True)
+def add_float_sums(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any
+) -> None:
+    """`add_sums` for a plane of float vectors in -1..1, as fixed-point integers of 2^-30, so that order can't matter.
+
+    An edge term can reach 2^54: what passes 2^24 is carried into `full` at once.
+    """
+    for p in range(len(run_offsets) - 1):
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                if not np.isnan(plane[j]):
+                    full[p] += np.int64(np.rint(np.float64(plane[j]) * 1073741824.0))
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            value = plane[_u(edges[i, 0])]
+            if not np.isnan(value):
+                term = edge[p] + np.int64(edges[i, 1]) * np.int64(np.rint(np.float64(value) * 1073741824.0))
+                full[p] += term >> 24
+                edge[p] = term & 0xFFFFFF
+
+
+@numba.njit(nogil=True, cache=True)
+def add_squares(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
+    """Add the sums of k^4, the squares of sign(k) k^2, as `add_sums` does.
+
+    k^4 passes 32 bits at 9 pixels, hence 64; an edge term can reach 2^52, so what passes 2^24 is carried into `full`.
+    """
+    for p in range(len(run_offsets) - 1):
+        total = np.int64(0)
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            base = _u(runs[i, 0])
+            left = np.int64(runs[i, 1])
+            while left > 0:
+                lanes = _u(left if left < CHUNK else CHUNK)
+                part = np.int64(0)
+                for lane in range(_u(CHUNK)):
+                    k = np.int8(plane[base + lane] & _TAIL[lanes, lane])
+                    square = np.int32(k) * np.int32(k)
+                    part += np.int64(np.int32(square * square)) if k != -128 else np.int64(0)
+                total += part
+                base += _u(CHUNK)
+                left -= CHUNK
+        weighted = edge[p]
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            code = np.int64(plane[_u(edges[i, 0])])
+            if code != -128:
+                weighted += np.int64(edges[i, 1]) * (code * code * code * code)
+                total += weighted >> 24
+                weighted &= 0xFFFFFF
+        full[p] += total
+        edge[p] = weighted
+
+
+@numba.njit(nogil=True, cache=True)
+def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, low: Any, high: Any) -> None:
+    """Lower `low` and raise `high` (int32) to the codes of all touched valid pixels."""
+    for p in range(len(run_offsets) - 1):
+        least, most = np.int32(low[p]), np.int32(high[p])
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                k = np.int32(plane[j])
+                least = min(least, k if k != -128 else least)
+                most = max(most, k if k != -128 else most)
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            k = np.int32(plane[_u(edges[i, 0])])
+            if k != -128:
+                least = min(least, k)
+                most = max(most, k)
+        low[p], high[p] = least, most
+
+
+@numba.njit(nogil=True, cache=True)
+def add_float_extremes(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, low: Any, high: Any
+) -> None:
+    """`add_extremes` for a plane of float vectors, as fixed-point integers of 2^-30."""
+    for p in range(len(run_offsets) - 1):
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                if not np.isnan(plane[j]):
+                    fixed = np.int32(np.rint(np.float64(plane[j]) * 1073741824.0))
+                    low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            value = plane[_u(edges[i, 0])]
+            if not np.isnan(value):
+                fixed = np.int32(np.rint(np.float64(value) * 1073741824.0))
+                low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_histograms(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, histograms: Any) -> None:
+    """Add each touched valid pixel's weight, in 2^-24, to its code's bin (code + 128; shape (polygons, 256), int64)."""
+    counts = np.empty(256, np.int64)
+    for p in range(len(run_offsets) - 1):
+        counts[:] = 0
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                counts[_u(np.int16(plane[j]) + np.int16(128))] += 1
+        for b in range(_u(1), _u(256)):
+            histograms[p, b] += counts[b] << 24
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            k = np.int16(plane[_u(edges[i, 0])])
+            if k != -128:
+                histograms[p, _u(k + np.int16(128))] += np.int64(edges[i, 1])
+
+
+@numba.njit(nogil=True, cache=True)
+def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, counts: Any) -> None:
+    """Add the number of touched valid pixels of each polygon (int64); a code plane or, by NaN, a float plane."""
+    for p in range(len(run_offsets) - 1):
+        n = np.int64(0)
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
+                n += np.int64(plane[j] != -128 and plane[j] == plane[j])
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            value = plane[_u(edges[i, 0])]
+            n += np.int64(value != -128 and value == value)
+        counts[p] += n
+
+
+@numba.njit(nogil=True, cache=True)
+def add_similarities(plane: Any, owner: Any, pixels: Any, means: Any, dots: Any, norms: Any) -> None:
+    """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length.
+
+    Entry e is pixel `pixels[e]` (a position in the block) of polygon `owner[e]`; `means` is the band's means per
+    polygon. Lengths are k^4, exact.
+    """
+    bytes_ = plane.view(np.uint8)
+    for e in range(len(pixels)):
+        square = np.int64(_SQUARES[bytes_[_u(pixels[e])]])
+        dots[e] += means[owner[e]] * np.float64(square)  # in units of 127.5^-2, as are the lengths' roots
+        norms[e] += square * square
+
+
+@numba.njit(nogil=True, cache=True)
+def touched_chunks(n_pixels: int, runs: Any, edges: Any) -> Any:
+    """Return the numbers of the 32-pixel chunks of a block that any polygon touches, ascending, int32.
+
+    The last chunk may reach past the block's end, into the padding.
+    """
+    touched = np.zeros((n_pixels + CHUNK - 1) // CHUNK, np.bool_)
+    for i in range(len(runs)):
+        touched[runs[i, 0] // CHUNK : (runs[i, 0] + runs[i, 1] - 1) // CHUNK + 1] = True
+    for i in range(len(edges)):
+        touched[edges[i, 0] // CHUNK] = True
+    return np.flatnonzero(touched).astype(np.int32)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_norms(plane: Any, chunks: Any, norms: Any) -> None:
+    """Add k^4 / 2^14 of each pixel of the touched chunks to `norms` (uint16, wrapping; chunk after chunk).
+
+    After 64 bands a unit vector has 127.5^4 / 2^14 = 16,129, less 32 lost in rounding. -128 counts 2^14, so that 64 of
+    them wrap to 0 and a stray one shows. Sixteen bits keep this check far cheaper than decoding.
+    """
+    for c in range(len(chunks)):
+        pixel = _u(chunks[c]) * _u(CHUNK)
+        slot = _u(c) * _u(CHUNK)
+        for lane in range(_u(CHUNK)):
+            k = np.int16(plane[pixel + lane])
+            doubled = np.uint16(np.uint16(k * k) * np.uint16(2))
+            norms[slot + lane] += np.uint16((np.uint32(doubled) * np.uint32(doubled)) >> np.uint32(16))
+
+
+@numba.njit(nogil=True, cache=True)
+def off_norm(norms: Any, missing: Any, low: int, high: int) -> Any:
+    """Return which of `add_norms`' sums lie outside low..high, or aren't 0 where the pixel is missing."""
+    wrong = np.empty(len(norms), np.bool_)
+    for i in range(len(norms)):
+        inside = (norms[i] >= low) & (norms[i] <= high)
+        wrong[i] = (norms[i] != 0) if missing[i] else not inside
+    return wrong

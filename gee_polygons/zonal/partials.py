@@ -1,0 +1,96 @@
+"""Partial sums of many polygons, and how they become numbers.
+
+A partial is integers only, so merging is adding (or the lesser, or the greater), and neither order nor grouping changes
+a bit. A sum is ``full + edge / 2^24`` in units of 1 / 127.5^2 (codes) or 2^-30 (float vectors), a sum of squares in the
+unit's square; an area is the same in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import SCALE, signed_squares
+from gee_polygons.zonal.coverage import FULL
+from gee_polygons.zonal.statistics import Needs, std
+
+__all__ = ["CODE_UNIT", "FLOAT_UNIT", "Partials"]
+
+CODE_UNIT: Final = 1.0 / SCALE
+FLOAT_UNIT: Final = 2.0**-30
+
+_MERGE: Final = {"low": np.minimum, "high": np.maximum}  # everything else adds
+
+
+class Partials:
+    """Integer sums of n polygons in one year.
+
+    Parameters
+    ----------
+    arrays : dict of arrays
+        ``sum_full``, ``sum_edge`` (n, bands): sums over fully covered pixels, and weighted sums over edge pixels in
+        2^-24. ``area_full``, ``area_edge`` (n,): valid covered area, likewise. ``count`` (n,): touched valid pixels.
+        With `Needs.squares` also ``square_full``, ``square_edge``; with `Needs.extremes` ``low``, ``high``, in codes or
+        2^-30.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self.arrays = arrays
+
+    @classmethod
+    def zeros(cls, n: int, n_bands: int, needs: Needs) -> Partials:
+        """Return the partial of nothing."""
+        per_band = ["sum_full", "sum_edge"] + (["square_full", "square_edge"] if needs.squares else [])
+        arrays: dict[str, NDArray[Any]] = {name: np.zeros((n, n_bands), np.int64) for name in per_band}
+        arrays |= {name: np.zeros(n, np.int64) for name in ("area_full", "area_edge", "count")}
+        if needs.extremes:
+            arrays["low"] = np.full((n, n_bands), np.iinfo(np.int32).max, np.int32)
+            arrays["high"] = np.full((n, n_bands), np.iinfo(np.int32).min, np.int32)
+        return cls(arrays)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+    def add(self, other: Partials, rows: Any) -> None:
+        """Merge another partial into some rows of this one; `rows` are distinct."""
+        for name, mine in self.arrays.items():
+            mine[rows] = _MERGE.get(name, np.add)(mine[rows], other.arrays[name])
+
+    def take(self, rows: Any) -> Partials:
+        """Return some rows."""
+        return Partials({name: values[rows] for name, values in self.arrays.items()})
+
+    def n_pixels(self) -> NDArray[np.float64]:
+        """Return the coverage-weighted number of valid pixels, shape (n,)."""
+        area: NDArray[np.float64] = self["area_full"] + self["area_edge"] / FULL
+        return area
+
+    def means(self, unit: float) -> NDArray[np.float64]:
+        """Return the coverage-weighted means over valid pixels, shape (n, bands); NaN without a valid pixel.
+
+        Parameters
+        ----------
+        unit : float
+            `CODE_UNIT` or `FLOAT_UNIT`.
+        """
+        return self._average("sum", unit)
+
+    def stds(self, unit: float) -> NDArray[np.float64]:
+        """Return the population standard deviations, weighted by coverage, shape (n, bands)."""
+        return std(self.means(unit), self._average("square", unit * unit))
+
+    def extremes(self, unit: float, name: str) -> NDArray[np.float64]:
+        """Return the least (``"low"``) or greatest (``"high"``) values, shape (n, bands)."""
+        found = self[name]
+        # a code is monotonic in its value; a polygon without a pixel keeps the start values, hidden by the mask
+        is_code = unit == CODE_UNIT
+        values = (signed_squares(np.clip(found, -127, 127).astype(np.int8)) if is_code else found) * unit
+        return np.where(self["count"][:, None] > 0, values, np.nan)
+
+    def _average(self, name: str, unit: float) -> NDArray[np.float64]:
+        area = self.n_pixels()[:, None]
+        sums = self[f"{name}_full"] + self[f"{name}_edge"] / FULL
+        averages: NDArray[np.float64] = np.divide(sums * unit, area, out=np.full(sums.shape, np.nan), where=area > 0)
+        return averages

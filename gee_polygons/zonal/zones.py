@@ -1,0 +1,110 @@
+"""UTM zones: which one measures a polygon, and where a polygon is cut when one zone isn't enough.
+
+AlphaEarth tiles carry EPSG:326zz north and EPSG:327zz south of the equator. A zone's *cell* is its 6 degrees of
+longitude in one hemisphere; its tiles overshoot the cell, so a polygon across a cell's side is normally measured whole
+in the zone of its centroid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+__all__ = ["cells_touched", "home_zones", "unwrap", "zone_cell", "zone_crs"]
+
+Box = tuple[float, float, float, float]
+
+
+def zone_crs(lon: float, lat: float) -> str:
+    """Return the EPSG code of the UTM zone that holds a place.
+
+    Examples
+    --------
+    >>> zone_crs(-48.2, -22.9), zone_crs(-88.8, 44.3), zone_crs(180.5, 10)
+    ('EPSG:32722', 'EPSG:32616', 'EPSG:32601')
+    """
+    number = math.floor((lon + 180) / 6) % 60 + 1
+    return f"EPSG:{(32600 if lat >= 0 else 32700) + number}"
+
+
+def zone_cell(crs: str, near_lon: float = 0.0) -> Box | None:
+    """Return (west, south, east, north) in degrees of a UTM zone's cell; None for another CRS.
+
+    Parameters
+    ----------
+    crs : str
+        ``"EPSG:326zz"`` or ``"EPSG:327zz"``.
+    near_lon : float
+        The cell is given in the turn of longitudes that lies nearest, so that cells meet at the antimeridian.
+
+    Examples
+    --------
+    >>> zone_cell("EPSG:32722")
+    (-54.0, -90.0, -48.0, 0.0)
+    >>> zone_cell("EPSG:32601", near_lon=179.9)
+    (180.0, 0.0, 186.0, 90.0)
+    """
+    code = crs.removeprefix("EPSG:")
+    if not (code.isdigit() and len(code) == 5 and code[:3] in ("326", "327") and 1 <= int(code[3:]) <= 60):
+        return None
+    middle = int(code[3:]) * 6.0 - 183.0
+    middle += 360.0 * round((near_lon - middle) / 360.0)
+    south, north = (0.0, 90.0) if code[2] == "6" else (-90.0, 0.0)
+    return middle - 3.0, south, middle + 3.0, north
+
+
+def unwrap(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Put polygons that were cut at the antimeridian back together, with longitudes past 180.
+
+    RFC 7946 cuts such polygons in two parts, near -180 and near 180; their centroid would lie in Africa.
+
+    Examples
+    --------
+    >>> parts = shapely.union_all([shapely.box(179.9, 0, 180, 1), shapely.box(-180, 0, -179.9, 1)])
+    >>> [round(v, 3) for v in unwrap(np.array([parts]))[0].bounds]
+    [179.9, 0.0, 180.1, 1.0]
+    """
+    bounds = shapely.bounds(polygons)
+    cut = np.flatnonzero((bounds[:, 0] <= -179.0) & (bounds[:, 2] >= 179.0))
+    if not len(cut):
+        return polygons
+    polygons = polygons.copy()
+    for i in cut:
+        parts = shapely.get_parts(polygons[i])
+        west = shapely.bounds(parts)[:, 0] < 0
+        parts[west] = shapely.transform(parts[west], lambda xy: xy + np.array([360.0, 0.0]))
+        polygons[i] = shapely.union_all(parts)
+    return polygons
+
+
+def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:
+    """Return the EPSG code of each polygon's home zone, that of its centroid. Polygons are unwrapped, EPSG:4326."""
+    centroids = shapely.centroid(polygons)
+    lon, lat = shapely.get_x(centroids), shapely.get_y(centroids)
+    number = np.floor((lon + 180) / 6).astype(np.int64) % 60 + 1
+    codes, which = np.unique(np.where(lat >= 0, 32600, 32700) + number, return_inverse=True)
+    return np.array([f"EPSG:{code}" for code in codes])[which]
+
+
+def cells_touched(bounds: Box) -> list[tuple[str, Box]]:
+    """Return the UTM zones, with their cells, that a box of longitudes and latitudes touches.
+
+    Examples
+    --------
+    >>> [crs for crs, _ in cells_touched((-48.1, -23.0, -47.9, -22.9))]
+    ['EPSG:32722', 'EPSG:32723']
+    """
+    west, south, east, north = bounds
+    cells = []
+    for turn in range(math.floor((west + 180) / 6), math.ceil((east + 180) / 6)):
+        lon = turn * 6 - 177.0
+        for lat in [lat for lat, wanted in ((-1.0, south < 0), (1.0, north > 0)) if wanted]:
+            crs = zone_crs(lon, lat)
+            cell = zone_cell(crs, lon)
+            assert cell is not None
+            cells.append((crs, cell))
+    return cells

@@ -1,0 +1,51 @@
+"""Fixtures that every test module may use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# the same examples in every run, and no clock: a slow machine isn't a fault of the code
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # no window system
+# a setting of the person who runs the tests must not choose the source
+os.environ.pop("GEE_POLYGONS_SOURCE", None)
+
+SOURCES = Path(__file__).parents[1] / "gee_polygons" / "sources"
+
+
+def pytest_configure(config) -> None:
+    """Keep the sample archive, `open_source("sample")`'s too, with the tests: until the code that makes it changes."""
+    cache = getattr(config, "cache", None)  # None under -p no:cacheprovider
+    folder = cache.mkdir("sample-archives") if cache is not None else Path(tempfile.mkdtemp())
+    code = [(SOURCES / f"{name}.py").read_bytes() for name in ("_landscape", "_sample_scene", "_tiff_writer", "sample")]
+    key = hashlib.sha256(b"\0".join(code)).hexdigest()[:12]
+    for old in folder.iterdir():
+        if old.name != key:
+            shutil.rmtree(old, ignore_errors=True)
+    os.environ["GEE_POLYGONS_CACHE"] = str(folder / key)
+
+
+@pytest.fixture(scope="session")
+def sample_archive() -> Path:
+    """Index of the sample archive, 2018-2024."""
+    from gee_polygons.sources.sample import build_sample_archive, sample_archive_path
+
+    return build_sample_archive(sample_archive_path())  # built already: this says where the index is
+
+
+@pytest.fixture(scope="session")
+def sample_sites():
+    """The sites of the sample archive, a SiteCollection."""
+    from gee_polygons.site import sites_from_geodataframe
+    from gee_polygons.sources.sample import sample_sites
+
+    return sites_from_geodataframe(sample_sites())
