@@ -36,8 +36,14 @@ class Collection:
 
     @staticmethod
     def of(elements: Iterable[Any], asset: str | None = None) -> Collection:
-        """Number the elements 0, 1, 2, ... as collections made of lists are."""
-        return Collection(tuple(indexed(e, str(i)) for i, e in enumerate(elements)), asset)
+        """Number the elements 0, 1, 2, ... as collections made of lists are; features keep an index of their own."""
+        return Collection(
+            tuple(
+                e if isinstance(e, Feature) and e.index is not None else indexed(e, str(i))
+                for i, e in enumerate(elements)
+            ),
+            asset,
+        )
 
     def with_elements(self, elements: Iterable[Any]) -> Collection:
         return replace(self, elements=tuple(elements))

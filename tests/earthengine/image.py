@@ -195,9 +195,15 @@ class Image:
         function: Callable[[Pixels], Pixels],
         kind: Callable[[Band], str] | None = None,
     ) -> Image:
-        """Return an image computed pixel by pixel; its metadata, footprint and projections stay."""
+        """Return an image computed pixel by pixel; its footprint and projections stay, its properties don't."""
         bands = tuple(replace(b, kind=kind(b)) for b in self.bands) if kind else self.bands
-        return replace(self, bands=bands, compute=lambda grid, which, ctx: function(self.read(grid, ctx, which)))
+        return replace(
+            self.computed(), bands=bands, compute=lambda grid, which, ctx: function(self.read(grid, ctx, which))
+        )
+
+    def computed(self) -> Image:
+        """Return what arithmetic leaves of an image's metadata: its index (hence the idiom `copyProperties`)."""
+        return replace(self, properties={k: v for k, v in self.properties.items() if k == "system:index"}, id=None)
 
 
 def constant(values: Sequence[float], names: Sequence[str] | None = None) -> Image:

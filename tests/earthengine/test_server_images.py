@@ -186,7 +186,6 @@ def test_types_on_the_wire(ee_server):
 
 def test_undecided_numbers_are_refused(ee_server):
     """Where the documents don't say what comes out, nothing does."""
-    ee.data.setMaxRetries(0)
     where = grid(W, N, 1, 1)
     for image, message in (
         (ee.Image(2.5).toInt8(), "casting fractions"),

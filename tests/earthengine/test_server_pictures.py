@@ -88,7 +88,6 @@ def test_painted_boundary(steps):
 
 
 def test_painted_numbers_are_refused(steps):
-    ee.data.setMaxRetries(0)
     site = ee.FeatureCollection([ee.Feature(region(10, 0, 50, 10))])
     painted = ee.Image(0).paint(site, 1, 2)
     with pytest.raises(ee.EEException, match="numbers of a painted image"):
@@ -97,7 +96,6 @@ def test_painted_numbers_are_refused(steps):
 
 
 def test_clip_by_whole_pixels_is_a_mask_and_across_them_refused(steps):
-    ee.data.setMaxRetries(0)
     image = ee.Image("test/steps").select("r")
 
     def total(clip):

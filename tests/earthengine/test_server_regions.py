@@ -221,7 +221,6 @@ def test_a_composite_has_one_degree_pixels(nine):
 
 
 def test_coarser_scales_would_need_pyramids(nine):
-    ee.data.setMaxRetries(0)
     coarse = ee.Image("test/nine").reduceRegion(ee.Reducer.mean(), box(*WHOLE), 20)
     with pytest.raises(ee.EEException, match="pyramids"):
         coarse.getInfo()

@@ -181,8 +181,8 @@ def collection_map(collection: Collection, base_algorithm: Algorithm, drop_nulls
         result = to_element(result) if isinstance(result, Geometry) else result
         if not isinstance(result, Image | Feature | Collection):
             raise ServiceError("Collection.map: A mapped algorithm must return a Feature or Image.")
-        # the id belongs to the collection's element, whatever the function made of it
-        found.append(result if element.index is None else indexed(result, element.index))
+        # the element's id, unless the function gave another
+        found.append(result if result.index is not None or element.index is None else indexed(result, element.index))
     return Collection(tuple(found), None, collection.properties)
 
 

@@ -48,7 +48,7 @@ def _pairs(first: Image, second: Image, function: str) -> list[tuple[int, int]]:
 
 
 def binary(first: Image, second: Image, operation: Binary, kind: Callable[[str, str], str], function: str) -> Image:
-    """Combine two images. Metadata and footprint are the first one's."""
+    """Combine two images. The footprint is the first one's; properties are lost, but for the index."""
     pairs = _pairs(first, second, function)
     named = second if len(second.bands) > len(first.bands) else first
     bands = tuple(
@@ -65,7 +65,12 @@ def binary(first: Image, second: Image, operation: Binary, kind: Callable[[str, 
             values = operation(_wide(one.values), _wide(two.values))
         return Pixels(_finite(np.broadcast_to(values, shape), mask, function), mask)
 
-    return replace(first, bands=bands, compute=compute, overlaps=lambda g: first.overlaps(g) and second.overlaps(g))
+    return replace(
+        first.computed(),
+        bands=bands,
+        compute=compute,
+        overlaps=lambda g: first.overlaps(g) and second.overlaps(g),
+    )
 
 
 def _wide(values: np.ndarray) -> np.ndarray:
@@ -243,7 +248,7 @@ def normalized_difference(input: Image, band_names: list | None) -> Image:
             return Pixels(np.where(mask > 0, (a - b) / (a + b), 0)[None], mask[None])
 
     bands = (Band("nd", "float", chosen.bands[0].projection),)
-    return replace(chosen, bands=bands, compute=compute, properties={}, id=None)
+    return replace(chosen.computed(), bands=bands, compute=compute)
 
 
 @ee_function("Image.where")
