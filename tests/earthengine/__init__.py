@@ -25,9 +25,9 @@ answers the log. `client.connect(url)` initialises the real client against it.
 Always on, as on the service: 10 MB of payload, 5,000 elements per value:compute, 48 MiB, 32K pixels a side and 1,024
 bands per computePixels, 40 requests at once, 6,000 a minute, two batch tasks.
 
-Answered with 501: kernels, arrays, joins, sampling, vectors, classifiers, terrain; percentiles but the median; areas and
-lengths of geometries; time zones; numbers at scales coarser than the pixels (pyramids), of painted images and of clips
-across pixels; casts of fractions; results that are not finite; and whatever else is not registered in `functions`.
+Answered with 501: kernels, arrays, joins, sampling, vectors, classifiers, terrain; percentiles but the median; areas
+and lengths of geometries; time zones; numbers at scales coarser than the pixels (pyramids), of painted images and of
+clips across pixels; casts of fractions; results that are not finite; and all else that is not registered in `functions`.
 """
 
 from .errors import ServiceError, UnimplementedError
