@@ -27,7 +27,7 @@ bands per computePixels, 40 requests at once, 6,000 a minute, two batch tasks.
 
 Answered with 501: kernels, arrays, joins, sampling, vectors, classifiers, terrain; percentiles but the median; areas
 and lengths of geometries; time zones; numbers at scales coarser than the pixels (pyramids), of painted images and of
-clips across pixels; casts of fractions; results that are not finite; and all else that is not registered in `functions`.
+clips across pixels; casts of fractions; results that are not finite; and all else not registered in `functions`.
 """
 
 from .errors import ServiceError, UnimplementedError
