@@ -258,6 +258,9 @@ def _checked_years(years: int | Iterable[int] | None, source: Source) -> tuple[i
 
 def _date(text: str, name: str) -> pd.Timestamp:
     try:
-        return pd.Timestamp(text)
-    except ValueError as error:
+        date = pd.Timestamp(text)
+    except (ValueError, TypeError) as error:
         raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}") from error
+    if pd.isna(date):
+        raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}")
+    return date

@@ -35,7 +35,7 @@ RANKS = (
     ("embeddings", "zonal"),
     ("site", "_sites", "datasets"),
     ("sources",),
-    ("extract", "pipeline", "tables"),
+    ("extract", "merging", "pipeline", "tables"),
     ("visualize", "pictures", "plots"),
     ("demo",),
     ("cli",),

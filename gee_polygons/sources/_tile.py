@@ -280,10 +280,15 @@ def _from_ifd(place: str, year: int, ifd: Any) -> Tile:
     shape = (parts, int(down), int(across))
     if len(ifd.tile_offsets) != np.prod(shape):
         raise TileError(f"{place}: {len(ifd.tile_offsets)} blocks listed, {np.prod(shape)} expected")
+    crs, transform = _crs(place, ifd), _transform(place, ifd)
+    try:
+        grid = Grid(crs=crs, transform=transform, shape=(ifd.image_height, ifd.image_width))
+    except TileError as error:
+        raise TileError(f"{place}: {error}") from error
     return Tile(
         place=place,
         year=year,
-        grid=Grid(crs=_crs(place, ifd), transform=_transform(place, ifd), shape=(ifd.image_height, ifd.image_width)),
+        grid=grid,
         block_shape=(int(ifd.tile_height), int(ifd.tile_width)),
         offsets=np.asarray(ifd.tile_offsets, np.int64).reshape(shape),
         lengths=np.asarray(ifd.tile_byte_counts, np.int64).reshape(shape),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import cells_touched, home_zones
 
-__all__ = ["ZonePart", "home_crs", "pieces_on_lattices", "polygons_near", "rows_near", "zone_parts"]
+Box = tuple[float, float, float, float]
+
+__all__ = ["ZonePart", "home_crs", "pieces_on_lattices", "polygons_near", "rows_near", "split_parts", "zone_parts"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ZonePart:
 
     polygon: int
     crs: str
-    clip: tuple[float, float, float, float] | None = None
+    clip: Box | None = None
     skip: frozenset[int] = frozenset()
 
 
@@ -77,9 +79,38 @@ def zone_parts(polygons: Polygons, index: TileIndex, archive: TileIndex) -> list
     """
     home = home_crs(polygons, archive)
     years = frozenset(int(year) for year in index.year)
-    bounds = shapely.bounds(polygons.geometries)
     split: dict[int, frozenset[int]] = {}
     cut: list[ZonePart] = []
+    for i, cells in _across_cells(polygons):
+        split[i] = frozenset(year for year in years if not _covered(polygons.geometries[i], str(home[i]), index, year))
+        if split[i]:
+            cut += [ZonePart(i, crs, cell, years - split[i]) for crs, cell in cells]
+    none: frozenset[int] = frozenset()
+    return [ZonePart(i, str(crs), None, split.get(i, none)) for i, crs in enumerate(home)] + cut
+
+
+def split_parts(polygons: Polygons, pairs: Iterable[tuple[int, int]], index: TileIndex) -> list[ZonePart]:
+    """Split polygons at the zone boundary in the years named by (polygon, year) pairs.
+
+    For polygons that their home zone's files cover, but whose pixels beyond the boundary turned out to have no data.
+    Pairs that lie within one zone, or were split before, give no part.
+    """
+    wanted: dict[int, set[int]] = defaultdict(set)
+    for polygon, year in pairs:
+        wanted[polygon].add(year)
+    years = frozenset(int(year) for year in index.year)
+    home = home_crs(polygons, index)
+    parts: list[ZonePart] = []
+    for i, cells in _across_cells(polygons):
+        now = {y for y in wanted.get(i, ()) if _covered(polygons.geometries[i], str(home[i]), index, y)}
+        if now:
+            parts += [ZonePart(i, crs, cell, years - now) for crs, cell in cells]
+    return parts
+
+
+def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box]]]]:
+    """Yield the polygons that lie in several zones' cells, with those."""
+    bounds = shapely.bounds(polygons.geometries)
     for i in np.flatnonzero(_crosses_cells(bounds)).tolist():
         cells = [
             (crs, cell)
@@ -87,13 +118,7 @@ def zone_parts(polygons: Polygons, index: TileIndex, archive: TileIndex) -> list
             if shapely.intersection(polygons.geometries[i], shapely.box(*cell)).area > 0
         ]
         if len(cells) > 1:
-            split[i] = frozenset(
-                year for year in years if not _covered(polygons.geometries[i], str(home[i]), index, year)
-            )
-            if split[i]:
-                cut += [ZonePart(i, crs, cell, years - split[i]) for crs, cell in cells]
-    none: frozenset[int] = frozenset()
-    return [ZonePart(i, str(crs), None, split.get(i, none)) for i, crs in enumerate(home)] + cut
+            yield i, cells
 
 
 def _crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -17,14 +17,22 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
-from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, UsageError
+from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.sources._index import TileIndex, read_index
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._store import is_url
 from gee_polygons.sources._tile import Tile, TileBlock, open_tile, open_tiles
 from gee_polygons.sources._window import lattice_window, paste, refs_in
-from gee_polygons.sources._zoning import ZonePart, home_crs, pieces_on_lattices, polygons_near, rows_near, zone_parts
+from gee_polygons.sources._zoning import (
+    ZonePart,
+    home_crs,
+    pieces_on_lattices,
+    polygons_near,
+    rows_near,
+    split_parts,
+    zone_parts,
+)
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Failure, Plan
 from gee_polygons.zonal.grid import Lattice
 
@@ -78,16 +86,40 @@ class CogSource:
         -------
         Plan
         """
-        polygons = Polygons.of(polygons)
-        index = self._index.take(np.flatnonzero(np.isin(self._index.year, list(years))))
-        parts = zone_parts(polygons, index, self._index)
-        rows = rows_near(polygons, parts, index)
-        tiles, broken = self._open(index.take(rows))
+        asked = Polygons.of(polygons)
+        index = self._years(years)
+        return self._plan(asked, years, zone_parts(asked, index, self._index), index)
+
+    def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
+        """Plan anew for site-years whose home zone has files beyond its boundary, but no data in them.
+
+        Parameters
+        ----------
+        polygons : Polygons
+            Those planned for before.
+        incomplete : sequence of (polygon, year)
+            Those with pixels missing.
+
+        Returns
+        -------
+        Plan or None
+            In which these polygons are split at the zone boundary; None where that can't help.
+        """
+        years = sorted({year for _, year in incomplete})
+        index = self._years(years)
+        parts = split_parts(polygons, incomplete, index)
+        return self._plan(polygons, years, parts, index) if parts else None
+
+    def _years(self, years: Sequence[int]) -> TileIndex:
+        return self._index.take(np.flatnonzero(np.isin(self._index.year, list(years))))
+
+    def _plan(self, polygons: Polygons, years: Sequence[int], parts: Sequence[ZonePart], index: TileIndex) -> Plan:
+        near = index.take(rows_near(polygons, parts, index))
+        tiles, broken = self._open(near)
         failures = [
-            failure
+            Failure(str(error), year, spoiled, place)
             for (place, year), error in broken.items()
-            if (failure := Failure(str(error), year, polygons_near(polygons, parts, index.take(rows), place), place))
-            and failure.polygons  # else other zones' tiles serve this year
+            if (spoiled := polygons_near(polygons, parts, near, place))  # else other zones' tiles serve this year
         ]
         pieces = pieces_on_lattices(parts, tiles, sorted({int(year) for year in index.year}))
         return make_plan(
@@ -151,13 +183,16 @@ class CogSource:
     def _open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
         keys = list(zip(index.place.tolist(), index.year.tolist(), strict=True))
+        crs_of = dict(zip(keys, index.crs.tolist(), strict=True))
         opened = open_tiles(unknown := [key for key in keys if key not in self._tiles])
         broken: dict[tuple[str, int], GeePolygonsError] = {}
         for key, tile in zip(unknown, opened, strict=True):
-            if isinstance(tile, Tile):
-                self._tiles[key] = tile
-            else:
+            if not isinstance(tile, Tile):
                 broken[key] = tile
+            elif tile.grid.crs != crs_of[key]:
+                broken[key] = TileError(f"{tile.place}: lies in {tile.grid.crs}, the index says {crs_of[key]}")
+            else:
+                self._tiles[key] = tile
         return [self._tiles[key] for key in keys if key in self._tiles], broken
 
 

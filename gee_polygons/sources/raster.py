@@ -266,11 +266,11 @@ class _File:
         if len(set(data.dtypes)) != 1:
             raise TileError(f"{place}: its bands have different types: {sorted(set(data.dtypes))}")
         code = data.crs.to_epsg()
-        self.grid = Grid(
-            crs=f"EPSG:{code}" if code else data.crs.to_wkt(),
-            transform=tuple(data.transform)[:6],
-            shape=(data.height, data.width),
-        )
+        crs = f"EPSG:{code}" if code else data.crs.to_wkt()
+        try:
+            self.grid = Grid(crs=crs, transform=tuple(data.transform)[:6], shape=(data.height, data.width))
+        except TileError as error:
+            raise TileError(f"{place}: {error}") from error
         self.dtype = np.dtype(data.dtypes[0])
         self.n_bands = data.count
         self.descriptions = data.descriptions
@@ -314,16 +314,19 @@ def _load_numpy(place: str, grid: Grid | None) -> _Array:
     if not path.is_file():
         raise InputFileError(f"{place}: no such file")
     try:
-        loaded = np.load(path, mmap_mode="r" if place.lower().endswith(".npy") else None, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
+        with path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            if is_zip:
+                with np.load(file, allow_pickle=False) as loaded:
+                    arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
+        single = None if is_zip else np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         # of a text file NumPy says that it is pickled
         reason = "neither .npy nor .npz inside" if "pickled" in str(error) else str(error).splitlines()[0]
         raise InputFileError(f"{place}: not a NumPy file that can be read: {reason}") from error
-    if isinstance(loaded, np.ndarray):
-        return _Array(place, loaded, grid)
+    if single is not None:
+        return _Array(place, single, grid)
     values = arrays.get("codes", arrays.get("vectors"))
     if values is None:
         raise InputFileError(f"{place}: an .npz file needs an array named 'codes' or 'vectors'")
@@ -332,7 +335,10 @@ def _load_numpy(place: str, grid: Grid | None) -> _Array:
         if len(numbers) not in (6, 9):  # an affine matrix's third row says nothing
             raise TileError(f"{place}: a transform has 6 numbers (a, b, c, d, e, f), found {len(numbers)}")
         a, b, c, d, e, f = numbers[:6]
-        grid = Grid(crs=str(arrays["crs"]), transform=(a, b, c, d, e, f), shape=values.shape[1:])
+        try:
+            grid = Grid(crs=str(arrays["crs"]), transform=(a, b, c, d, e, f), shape=values.shape[1:])
+        except TileError as error:
+            raise TileError(f"{place}: {error}") from error
     return _Array(place, values, grid)
 
 

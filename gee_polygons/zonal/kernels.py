@@ -86,9 +86,10 @@ def add_sums(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: 
                 part = np.int32(0)
                 for lane in range(_u(CHUNK)):
                     k = np.int8(plane[base + lane] & _TAIL[lanes, lane])
+                    k = np.int8(k if k != np.int8(-128) else np.int8(0))
                     wide = np.int16(k)
-                    square = np.int16(wide * abs(wide))
-                    part += np.int32(square) if k != -128 else np.int32(0)
+                    square = np.int16(wide * np.int16(abs(wide)))  # in 16 bits: twice the lanes
+                    part = np.int32(part + np.int32(square))
                 total += np.int64(part)
                 base += _u(CHUNK)
                 left -= CHUNK
@@ -262,11 +263,12 @@ def touched_chunks(n_pixels: int, runs: Any, edges: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
-def add_norms(plane: Any, chunks: Any, norms: Any) -> None:
-    """Add k^4 / 2^14 of each pixel of the touched chunks to `norms` (uint16, wrapping; chunk after chunk).
+def add_norms(plane: Any, chunks: Any, norms: Any, missing: Any) -> None:
+    """Add up, for each pixel of the touched chunks (one after the other), what shows damage after 64 bands.
 
-    After 64 bands a unit vector has 127.5^4 / 2^14 = 16,129, less 32 lost in rounding. -128 counts 2^14, so that 64 of
-    them wrap to 0 and a stray one shows. Sixteen bits keep this check far cheaper than decoding.
+    `norms` (uint16, saturating) gets k^4 / 2^14: a unit vector has 127.5^4 / 2^14 = 16,129, less 32 lost in rounding.
+    `missing` (uint8) counts the bands that are nodata: all or none, in a sound pixel. Sixteen bits and eight keep this
+    check far cheaper than decoding.
     """
     for c in range(len(chunks)):
         pixel = _u(chunks[c]) * _u(CHUNK)
@@ -274,14 +276,18 @@ def add_norms(plane: Any, chunks: Any, norms: Any) -> None:
         for lane in range(_u(CHUNK)):
             k = np.int16(plane[pixel + lane])
             doubled = np.uint16(np.uint16(k * k) * np.uint16(2))
-            norms[slot + lane] += np.uint16((np.uint32(doubled) * np.uint32(doubled)) >> np.uint32(16))
+            share = np.uint16((np.uint32(doubled) * np.uint32(doubled)) >> np.uint32(16))
+            before = norms[slot + lane]
+            after = np.uint16(before + share)
+            norms[slot + lane] = after if after >= before else np.uint16(65535)
+            missing[slot + lane] += np.uint8(k == -128)
 
 
 @numba.njit(nogil=True, cache=True)
-def off_norm(norms: Any, missing: Any, low: int, high: int) -> Any:
-    """Return which of `add_norms`' sums lie outside low..high, or aren't 0 where the pixel is missing."""
+def off_norm(norms: Any, missing: Any, low: int, high: int, n_bands: int) -> Any:
+    """Return which pixels of `add_norms` have neither no data nor a length within low..high."""
     wrong = np.empty(len(norms), np.bool_)
     for i in range(len(norms)):
-        inside = (norms[i] >= low) & (norms[i] <= high)
-        wrong[i] = (norms[i] != 0) if missing[i] else not inside
+        sound = (missing[i] == 0) & (norms[i] >= low) & (norms[i] <= high)
+        wrong[i] = not (sound | (missing[i] == n_bands))
     return wrong

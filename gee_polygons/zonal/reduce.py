@@ -170,7 +170,7 @@ class BlockReducer:
             if plane.dtype == np.int8:
                 self._reduce_codes(band, plane, coverage, alone, found)
                 if norms is not None:
-                    norms.add(band, plane)
+                    norms.add(plane)
             else:
                 found = replace(found, unit=FLOAT_UNIT)
                 self._reduce_floats(band, plane, coverage, found.partials)
@@ -242,17 +242,14 @@ class _Norms:
         self._n_pixels = coverage.shape[0] * coverage.shape[1]
         self._chunks = touched_chunks(self._n_pixels, coverage.runs, coverage.edges)
         self._norms = np.zeros(len(self._chunks) * CHUNK, np.uint16)
-        self._missing = np.empty(0, np.bool_)
+        self._missing = np.zeros(len(self._chunks) * CHUNK, np.uint8)
 
-    def add(self, band: int, plane: NDArray[np.int8]) -> None:
-        add_norms(plane, self._chunks, self._norms)
-        if band == 0:
-            codes = plane[: -(-self._n_pixels // CHUNK) * CHUNK].reshape(-1, CHUNK)
-            self._missing = (codes[self._chunks] == NODATA).ravel()
+    def add(self, plane: NDArray[np.int8]) -> None:
+        add_norms(plane, self._chunks, self._norms, self._missing)
 
     def suspects(self) -> NDArray[np.int64]:
         """Positions of touched pixels that may not be unit vectors."""
-        wrong = off_norm(self._norms, self._missing, *_NORM_LIMITS)
+        wrong = off_norm(self._norms, self._missing, *_NORM_LIMITS, N_BANDS)
         if not wrong.any():
             return np.empty(0, np.int64)
         positions = (self._chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()[wrong]
