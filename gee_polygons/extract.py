@@ -15,7 +15,7 @@ from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.pipeline import Progress, Results, reduce_polygons
-from gee_polygons.sources.base import Failure, PixelSource, Source, open_source
+from gee_polygons.sources.base import Failure, PixelSource, ReducingSource, Source, open_source
 from gee_polygons.tables import columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
@@ -95,19 +95,14 @@ def extract_embeddings(
     if on_error not in ("raise", "collect"):
         raise UsageError(f"on_error is 'raise' or 'collect', found {on_error!r}")
     opened = open_source(source)
-    if not isinstance(opened, PixelSource):
-        raise UsageError(f"the source {opened.name!r} can't be reduced here")
     asked = _checked_years(years, opened)
-    results = reduce_polygons(
-        opened,
-        collection.polygons,
-        asked,
-        bands=names,
-        statistics=wanted,
-        on_error=on_error,
-        progress=progress,
-        max_workers=max_workers,
-    )
+    how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
+    if isinstance(opened, ReducingSource):
+        results = opened.reduce(collection.polygons, asked, names, wanted, **how)
+    elif isinstance(opened, PixelSource):
+        results = reduce_polygons(opened, collection.polygons, asked, bands=names, statistics=wanted, **how)
+    else:
+        raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
     table = _table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
         source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names

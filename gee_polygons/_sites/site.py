@@ -20,7 +20,7 @@ from gee_polygons.errors import EarthEngineError, SiteError, UsageError
 if TYPE_CHECKING:
     from gee_polygons.layers import ContinuousLayer
 
-__all__ = ["Site"]
+__all__ = ["Site", "earth_engine"]
 
 SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
@@ -193,7 +193,7 @@ class Site:
         EarthEngineError
             If the Earth Engine client is not initialised.
         """
-        return _earth_engine().Geometry(measures.ee_geojson(self.polygon), geodesic=False)
+        return earth_engine().Geometry(measures.ee_geojson(self.polygon), geodesic=False)
 
     @cached_property
     def feature(self) -> Any:
@@ -206,7 +206,7 @@ class Site:
         EarthEngineError
             If the Earth Engine client is not initialised.
         """
-        ee = _earth_engine()
+        ee = earth_engine()
         own = {"site_id": self.site_id, "start_year": self.start_year}
         return ee.Feature(self.geometry, measures.ee_properties({**self.properties, **own}))
 
@@ -264,7 +264,7 @@ def _metres(buffer_m: float) -> float:
     return distance
 
 
-def _earth_engine() -> Any:
+def earth_engine() -> Any:
     """Return the `ee` module if the user has initialised it; nothing here ever does."""
     import ee
 

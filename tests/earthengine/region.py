@@ -42,6 +42,7 @@ class Region:
 
 _known: OrderedDict[tuple, Region] = OrderedDict()
 _lock = Lock()
+_laying = [Lock() for _ in range(64)]
 
 
 def region_of(geometry: Geometry, projection: Projection) -> Region:
@@ -52,7 +53,12 @@ def region_of(geometry: Geometry, projection: Projection) -> Region:
         if found is not None:
             _known.move_to_end(key)
             return found
-    found = _lay(geometry, projection)
+    # one thread lays it, the others wait: GEOS's prepared geometries can't be shared (two threads crash the process)
+    with _laying[hash(key) % len(_laying)]:
+        with _lock:
+            if key in _known:
+                return _known[key]
+        found = _lay(geometry, projection)
     with _lock:
         _known[key] = found
         while len(_known) > 4096:

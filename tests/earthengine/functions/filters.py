@@ -193,6 +193,7 @@ def _spatial(function: str, test: Callable[[Any, Any], bool]) -> Callable[..., F
         def shape(value: Any) -> Any:
             if id(value) not in prepared:
                 found = to_geometry(value).lonlat
+                found = shapely.from_wkb(shapely.to_wkb(found))  # its own: prepared geometries can't be shared
                 shapely.prepare(found)
                 prepared[id(value)] = found
             return prepared[id(value)]
