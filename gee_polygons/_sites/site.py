@@ -18,7 +18,7 @@ from gee_polygons._sites.values import plain, plain_id, plain_year
 from gee_polygons.errors import EarthEngineError, SiteError, UsageError
 
 if TYPE_CHECKING:
-    from gee_polygons.layers import ContinuousLayer
+    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
 __all__ = ["Site", "earth_engine"]
 
@@ -219,6 +219,7 @@ class Site:
         reducer: str = "mean",
         frequency: str = "yearly",
         source: Any = None,
+        on_error: str = "raise",
         progress: bool | Callable[..., Any] = False,
     ) -> pd.DataFrame:
         """Extract a layer for this site: see `gee_polygons.extract.extract_continuous`.
@@ -233,6 +234,8 @@ class Site:
             ``"mean"`` and ``"yearly"``.
         source : str, path or Source, optional
             Where pixels come from: see `gee_polygons.open_source`.
+        on_error : {"raise", "collect"}
+            What failed raises, or is listed in ``attrs["errors"]``.
         progress : bool or callable
             Show a bar, or be told.
 
@@ -250,8 +253,32 @@ class Site:
             reducer=reducer,
             frequency=frequency,
             source=source,
+            on_error=on_error,
             progress=progress,
         )
+
+    def extract_categorical(
+        self,
+        layer: CategoricalLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        source: Any = None,
+        on_error: str = "raise",
+        progress: bool | Callable[..., Any] = False,
+    ) -> pd.DataFrame:
+        """Measure how much of this site each class covers: see `gee_polygons.extract.extract_categorical`."""
+        from gee_polygons.extract import extract_categorical
+
+        return extract_categorical(
+            self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
+        )
+
+    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
+        """Return an interactive map of the site: see `SiteCollection.show`."""
+        from gee_polygons._sites.collection import SiteCollection
+
+        return SiteCollection([self]).show(image, vis_params)
 
 
 def _metres(buffer_m: float) -> float:

@@ -243,10 +243,10 @@ def _means(
     wanted = [(i, period) for i in range(len(shapes)) for period in column]
     answers = ask(service, shapes, recipe, wanted, cache=cache, progress=progress)
     pixels = _exact_pixels(shapes)
-    for (site, period), values in answers.values.items():
+    for (site, period), values in answers.found.items():
         _enter(results, site, column[period], values, pixels[site])
     _note_troubles(results, answers.troubles, column)
-    slivers = [pair for pair, values in answers.values.items() if values[-1] is None]
+    slivers = [pair for pair, values in answers.found.items() if values[-1] is None]
     if slivers:
         _measure_slivers(service, results, shapes, slivers, bands, column)
     return results
@@ -386,7 +386,7 @@ class _Pixels:
         pairs = {(sites[i], str(years[j])): (i, j) for i, j in empty}
         recipe = embedding_recipe(self.bands[:1])
         answers: Answers = ask(self.service, shapes, recipe, list(pairs), cache=self.cache)
-        return [pairs[pair] for pair, values in answers.values.items() if not values[-1]]
+        return [pairs[pair] for pair, values in answers.found.items() if not values[-1]]
 
     def _recipe(self) -> Recipe:
         recipe = embedding_recipe(self.bands)

@@ -18,7 +18,7 @@ from gee_polygons.sources._earthengine.cache import digest
 from gee_polygons.sources._earthengine.recipes import Recipe
 from gee_polygons.zonal.zones import home_zones, unwrap
 
-__all__ = ["Batch", "SiteShapes", "make_batches"]
+__all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches"]
 
 SITES_PER_REQUEST: Final = 25
 PERIODS_PER_REQUEST: Final = 4
@@ -116,7 +116,7 @@ class Batch:
             zones[str(shapes.zones[site])].append(site)
         found = None
         for crs, members in zones.items():
-            box = ee.Geometry(_box(shapes.polygons[members]), None, False)
+            box = ee.Geometry(bounding_box(shapes.polygons[members]), None, False)
             images = [recipe.image(period, box, crs) for period in self.periods]
             stacked = ee.Image.cat(images).rename(names) if len(images) > 1 else images[0].rename(names)
             features = [ee.Feature(ee.Geometry(shapes.geojson[i], None, False), {"i": i}) for i in members]
@@ -195,7 +195,8 @@ def _sendable(polygon: Any) -> dict[str, Any]:
     return geojson
 
 
-def _box(polygons: NDArray[Any]) -> dict[str, Any]:
+def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:
+    """Return the GeoJSON of a box around polygons, a metre larger than they are."""
     west, south, east, north = (round(float(v), 6) for v in shapely.total_bounds(polygons))
     margin = 1e-5  # a metre: rounding must not cut a site's edge off
     west, south, east, north = west - margin, south - margin, east + margin, north + margin

@@ -23,6 +23,7 @@ VALID, COVERED = "valid", "covered"
 LEAST_VALUE: Final = -2.0  # below every embedding: components lie in -1..1
 CODES_SCALE: Final = 127.5  # v = sign(k) (k / 127.5)^2
 NODATA_CODE: Final = -128
+FINEST_SCALE_M: Final = 10.0  # of the datasets here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,9 @@ def histogram_recipe(layer: CategoricalLayer) -> Recipe:
 
     return Recipe(
         text=f"{_of(layer)} {layer.band} {layer.composite} histogram",
-        scale_m=layer.scale_m,
+        # coarse pixels lie on another grid than UTM's: sampled finely, their areas come out right to a few per cent of
+        # one of them, however the two grids lie to each other
+        scale_m=min(layer.scale_m, FINEST_SCALE_M),
         bands=(layer.band_name,),
         image=image,
         reducer="frequencyHistogram",

@@ -39,7 +39,7 @@ class Trouble:
 class Answers:
     """Values by site and period, and what is missing from them."""
 
-    values: dict[Pair, list[Any]] = field(default_factory=dict)
+    found: dict[Pair, list[Any]] = field(default_factory=dict)
     troubles: list[Trouble] = field(default_factory=list)
 
 
@@ -91,7 +91,7 @@ def ask(
     Answers
     """
     known, missing, keys = known_and_missing(shapes, recipe, wanted, cache)
-    answers = Answers(values=known)
+    answers = Answers(found=known)
     batches = make_batches(shapes, recipe, missing)
     with _reporter(progress, len(keys), len(known)) as advance:
         run = _Run(service, shapes, recipe, cache, keys, answers, advance)
@@ -147,7 +147,7 @@ class _Run:
         """Take over what came, and return what has to be asked again, in smaller parts."""
         if not isinstance(outcome, Refusal):
             self.answered += 1
-            self.answers.values.update(outcome)
+            self.answers.found.update(outcome)
             if silent := tuple(pair for pair in batch.pairs if pair not in outcome):
                 self.answers.troubles.append(Trouble(silent, "the answer has no feature for it"))
             self.advance(len(batch.pairs))
