@@ -7,7 +7,7 @@ are, and lays the numbers out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
     from gee_polygons.site import SiteCollection
 
-__all__ = ["FREQUENCIES", "categorical_table", "continuous_table", "periods_between"]
+__all__ = ["FREQUENCIES", "categorical_table", "class_rows", "continuous_table", "periods_between"]
 
 FREQUENCIES: Final = ("yearly", "monthly", "all")
 SITES_PER_DATE_LIST: Final = 200  # whose dates are asked for together
@@ -138,19 +138,28 @@ def categorical_table(
         cache.close()
         service.close()
     _raise_or_note(answers.troubles, sites, layer.name, len(wanted), on_error)
-    pixel_ha = layer.scale_m**2 / 1e4
-    per_sample = (recipe.scale_m / layer.scale_m) ** 2
-    rows: list[list[Any]] = []
-    for (site, period), (histogram,) in sorted(answers.found.items()):
-        classes = sorted((int(float(key)), float(count) * per_sample) for key, count in (histogram or {}).items())
-        for number, count in classes:
-            name = layer.class_names.get(number, f"class {number}")
-            rows.append([sites.site_ids[site], int(period), number, name, count, count * pixel_ha])
+    rows = [
+        row
+        for (site, period), (histogram,) in sorted(answers.found.items())
+        for row in class_rows(sites.site_ids[site], int(period), histogram or {}, layer, recipe.scale_m)
+    ]
     columns = ["site_id", "year", "class", "class_name", "count", "area_ha"]
     return _frame(rows, columns, layer, answers.troubles, sites)
 
 
-def periods_between(first: date, last: date, frequency: str, layer: ContinuousLayer) -> list[str]:
+def class_rows(
+    site_id: int | str, year: int, histogram: Mapping[str, float], layer: CategoricalLayer, sampled_m: float
+) -> list[list[Any]]:
+    """Return site_id, year, class, class_name, count, area_ha of each class in a histogram of samples."""
+    per_sample = (sampled_m / layer.scale_m) ** 2
+    counts = sorted((int(float(key)), float(count) * per_sample) for key, count in histogram.items())
+    return [
+        [site_id, year, number, layer.class_names.get(number, f"class {number}"), count, count * layer.scale_m**2 / 1e4]
+        for number, count in counts
+    ]
+
+
+def periods_between(first: date, last: date, frequency: str, layer: ContinuousLayer | CategoricalLayer) -> list[str]:
     """Return the years or months that two days and a layer's own years have in common.
 
     Examples

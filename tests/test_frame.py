@@ -35,7 +35,7 @@ RANKS = (
     ("embeddings", "zonal"),
     ("site", "_sites", "datasets"),
     ("sources",),
-    ("extract", "merging", "pipeline", "tables", "tabulate"),
+    ("extract", "merging", "pipeline", "tables", "tabulate", "exporting"),
     ("visualize", "pictures", "plots"),
     ("demo",),
     ("cli",),

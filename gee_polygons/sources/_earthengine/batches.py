@@ -18,7 +18,7 @@ from gee_polygons.sources._earthengine.cache import digest
 from gee_polygons.sources._earthengine.recipes import Recipe
 from gee_polygons.zonal.zones import home_zones, unwrap
 
-__all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches"]
+__all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches", "packed"]
 
 SITES_PER_REQUEST: Final = 25
 PERIODS_PER_REQUEST: Final = 4
@@ -160,7 +160,7 @@ def make_batches(shapes: SiteShapes, recipe: Recipe, missing: Mapping[int, Seque
     stack = max(1, min(PERIODS_PER_REQUEST, BANDS_PER_REQUEST // len(recipe.bands)))
     batches: list[Batch] = []
     for periods, sites in groups.items():
-        for some in _packed(sites, pixels, [len(text) for text in shapes.texts]):
+        for some in packed(sites, pixels, [len(text) for text in shapes.texts], SITES_PER_REQUEST):
             room = int(PIXELS_PER_REQUEST // pixels[list(some)].sum())
             at_once = max(1, min(stack, room, len(periods)))
             n_parts = -(-len(periods) // at_once)
@@ -169,13 +169,15 @@ def make_batches(shapes: SiteShapes, recipe: Recipe, missing: Mapping[int, Seque
     return batches
 
 
-def _packed(sites: Sequence[int], pixels: NDArray[np.float64], sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def packed(
+    sites: Sequence[int], pixels: NDArray[np.float64], sizes: Sequence[int], most: int
+) -> Iterator[tuple[int, ...]]:
     """Fill requests, in order, up to the number of sites, of pixels and of bytes that one may hold."""
     taken: list[int] = []
     weight, size = 0.0, 0
     for site in sites:
         heavier, bigger = weight + pixels[site], size + sizes[site]
-        full = len(taken) == SITES_PER_REQUEST
+        full = len(taken) == most
         if taken and (full or heavier > PIXELS_PER_REQUEST or bigger > GEOMETRY_BYTES_PER_REQUEST):
             yield tuple(taken)
             taken, heavier, bigger = [], pixels[site], sizes[site]
