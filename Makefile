@@ -10,7 +10,7 @@ STAMP  := .venv/.installed-$(shell { pwd -P; cat pyproject.toml; } | cksum | cut
 # what `make test` leaves out: live services, and tests of more than ten seconds (`make test-all` has those)
 TEST_MARKS := not ee and not network and not slow
 
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all lint format notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -33,6 +33,13 @@ lint: $(STAMP)  ## ruff (rules and format) and mypy; changes nothing
 format: $(STAMP)  ## Let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+notebooks: $(STAMP)  ## Run the notebooks and store their outputs
+	@cd nbs && for notebook in *.ipynb; do \
+		../$(PY) -c "import sys; from nbdev.test import test_nb; \
+			sys.exit(not test_nb('$$notebook', save=True, profile=False)[0])" || exit 1; \
+	done
+	@.venv/bin/nbdev-clean --fname nbs
 
 bench: $(STAMP)  ## Run the benchmarks (minutes); benchmarks/RESULTS.md has what they printed
 	@set -e; found=; for script in benchmarks/bench_*.py; do \

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,20 +21,31 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from gee_polygons import __version__
+from gee_polygons.cli_look import audit, render, similarity
+from gee_polygons.cli_shared import (
+    EXIT_DATA,
+    SITES_HELP,
+    count,
+    load,
+    near,
+    on_terminal,
+    parse_names,
+    parse_years,
+    say,
+    source_option,
+    with_sites,
+    years_option,
+)
 from gee_polygons.errors import GeePolygonsError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gee_polygons.site import SiteCollection
-
 __all__ = ["main"]
 
-EXIT_DATA: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 MAX_SHOWN: Final = 20  # failures that are shown one by one
-MAX_YEARS: Final = 200  # of one range: more is a slip of the finger
 
 
 class _Commands(click.Group):
@@ -66,65 +77,17 @@ class _Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except GeePolygonsError as error:
-                _say(f"error: {error}")
+                say(f"error: {error}")
                 ctx.exit(error.exit_status)
             except KeyboardInterrupt:
                 name = ctx.invoked_subcommand or ""
-                _say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
+                say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
                 ctx.exit(EXIT_INTERRUPTED)
 
 
 _INTERRUPTED: Final = {  # commands that write more than one thing, each of them whole
     "demo": "interrupted; the outputs are incomplete: run the command again",
 }
-
-
-def _parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read 2018-2024, 2018,2020 or 2019, or a mixture; ascending and unique in the result."""
-    years: set[int] = set()
-    for part in value.split(","):
-        first, dash, last = (piece.strip() for piece in part.partition("-"))
-        last = last if dash else first
-        if not all(len(year) == 4 and year.isascii() and year.isdigit() for year in (first, last)):
-            raise click.BadParameter(f"{part.strip()!r} is not a year; write 2018-2024, or 2018,2020, or 2019.")
-        if int(first) > int(last):
-            raise click.BadParameter(f"{part.strip()} runs backwards; write {last}-{first}.")
-        if int(last) - int(first) >= MAX_YEARS:
-            raise click.BadParameter(f"{part.strip()} is more than {MAX_YEARS} years.")
-        years.update(range(int(first), int(last) + 1))
-    return tuple(sorted(years))
-
-
-def _parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Read names with commas between them."""
-    if value is None:
-        return None
-    names = tuple(name.strip() for name in value.split(","))
-    if not all(names):
-        raise click.BadParameter(f"{value!r} has an empty name in it; write NAME or NAME,NAME.")
-    return names
-
-
-_SITES_HELP = (
-    "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
-)
-_SOURCE_HELP = "A name or a path that `gee-polygons sources` lists.  [default: $GEE_POLYGONS_SOURCE, else source-coop]"
-
-_sites_options: list[Callable[[Any], Any]] = [
-    click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path)),
-    click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"),
-    click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326."),
-]
-_years_option = click.option(
-    "--years", callback=_parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
-)
-_source_option = click.option("--source", metavar="SOURCE", help=_SOURCE_HELP)
-
-
-def _with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_sites_options):
-        command = option(command)
-    return command
 
 
 @click.group(
@@ -147,19 +110,19 @@ def main(ctx: click.Context, verbose: bool) -> None:
         click.echo(ctx.get_help())
 
 
-@main.command(epilog=_SITES_HELP, short_help="Write a table of yearly embeddings.")
-@_with_sites
-@_years_option
-@_source_option
+@main.command(epilog=SITES_HELP, short_help="Write a table of yearly embeddings.")
+@with_sites
+@years_option
+@source_option
 @click.option(
     "--statistics",
-    callback=_parse_names,
+    callback=parse_names,
     default="mean",
     show_default=True,
     metavar="NAMES",
     help="mean, std, min, max, median, count, medoid, p10 or any other pNN, with commas between them.",
 )
-@click.option("--bands", callback=_parse_names, metavar="NAMES", help="A01,A16,A09.  [default: all 64]")
+@click.option("--bands", callback=parse_names, metavar="NAMES", help="A01,A16,A09.  [default: all 64]")
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "collect"]),
@@ -201,11 +164,7 @@ def extract(
     check_output(output, overwrite)  # before the long work
     from gee_polygons.extract import extract_embeddings
 
-    sites = _load(sites_path, id_column, crs)
-    if source == "earthengine":
-        from gee_polygons.sources.earthengine import connect
-
-        connect()  # asked for by name: a command has no other place to start a session
+    sites = load(sites_path, id_column, crs)
     table = extract_embeddings(
         sites,
         years=years,
@@ -213,23 +172,23 @@ def extract(
         statistics=statistics,
         bands=bands,
         on_error=on_error,
-        progress=_on_terminal(),
+        progress=on_terminal(),
         max_workers=max_workers,
     )
     write_table(table, output, sites=sites, overwrite=overwrite)
     click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
     failures = table.attrs.get("errors", [])
     for failure in failures[:MAX_SHOWN]:
-        _say(f"error: {failure['message']} ({failure['year']}, {_count(len(failure['site_ids']), 'site')})")
+        say(f"error: {failure['message']} ({failure['year']}, {count(len(failure['site_ids']), 'site')})")
     if failures:
-        _say(f"{_count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values")
+        say(f"{count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values")
     return EXIT_DATA if failures else 0
 
 
-@main.command(epilog=_SITES_HELP, short_help="Say what an extraction would cost.")
-@_with_sites
-@_years_option
-@_source_option
+@main.command(epilog=SITES_HELP, short_help="Say what an extraction would cost.")
+@with_sites
+@years_option
+@source_option
 def plan(
     *, sites_path: Path, id_column: str | None, crs: str | None, years: tuple[int, ...], source: str | None
 ) -> None:
@@ -241,11 +200,7 @@ def plan(
     """
     from gee_polygons.sources.base import open_source
 
-    sites = _load(sites_path, id_column, crs)
-    if source == "earthengine":
-        from gee_polygons.sources.earthengine import connect
-
-        connect()  # asked for by name: a command has no other place to start a session
+    sites = load(sites_path, id_column, crs)
     opened = open_source(source)
     if not hasattr(opened, "plan"):
         _plan_earthengine(opened, sites.polygons, years)
@@ -281,7 +236,7 @@ def _plan_earthengine(source: Any, polygons: Any, years: Sequence[int]) -> None:
 @main.command(short_help="Build the synthetic sample archive.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to build in; created if need be.")
 @click.option(
-    "--years", callback=_parse_years, default="2018-2024", show_default=True, metavar="YEARS", help="Years to build."
+    "--years", callback=parse_years, default="2018-2024", show_default=True, metavar="YEARS", help="Years to build."
 )
 def sample(*, out: Path, years: tuple[int, ...]) -> None:
     """Build the sample archive: small, synthetic, in the published layout; and its sites.
@@ -293,7 +248,7 @@ def sample(*, out: Path, years: tuple[int, ...]) -> None:
     """
     from gee_polygons.sources.sample import build_sample_archive, write_sample_sites
 
-    index = build_sample_archive(out, years=years, progress=_on_terminal())
+    index = build_sample_archive(out, years=years, progress=on_terminal())
     sites = write_sample_sites(out / "sample_sites.geojson")
     click.echo(f"{index}: the index; give it as --source")
     click.echo(f"{sites}: the sites")
@@ -332,18 +287,16 @@ def demo(*, out: Path) -> None:
     from gee_polygons.demo import run_demo
 
     total = 0.0
-    for step in run_demo(out, progress=_on_terminal()):
+    for step in run_demo(out, progress=on_terminal()):
         total += step.seconds
         click.echo(f"{step.seconds:6.1f} s  {step.title}")
         for path in step.paths:
-            click.echo(f"{'':8}  -> {_near(path)}")
+            click.echo(f"{'':8}  -> {near(path)}")
     click.echo(f"{total:6.1f} s  in all")
 
 
-def _load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
-    from gee_polygons.site import load_sites
-
-    return load_sites(path, id_column=id_column, crs=crs)
+for _command in (render, similarity, audit):
+    main.add_command(_command)
 
 
 _NOT_YET: Final = "not in this version"
@@ -360,17 +313,8 @@ _SOURCES: Final = (
 
 def _summary(table: pd.DataFrame, n_sites: int, n_years: int) -> str:
     found = ", ".join(f"{n:,} {status}" for status, n in table["status"].value_counts(sort=False).sort_index().items())
-    rows = f"{_count(len(table), 'row')} ({_count(n_sites, 'site')} x {_count(n_years, 'year')})"
+    rows = f"{count(len(table), 'row')} ({count(n_sites, 'site')} x {count(n_years, 'year')})"
     return f"{rows}: {found}" if found else rows
-
-
-def _near(path: Path) -> Path:
-    """Return a path below the current folder without that folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _years_text(years: Sequence[int]) -> str:
@@ -378,19 +322,8 @@ def _years_text(years: Sequence[int]) -> str:
     return f"{years[0]}-{years[-1]}" if whole else ",".join(map(str, years))
 
 
-def _on_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-def _say(line: str) -> None:
-    """Write one line to standard error, whatever line breaks it came with, above a progress bar if there is one."""
-    from tqdm import tqdm
-
-    tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)
-
-
 def _fail(message: str, status: int) -> NoReturn:
-    _say(f"error: {message}")
+    say(f"error: {message}")
     sys.exit(status)
 
 
@@ -399,7 +332,7 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        _say(level + record.getMessage())
+        say(level + record.getMessage())
 
 
 @contextmanager
@@ -412,7 +345,7 @@ def _messages() -> Iterator[None]:
     with warnings.catch_warnings():
         # what the library says to the person at the keyboard is said, each time, whatever the filters are
         warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
-        warnings.showwarning = lambda message, *args, **more: _say(f"warning: {message}")
+        warnings.showwarning = lambda message, *args, **more: say(f"warning: {message}")
         try:
             yield
         finally:

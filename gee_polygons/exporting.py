@@ -21,7 +21,14 @@ import pandas as pd
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
 from gee_polygons.sources._earthengine.batches import SiteShapes, bounding_box, packed
 from gee_polygons.sources._earthengine.cache import digest
-from gee_polygons.sources._earthengine.recipes import REDUCERS, Recipe, embedding_recipe, histogram_recipe, layer_recipe
+from gee_polygons.sources._earthengine.recipes import (
+    REDUCERS,
+    Place,
+    Recipe,
+    embedding_recipe,
+    histogram_recipe,
+    layer_recipe,
+)
 from gee_polygons.sources._earthengine.session import earth_engine
 from gee_polygons.sources._earthengine.transport import RequestFailedError, Service, payload
 from gee_polygons.tabulate import class_rows, periods_between
@@ -318,7 +325,7 @@ class _Work:
         found = None
         for crs in sorted({str(self.shapes.zones[i]) for i in self.members}):
             here = [i for i in self.members if self.shapes.zones[i] == crs]
-            box = ee.Geometry(bounding_box(self.shapes.polygons[here]), None, False)
+            place = Place.of(bounding_box(self.shapes.polygons[here]), crs)
             features = ee.FeatureCollection(
                 [
                     ee.Feature(
@@ -330,7 +337,7 @@ class _Work:
             )
             for period in self.periods:
                 reduced = (
-                    self.recipe.image(period, box, crs)
+                    self.recipe.image(period, place)
                     .rename(names)
                     .reduceRegions(
                         collection=features, reducer=reducer, scale=self.recipe.scale_m, crs=crs, tileScale=TILE_SCALE

@@ -94,6 +94,8 @@ def extract_embeddings(
         raise UsageError("the medoid is the pixel nearest in all 64 bands; leave bands= out")
     if on_error not in ("raise", "collect"):
         raise UsageError(f"on_error is 'raise' or 'collect', found {on_error!r}")
+    if max_workers is not None and max_workers < 1:
+        raise UsageError(f"max_workers is 1 or more, found {max_workers}")
     opened = open_source(source)
     asked = _checked_years(years, opened)
     how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
@@ -283,7 +285,7 @@ def _checked_bands(bands: Sequence[str] | None) -> tuple[str, ...]:
 def _checked_years(years: int | Iterable[int] | None, source: Source) -> tuple[int, ...]:
     if years is None:
         return tuple(source.years())
-    asked = [years] if isinstance(years, (int, np.integer)) else list(years)
+    asked = list(years) if isinstance(years, Iterable) else [years]
     whole = [int(year) for year in asked if isinstance(year, (int, np.integer))]
     if len(whole) != len(asked) or any(not 1900 <= year <= 2200 for year in whole):
         raise UsageError(f"years are whole numbers such as 2024, found {asked}")

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.errors import ReadError
+from gee_polygons.errors import ReadError, TileError
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources.base import BlockRef, Failure, Job, Plan
 from gee_polygons.zonal.coverage import FULL, compute_coverage
 from gee_polygons.zonal.medoid import Candidates
-from gee_polygons.zonal.partials import CODE_UNIT, Partials
+from gee_polygons.zonal.partials import CODE_SCALE, Partials
 from gee_polygons.zonal.reduce import Reduced
 from gee_polygons.zonal.statistics import Needs, quantile_of, quantiles
 
@@ -106,7 +106,7 @@ class Merger:
         self._kept = Partials.zeros(int(several.sum()), n_bands, needs)
         self._histograms: dict[int, NDArray[np.int64]] = {}  # slot -> (bands, 256), while blocks are missing
         self._candidates: dict[tuple[int, int], Candidates] = {}
-        self._unit = CODE_UNIT
+        self._scale = CODE_SCALE
         self._failed = np.zeros((n, n_years), np.bool_)
         for failure in plan.failures:
             self._fail(failure)
@@ -142,7 +142,7 @@ class Merger:
             return
         reduced, areas = outcome
         self._piece_area[list(job.pieces)] = areas
-        self._unit = reduced.unit
+        self._scale = reduced.scale
         slots = self._slot[owner, year]
         alone = slots < 0
         rows = np.flatnonzero(wanted)
@@ -194,6 +194,8 @@ class Merger:
 
     def _fail(self, failure: Failure) -> None:
         if self._on_error == "raise":
+            if failure.code == TileError.code:
+                raise TileError(failure.message)
             raise ReadError(failure.message, url=failure.url, year=failure.year)
         if failure not in self._results.failures:
             self._results.failures.append(failure)
@@ -204,12 +206,12 @@ class Merger:
     ) -> None:
         values = self._results.statistics
         n_pixels = partials.n_pixels()
-        values["mean"][rows, year] = partials.means(self._unit)
+        values["mean"][rows, year] = partials.means(self._scale)
         if "std" in values:
-            values["std"][rows, year] = partials.stds(self._unit)
+            values["std"][rows, year] = partials.stds(self._scale)
         for name, end in (("min", "low"), ("max", "high")):
             if name in values:
-                values[name][rows, year] = partials.extremes(self._unit, end)
+                values[name][rows, year] = partials.extremes(self._scale, end)
         if "count" in values:
             counts = partials["count"][:, None].astype(np.float64)
             values["count"][rows, year] = np.where(counts > 0, counts, np.nan)

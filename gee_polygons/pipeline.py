@@ -26,9 +26,10 @@ from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import paste
 from gee_polygons.sources.base import Block, BlockRef, Job, PixelSource, Plan
 from gee_polygons.zonal.coverage import BlockCoverage, Coverage, clip_to_block, compute_coverage
+from gee_polygons.zonal.damage import DamagedPixels
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.medoid import Candidates, find_candidates
-from gee_polygons.zonal.reduce import BlockReducer, DamagedPixels, Reduced
+from gee_polygons.zonal.reduce import BlockReducer, Reduced
 from gee_polygons.zonal.statistics import Needs, parse_statistics
 
 __all__ = ["Progress", "Results", "reduce_polygons"]
@@ -133,11 +134,14 @@ def _incomplete(results: Results, years: Sequence[int]) -> list[tuple[int, int]]
 
 
 def _improve(results: Results, others: Results) -> None:
-    """Take over what another plan found where it has half a pixel more: zones' pixels differ a little in size."""
-    area = np.divide(results.n_pixels, results.valid_fraction, out=np.zeros_like(results.n_pixels),
-                     where=results.valid_fraction > 0)  # fmt: skip
-    gained = (others.valid_fraction - results.valid_fraction) * np.maximum(area, others.n_pixels)
-    better = (gained > 0.5) | (others.status == "error")
+    """Take over what another plan found where there was nothing, or where it has half a pixel more.
+
+    Half a pixel, because the pixels of two zones differ a little in size.
+    """
+    share = results.valid_fraction
+    area = np.divide(results.n_pixels, share, out=np.zeros_like(share), where=share > 0)
+    gained = (others.valid_fraction - share) * area
+    better = (gained > 0.5) | ((results.n_pixels == 0) & (others.n_pixels > 0)) | (others.status == "error")
     for mine, theirs in zip(results.numbers(), others.numbers(), strict=True):
         mine[better] = theirs[better]
     results.status[better] = others.status[better]
@@ -174,7 +178,9 @@ class _Runner:
             for coverage in [_JobCoverage(self.plan, self.polygons, job)]
             for ref in job.reads
         ]
-        blocks = self.source.read([part for _, _, ref in steps for part in (*ref.beneath, ref)], self.bands)
+        blocks = self.source.read([ref for _, _, ref in steps], self.bands)
+        # of an overlapping tile that comes first, one band says which pixels it holds
+        hiding = self.source.read([part for _, _, ref in steps for part in ref.beneath], self.bands[:1])
 
         def one(job: Job, coverage: _JobCoverage, ref: BlockRef, fetched: Sequence[Block | ReadError]) -> T | ReadError:
             inside = coverage.in_block(ref)
@@ -194,7 +200,7 @@ class _Runner:
             waiting: deque[tuple[Job, BlockRef, Future[T | ReadError]]] = deque()
             try:
                 for job, coverage, ref in steps:
-                    fetched = [next(blocks) for _ in range(len(ref.beneath) + 1)]
+                    fetched = [*(next(hiding) for _ in ref.beneath), next(blocks)]
                     waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
                     if len(waiting) > self.workers:
                         yield _result(waiting.popleft())
@@ -254,26 +260,9 @@ def _hidden(ref: BlockRef, above: Sequence[Block]) -> NDArray[np.int64] | None:
     window = ref.window
     codes = np.full((1, window.height, window.width), NODATA, np.int8)
     for block in above:
-        paste(codes, window, _FirstBand(block))
+        paste(codes, window, block)
     taken = codes[0] != NODATA
     return np.flatnonzero(taken[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1])
-
-
-class _FirstBand:
-    """A block with its first part only: enough to know which pixels are valid."""
-
-    checks_norms = False
-
-    def __init__(self, block: Block) -> None:
-        self._block, self.ref = block, block.ref
-
-    n_parts = 1
-
-    def part_bands(self, part: int) -> Sequence[int]:
-        return (0,)
-
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        return self._block.decode(0)[:1]
 
 
 def _damage(ref: BlockRef, bands: Sequence[str], damage: DamagedPixels) -> ReadError:

@@ -185,6 +185,8 @@ def index_row(path, grid: Grid, year=2024, crs=None):
     """Return a row of an index for a tile whose pixels are all valid."""
     west, south, east, north = grid.bounds
     box = geopandas.GeoSeries([shapely.box(*grid.bounds)], crs=grid.crs).to_crs(4326).total_bounds
+    middle = int((crs or grid.crs)[-2:]) * 6 - 183  # published bounds are clipped at the zone's edges
+    box[[0, 2]] = box[[0, 2]].clip(middle - 3, middle + 3)
     return {
         "fid": 1, "geom": b"", "crs": crs or grid.crs, "year": year, "utm_zone": "22S",
         "utm_west": west, "utm_south": south, "utm_east": east, "utm_north": north,

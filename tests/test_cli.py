@@ -24,7 +24,7 @@ from gee_polygons.cli import main
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.tables import read_table
 
-COMMANDS = ("extract", "plan", "sample", "sources", "demo")
+COMMANDS = ("extract", "plan", "render", "similarity", "audit", "sample", "sources", "demo")
 
 
 def run(*args):

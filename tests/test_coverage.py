@@ -68,7 +68,11 @@ def test_a_triangle_through_pixel_corners():
 
 def test_a_diamond():
     found = lattice_coverage([shapely.Polygon([(1.5, 0), (3, 1.5), (1.5, 3), (0, 1.5)])])
-    assert found.rasterize(0, Window(0, 0, 3, 3)).tolist() == [[0.125, 0.75, 0.125], [0.75, 1.0, 0.75], [0.125, 0.75, 0.125]]  # fmt: skip
+    assert found.rasterize(0, Window(0, 0, 3, 3)).tolist() == [
+        [0.125, 0.75, 0.125],
+        [0.75, 1.0, 0.75],
+        [0.125, 0.75, 0.125],
+    ]
 
 
 def test_a_steep_and_a_flat_triangle():
@@ -173,7 +177,9 @@ def test_slivers_against_shapely(x, y, angle, length, exponent):
         # thinner than 1e-6 of every pixel: what it touches stays, with the least weight, and nothing else
         assert coverage.weights[0] > 0
         rows, cols = np.nonzero(found)
-        pixels = shapely.box(*np.array([window.col + cols, window.row + rows, window.col + cols + 1, window.row + rows + 1]))  # fmt: skip
+        pixels = shapely.box(
+            *np.array([window.col + cols, window.row + rows, window.col + cols + 1, window.row + rows + 1])
+        )
         assert np.all(shapely.distance(pixels, sliver) < 1e-9)
         assert found.max() <= 20 * UNIT
 
@@ -250,7 +256,7 @@ def test_runs_and_edges_are_ordered_and_no_pixel_comes_twice(polygon):
 @given(dyadic_polygons, st.integers(-900_000, 900_000), st.integers(-900_000, 900_000))
 def test_a_shift_by_whole_pixels_shifts_the_coverage_exactly(polygon, rows, cols):
     here = lattice_coverage([polygon])
-    there = lattice_coverage([shapely.transform(polygon, lambda xy: xy + (cols, rows))])
+    there = lattice_coverage([shapely.transform(polygon, lambda xy: xy + np.array([cols, rows]))])
     shift = np.array([rows, cols, 0])
     assert np.array_equal(here.runs + shift, there.runs)
     assert np.array_equal(here.edges + shift, there.edges)
@@ -280,7 +286,10 @@ def test_a_partition_sums_to_the_whole(seed, n):
     rng = np.random.default_rng(seed)
     square = shapely.box(0.3, 0.6, 11.1, 9.4)
     points = shapely.MultiPoint(rng.uniform(0, 12, (n, 2)))
-    cells = [polygonal(square.intersection(cell)) for cell in shapely.get_parts(shapely.voronoi_polygons(points, extend_to=square))]  # fmt: skip
+    cells = [
+        polygonal(square.intersection(cell))
+        for cell in shapely.get_parts(shapely.voronoi_polygons(points, extend_to=square))
+    ]
     cells = [cell for cell in cells if cell is not None]
     window = window_of(square)
     coverage = lattice_coverage([*cells, square])

@@ -36,8 +36,11 @@ RANKS = (
     ("site", "_sites", "datasets"),
     ("sources",),
     ("extract", "merging", "pipeline", "tables", "tabulate", "exporting"),
+    ("audit", "_audit"),
     ("visualize", "pictures", "plots"),
-    ("demo",),
+    ("demo", "warmup"),
+    ("cli_shared",),
+    ("cli_look",),
     ("cli",),
     ("__main__",),
 )
@@ -259,7 +262,10 @@ def test_no_file_names_a_folder_of_somebodys_machine():
     absolute = re.compile(r"""(?:^|[\s"'(=:])/(?:home|Users|root|work|opt|srv)/\w""", flags=re.MULTILINE)
     found = []
     for path in project_files():
-        if path.suffix in {".png", ".gif", ".jpg", ".tif", ".tiff", ".parquet", ".npy", ".npz"} or not path.is_file():
+        if (
+            path.suffix in {".png", ".gif", ".jpg", ".ttf", ".tif", ".tiff", ".parquet", ".npy", ".npz"}
+            or not path.is_file()
+        ):
             continue
         for hit in absolute.finditer(path.read_text(encoding="utf-8", errors="replace")):
             found.append(f"{path.relative_to(ROOT)}: {hit.group().strip()}")

@@ -15,9 +15,10 @@ from oracles import any_polygons, exact_means, lattice_coverage, unit_codes
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.zonal import kernels
 from gee_polygons.zonal.coverage import FULL, clip_to_block
+from gee_polygons.zonal.damage import DamagedPixels
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.kernels import PADDING
-from gee_polygons.zonal.reduce import BlockReducer, DamagedPixels
+from gee_polygons.zonal.reduce import BlockReducer
 
 quick = settings(max_examples=50, deadline=None)
 GARBAGE = {"zeros": 0, "ones": 1, "nodata": -128, "most": 127}
@@ -212,7 +213,9 @@ def test_means_of_a_block_are_exact_in_any_orientation_and_layout(polygons, seed
 
 def test_float_vectors_of_codes_give_the_codes_means():
     codes = unit_codes((20, 20), masked=0.1)
-    clipped = clip_to_block(lattice_coverage([shapely.Polygon([(1.3, 2.2), (18.1, 4.4), (9.9, 17.6)])]), Window(0, 0, 20, 20))  # fmt: skip
+    clipped = clip_to_block(
+        lattice_coverage([shapely.Polygon([(1.3, 2.2), (18.1, 4.4), (9.9, 17.6)])]), Window(0, 0, 20, 20)
+    )
     means, n_pixels = reduced(Planes(codes), clipped, 64)
     for dtype, tolerance in ((np.float32, 4e-8), (np.float64, 1e-9)):  # float32 rounding; 2^-30 fixed point
         found, found_n = reduced(Planes(codes_to_vectors(codes, dtype), fill=np.nan), clipped, 64)

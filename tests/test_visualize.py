@@ -653,6 +653,50 @@ def test_a_year_that_the_source_lacks_is_hatched(tmp_path):
         vis.export_timestrip(site, tmp_path / "s.png", source=source, years=[1999])
 
 
+def test_shades_between_the_colours_of_a_palette_stay(tmp_path):
+    ramp = np.linspace(0, 255, 200).astype(np.uint8)
+    red, green = np.meshgrid(ramp, ramp)
+    frames = [np.stack([red, green, np.full_like(red, blue)], axis=-1) for blue in (0, 40, 80, 120)]
+    with Image.open(vis.export_frames_as_gif(frames, tmp_path / "a.gif")) as film:
+        for number, made in enumerate(frames):
+            film.seek(number)
+            # the eye takes the mean of neighbours
+            seen, true = (Image.fromarray(np.asarray(p)).reduce(8) for p in (film.convert("RGB"), made))
+            off = np.abs(np.asarray(seen, float) - np.asarray(true, float))
+            assert off.mean() < 4
+            assert np.percentile(off, 99) < 16
+
+
+def test_cosine_to_the_pixel_at_a_point():
+    source = FakeSource()
+    image = source.image(box_on_ground(0, 0, 16, 12), 2020)
+    spot = box_on_ground(3, 2, 4, 3).centroid
+    style = vis.SimilarityColors.to_point(image, spot.x, spot.y, min=0.5)
+    cosine = vis.similarity_image(image, style.reference)
+    assert (np.nanmax(cosine.values), style.min) == (pytest.approx(1.0, abs=1e-6), 0.5)
+    assert f"{spot.y:.4f}" in style.label
+    with pytest.raises(UsageError, match="no data at"):
+        vis.SimilarityColors.to_point(image, 0.0, 0.0)
+
+
+def test_a_sample_archive_is_called_synthetic_under_any_path(sample_archive, sample_sites):
+    from gee_polygons import open_source
+
+    image = open_source(str(sample_archive)).image(sample_sites["hole"].polygon, 2020)
+    assert "Synthetic" in vis.render_image(image, dimensions=50).info["Attribution"]
+
+
+def test_a_sheet_has_equal_cells_and_names_what_has_no_data(tmp_path, sample_archive, sample_sites):
+    # 2020 is masked for the first of these
+    chosen = [sample_sites[name] for name in ("pasture-fast", "zone-seam-long")]
+    path = vis.contact_sheet(chosen, tmp_path / "c.png", source=str(sample_archive), years=[2019, 2020], dimensions=150)
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    blank = (pixels == 255).all(axis=1)
+    heights = np.diff(np.flatnonzero(np.diff(np.r_[True, blank, True].astype(int))))[::2]
+    assert np.ptp([h for h in heights if h > 100]) <= 1
+
+
 def test_timelapse_and_contact_sheet(tmp_path):
     sites, source = [FakeSite(name, box_on_ground(4, 4, 10, 8)) for name in "ab"], FakeSource()
     with Image.open(vis.export_timelapse(sites[0], tmp_path / "t.gif", source=source, dimensions=140)) as film:
@@ -696,6 +740,12 @@ def test_heat_map_has_its_values_in_readable_colours():
     assert [t.get_text() for t in ax.get_xticklabels()] == [str(y) for y in range(2018, 2025)]
     dot = vis.plot_similarity_matrix(vis.similarity_matrix(yearly_table(), site_id="s1", kind="dot"))
     assert dot.figure.axes[1].get_ylabel() == "dot product of means"
+
+
+def test_a_map_says_what_grey_means(sample_sites):
+    frame = sample_sites.to_geodataframe()
+    assert "grey: no data" in [t.get_text() for t in vis.plot_sites(frame, color="start_year").texts]
+    assert "grey: no data" not in [t.get_text() for t in vis.plot_sites(frame).texts]
 
 
 def test_heat_map_draws_into_the_axes_given_and_shows_gaps():

@@ -6,7 +6,6 @@ transparent plates, lines have a halo of the opposite lightness: both read on an
 
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -28,6 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 WHITE: Final = (255, 255, 255)
 DARK: Final = (22, 24, 28)
 PLATE: Final = (*DARK, 178)
+FONTS: Final = Path(__file__).parent / "fonts"
 NODATA_COLOURS: Final = ((236, 236, 236), (214, 214, 214))
 
 _TEXT_GROWTH: Final = 0.85  # text size over the root of the picture's longer side: 12 px at 200, 19 at 512, 27 at 1024
@@ -135,7 +135,8 @@ class Plates:
         size = max(_LEAST_TEXT_PX, round(self.text_px * 0.72))
         face = font(size)
         low, high = _number(legend.low), _number(legend.high)
-        title, _ = _fit(legend.label, round(self.picture.width * 0.5), size, smallest=size)
+        room = round(self.picture.width * 0.5)
+        title, _ = _fit(_in_two_lines(legend.label, room, font(size, bold=True)), room, size, smallest=size)
         title_width, title_height = text_size(title, face)
         low_width, number_height = text_size(low, face)
         high_width, _ = text_size(high, face)
@@ -202,18 +203,14 @@ def round_length(longest: float) -> float:
 
 @lru_cache(maxsize=64)
 def font(size: int, bold: bool = False) -> Font:
-    """Return DejaVu Sans at a size in pixels: it has the accents that Pillow's own font lacks.
+    """Return DejaVu Sans at a size in pixels: Latin, Greek and Cyrillic letters with all their accents.
 
-    matplotlib, which is always installed, brings it along; it is found without importing matplotlib.
+    The two files (a part of DejaVu 2.37's letters, with their licence) come with this package, so that a picture is the
+    same on every machine.
     """
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is not None and spec.origin is not None:
-        name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name
-        if path.is_file():
-            # the basic layout is the same on every machine; raqm needn't be there
-            return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
-    return ImageFont.load_default(size)
+    path = FONTS / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+    # the basic layout is the same on every machine; raqm needn't be there
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def text_size(text: str, face: Font) -> tuple[int, int]:
@@ -254,6 +251,15 @@ def _fit(text: str, room: int, size: int, smallest: int = _SMALLEST_FITTED_PX) -
             kept = kept[:-1]
             lines[number] = kept.rstrip() + "…"
     return "\n".join(lines), size
+
+
+def _in_two_lines(text: str, room: int, face: Font) -> str:
+    """Break a text that is too wide at the space nearest its middle."""
+    spaces = [place for place, letter in enumerate(text) if letter == " "]
+    if "\n" in text or not spaces or text_size(text, face)[0] <= room:
+        return text
+    at = min(spaces, key=lambda place: abs(place - len(text) / 2))
+    return f"{text[:at]}\n{text[at + 1 :]}"
 
 
 def _number(value: float) -> str:

@@ -29,7 +29,9 @@ STILL_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 MOVING_SUFFIXES: Final = (".gif", ".webp", ".mp4")
 _FRAMES_PER_ROW: Final = 8  # a strip of more wraps into rows of equal length
 _PALETTE_COLOURS: Final = 256
-_PALETTE_SAMPLE_PX: Final = 1_000_000  # pixels that a palette is made from
+_PALETTE_SAMPLE_PX: Final = 300_000  # pixels that a palette is made from
+_MIXED_WITH: Final = 16  # nearest colours of the palette that are tried as the second of a mixture
+_PATTERN_COST: Final = 0.1
 _SHORTEST_MS: Final = 20  # viewers slow anything faster down to 100 ms
 _LONGEST_MS: Final = 655_350  # GIF counts hundredths of a second in 16 bits
 
@@ -101,9 +103,9 @@ def export_frames_as_gif(
 ) -> Path:
     """Show frames one after the other.
 
-    A GIF has one palette for all frames, made from all of them and applied without dithering, so that a colour that
-    doesn't change doesn't flicker. (imageio and Pillow choose a palette per frame, so the GIF is put together here;
-    MP4 goes through imageio.)
+    A GIF has one palette for all frames, made from all of them; shades between its 256 colours are mixed in a pattern
+    that stays in its place, so that a colour that doesn't change doesn't flicker. (imageio and Pillow choose a palette
+    per frame, so the GIF is put together here; MP4 goes through imageio.)
 
     Parameters
     ----------
@@ -320,16 +322,37 @@ def _changed(before: NDArray[np.uint8] | None, after: NDArray[np.uint8]) -> tupl
 
 
 def _with_one_palette(pixels: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], bytes]:
-    """Return frames as indices into one palette of 256 colours, and the palette: 768 bytes."""
+    """Return frames as indices into one palette of 256 colours, and the palette: 768 bytes.
+
+    More colours than that are mixed of two from the palette, in a pattern that depends on the place alone: what
+    stands still doesn't flicker, and gradients keep their shades.
+    """
     packed = [p.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32) for p in pixels]
     distinct = np.unique(np.concatenate([np.unique(p) for p in packed]))
     colours = np.stack([distinct >> 16, (distinct >> 8) & 255, distinct & 255], axis=-1).astype(np.uint8)
     palette = colours if len(colours) <= _PALETTE_COLOURS else _quantised(packed)
-    nearest = np.concatenate([_nearest(part, palette) for part in np.array_split(colours, len(colours) // 4096 + 1)])
-    indices = [nearest[np.searchsorted(distinct, p)] for p in packed]
+    mixtures = [_mixtures(part, palette) for part in np.array_split(colours, len(colours) // 4096 + 1)]
+    first, second, share = (np.concatenate(parts) for parts in zip(*mixtures, strict=True))
+    indices = []
+    for frame in packed:
+        at = np.searchsorted(distinct, frame)
+        tiles = [-(-side // len(_PATTERN)) for side in frame.shape]
+        pattern = np.tile(_PATTERN, tiles)[: frame.shape[0], : frame.shape[1]]
+        indices.append(np.where(pattern < share[at], second[at], first[at]))
     padded = np.zeros((_PALETTE_COLOURS, 3), np.uint8)
     padded[: len(palette)] = palette
     return indices, padded.tobytes()
+
+
+def _bayer(steps: int) -> NDArray[np.float64]:
+    """Thresholds in 0..1 whose every part is spread evenly (B. E. Bayer, 1973): 2^steps on a side."""
+    pattern = np.zeros((1, 1))
+    for _ in range(steps):
+        pattern = np.block([[4 * pattern, 4 * pattern + 2], [4 * pattern + 3, 4 * pattern + 1]])
+    return (pattern + 0.5) / pattern.size
+
+
+_PATTERN: Final = _bayer(3)
 
 
 def _quantised(packed: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint8]:
@@ -342,11 +365,26 @@ def _quantised(packed: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint8]:
     return np.unique(palette, axis=0)
 
 
-def _nearest(colours: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    c, p = colours.astype(np.float32), palette.astype(np.float32)
+def _mixtures(
+    colours: NDArray[np.uint8], palette: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
+    """Return for each colour the nearest of the palette, a second one, and the second one's share, 0..0.5."""
+    c, p = colours.astype(np.float64), palette.astype(np.float64)
     distance = (p * p).sum(axis=1) - 2 * c @ p.T
-    nearest: NDArray[np.uint8] = distance.argmin(axis=1).astype(np.uint8)
-    return nearest
+    some = min(_MIXED_WITH, len(p))
+    near = np.argpartition(distance, some - 1, axis=1)[:, :some]
+    first = near[np.arange(len(c)), np.take_along_axis(distance, near, axis=1).argmin(axis=1)]
+    step = p[near] - p[first][:, None]
+    away = (c - p[first])[:, None]
+    length = (step * step).sum(axis=2)
+    share = np.divide((away * step).sum(axis=2), length, out=np.zeros_like(length), where=length > 0)
+    share = np.clip(share, 0.0, 0.5)
+    left = away - share[..., None] * step
+    # a pattern of two colours far apart is seen as a pattern
+    cost = (left * left).sum(axis=2) + _PATTERN_COST * share * length
+    best = cost.argmin(axis=1)
+    rows = np.arange(len(c))
+    return first.astype(np.uint8), near[rows, best].astype(np.uint8), share[rows, best]
 
 
 def _save_mp4(pictures: Sequence[Image.Image], path: str | Path, durations: Sequence[int]) -> Path:

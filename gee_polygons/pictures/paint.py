@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -128,6 +129,27 @@ class SimilarityColors:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference", reference_vector(self.reference))
         self.params  # noqa: B018, checks the rest
+
+    @classmethod
+    def to_point(cls, image: EmbeddingImage, lon: float, lat: float, **options: Any) -> SimilarityColors:
+        """Compare with the pixel at a point, in degrees; options are those of the class.
+
+        Raises
+        ------
+        UsageError
+            If the point lies outside the image, or where it has no data.
+        """
+        from gee_polygons.zonal.projection import transformer
+
+        x, y = transformer("EPSG:4326", image.grid.crs).transform(lon, lat)
+        a, _, c, _, e, f = image.grid.transform
+        x, y = (v if math.isfinite(v) else -1e12 for v in (x, y))  # where the CRS means nothing
+        column, row = math.floor((x - c) / a), math.floor((y - f) / e)
+        height, width = image.grid.shape
+        if not (0 <= row < height and 0 <= column < width) or not image.valid[row, column]:
+            raise UsageError(f"the image has no data at longitude {lon:g}, latitude {lat:g}")
+        label = f"cosine to {lat:.4f}, {lon:.4f}"
+        return cls(reference=image.vectors[:, row, column], **{"label": label, **options})
 
     @property
     def params(self) -> VisParams:

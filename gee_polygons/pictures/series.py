@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import shapely
 from PIL import Image
 
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
@@ -134,35 +136,37 @@ def _rows_of_frames(
     """Render the years of sites, all in the same colours."""
     found = _open(source)
     chosen = _years(found, years)
+    # cells of a sheet are equal
+    regions = [_region(site, buffer_m, square=not labelled) for site in sites]
     if is_pca(vis_params):
-        rows = [list(_images(site, found, chosen, buffer_m, None)) for site in sites]
+        rows = [list(_images(region, found, chosen, None)) for region in regions]
         style: Style = fit_pca_colors(image for row in rows for image in row if image is not None)
         cast(PcaColors, style).save(Path(path).with_suffix(".pca.json"))
         images: Iterator[Sequence[EmbeddingImage | None]] = iter(rows)
     else:
         style = as_style(cast(Any, vis_params), BANDS)
-        images = (list(_images(site, found, chosen, buffer_m, bands_of(style))) for site in sites)
+        images = (list(_images(region, found, chosen, bands_of(style))) for region in regions)
     frames = []
-    for site, row in zip(sites, images, strict=True):
-        region = site.region(buffer_m=buffer_m)
+    for site, region, row in zip(sites, regions, images, strict=True):
         first = True
         pictures: list[Image.Image | None] = []
         for year, image in zip(chosen, row, strict=True):
             picture = None
             if image is not None:
-                text = str(year) if image.valid.any() else f"{year}: no data"
+                empty = not image.valid.any()
+                text = f"{year}: no data" if labelled and empty else "no data" if empty else str(year)
                 picture = render_image(
                     image,
                     region,
                     style,
                     dimensions,
                     site.polygon,
-                    text if labelled else None,
+                    text if labelled or empty else None,
                     boundary_color=boundary_color,
-                    scale_bar=labelled and first,
-                    legend=labelled and first,
+                    scale_bar=first and not empty,
+                    legend=first and not empty,
                 )
-                first = False
+                first = first and empty
             pictures.append(picture)
         frames.append(_with_placeholders(pictures, chosen, labelled))
     return frames
@@ -181,10 +185,21 @@ def _with_placeholders(
     return filled
 
 
-def _images(
-    site: Site, source: Source, years: Sequence[int], buffer_m: float, bands: Sequence[str] | None
-) -> Iterator[EmbeddingImage | None]:
+def _region(site: Site, buffer_m: float, *, square: bool) -> shapely.Geometry:
+    """Return what is shown of a site, in EPSG:4326; a square of ground where asked for."""
     region = site.region(buffer_m=buffer_m)
+    if not square:
+        return region
+    west, south, east, north = region.bounds
+    shrink = math.cos(math.radians((south + north) / 2))
+    half = max((east - west) * shrink, north - south) / 2
+    x, y = (west + east) / 2, (south + north) / 2
+    return shapely.box(x - half / shrink, y - half, x + half / shrink, y + half)
+
+
+def _images(
+    region: shapely.Geometry, source: Source, years: Sequence[int], bands: Sequence[str] | None
+) -> Iterator[EmbeddingImage | None]:
     has = set(source.years())
     for year in years:
         yield source.image(region, year, bands) if year in has else None

@@ -123,6 +123,8 @@ def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: s
         colours = [NO_DATA if pd.isna(v) else classes[str(v)] for v in values]
         handles = [Line2D([], [], marker="s", linestyle="", color=c, label=name) for name, c in classes.items()]
         ax.legend(handles=handles, title=title, fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+    if NO_DATA in colours:
+        ax.text(0.02, 0.02, "grey: no data", transform=ax.transAxes, fontsize=8, color=INK)
     outlines = PathCollection(
         [_outline(geometry) for geometry in frame.geometry],
         facecolors=colours,

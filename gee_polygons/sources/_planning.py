@@ -46,8 +46,8 @@ class Blocked(Protocol):
         """Describe a block."""
         ...
 
-    def cost(self, ref: BlockRef) -> tuple[int, int]:
-        """Return the requests and bytes that reading all bands of a block costs."""
+    def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
+        """Return the requests and bytes that reading a block costs: all bands, or the first few."""
         ...
 
 
@@ -90,9 +90,13 @@ def make_plan(
     Plan
     """
     by_lattice: dict[Lattice, list[Blocked]] = defaultdict(list)
+    by_place: dict[tuple[str, int], Blocked] = {}
     for tile in tiles:
         by_lattice[tile.grid.lattice].append(tile)
-    drafts: dict[tuple[Lattice, Window], _Draft] = defaultdict(_Draft)
+        by_place[tile.place, tile.year] = tile
+    # years share a job where their tiles hold the same part of the block: else a piece that lies in one tile's part
+    # would pass for one that the other tile holds, too
+    drafts: dict[tuple[Lattice, Window, Window], _Draft] = defaultdict(_Draft)
     requests = n_bytes = 0
     for lattice, members in by_lattice.items():
         numbers = np.array([i for i, piece in enumerate(pieces) if piece.lattice == lattice], np.int64)
@@ -111,13 +115,13 @@ def make_plan(
                 if not wanted:
                     continue
                 ref = _with_beneath(tile.ref(row, col), beneath)
-                draft = drafts[lattice, ref.window]
+                draft = drafts[lattice, ref.window, ref.inside]
                 draft.pieces.update(inside)
                 draft.reads.append(ref)
-                for part in (ref, *ref.beneath):
-                    cost = tile.cost(part) if part is ref else (1, 0)
-                    requests, n_bytes = requests + cost[0], n_bytes + cost[1]
-    jobs = [_job(*key, draft) for key, draft in drafts.items()]
+                costs = [tile.cost(ref), *(by_place[part.tile, part.year].cost(part, 1) for part in ref.beneath)]
+                requests += sum(cost[0] for cost in costs)
+                n_bytes += sum(cost[1] for cost in costs)
+    jobs = [_job(lattice, window, draft) for (lattice, window, _), draft in drafts.items()]
     jobs.sort(key=lambda job: (job.lattice, job.window))
     return Plan(
         source=source, years=tuple(years), n_polygons=len(polygons), pieces=tuple(pieces), jobs=tuple(jobs),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gee_polygons.errors import ReadError
 
@@ -38,12 +38,12 @@ def locate(place: str) -> tuple[Any, str]:
     (store, path)
     """
     if not is_url(place):
-        # absolute() and not resolve(): a link is named as the user named it
+        # absolute() and not resolve(): a link is named as the user named it. But obstore refuses "..".
         path = Path(place).absolute()
-        return _store("file://", ""), str(path).lstrip("/")
+        return _store("file://", ""), str(path.resolve() if ".." in path.parts else path).lstrip("/")
     parts = urlsplit(place)
     if parts.scheme == "file":
-        return _store("file://", ""), parts.path.lstrip("/")
+        return _store("file://", ""), unquote(parts.path).lstrip("/")
     return _store(parts.scheme, parts.netloc), parts.path.lstrip("/")
 
 

@@ -89,9 +89,9 @@ class Tile:
             across = window.width - 1 - across
         return down // self.block_shape[0], across // self.block_shape[1]
 
-    def cost(self, ref: BlockRef) -> tuple[int, int]:
-        """Return the requests and bytes that reading all bands of a block costs, before ranges are merged."""
-        lengths = self.lengths[:, ref.index[0], ref.index[1]]
+    def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
+        """Return the requests and bytes that reading a block costs: all bands or the first; before ranges merge."""
+        lengths = self.lengths[: n_bands if self.planar else None, ref.index[0], ref.index[1]]
         return int((lengths > 0).sum()), int(lengths.sum())
 
     def parts(self, bands: Sequence[int]) -> Sequence[int]:

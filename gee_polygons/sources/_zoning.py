@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import shapely
@@ -21,6 +21,8 @@ from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import cells_touched, home_zones
 
 Box = tuple[float, float, float, float]
+
+_TOUCH_M2: Final = 1e-4  # a millionth of a pixel: polygons that only share an edge with a file aren't served by it
 
 __all__ = ["ZonePart", "home_crs", "pieces_on_lattices", "polygons_near", "rows_near", "split_parts", "zone_parts"]
 
@@ -143,13 +145,23 @@ def rows_near(polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex) -
     return np.unique(np.concatenate(near))
 
 
-def polygons_near(polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex, place: str) -> tuple[int, ...]:
-    """Return the polygons whose bounding box touches one file of the index."""
-    row = int(np.flatnonzero(index.place == place)[0])
-    year, crs = int(index.year[row]), str(index.crs[row])
-    members = sorted({part.polygon for part in parts if part.crs == crs and year not in part.skip})
-    touched = _hits(polygons.bounds(crs, np.array(members, np.int64)), index.utm[row : row + 1])[0]
-    return tuple(i for i, hit in zip(members, touched, strict=True) if hit)
+def polygons_near(
+    polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex, place: str, year: int
+) -> tuple[int, ...]:
+    """Return the polygons that one file of the index would serve in a year."""
+    row = int(np.flatnonzero((index.place == place) & (index.year == year))[0])
+    crs, file = str(index.crs[row]), shapely.box(*index.utm[row])
+    members = [part for part in parts if part.crs == crs and year not in part.skip]
+    bounds = polygons.bounds(crs, np.array([part.polygon for part in members], np.int64))
+    near = [part for part, hit in zip(members, _hits(bounds, index.utm[row : row + 1])[0], strict=True) if hit]
+    touched: set[int] = set()
+    for part in near:
+        polygon = polygons.geometries[part.polygon]
+        if part.clip is not None:
+            polygon = shapely.intersection(polygon, shapely.box(*part.clip))
+        if shapely.intersection(_in_crs(polygon, crs), file).area > _TOUCH_M2:
+            touched.add(part.polygon)
+    return tuple(sorted(touched))
 
 
 def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: Sequence[int]) -> list[Piece]:
@@ -197,7 +209,11 @@ def _covered(polygon: Any, crs: str, index: TileIndex, year: int) -> bool:
     if not len(rows):
         return False
     files = shapely.union_all(shapely.box(*index.utm[rows].T))
+    return bool(files.covers(_in_crs(polygon, crs)))
+
+
+def _in_crs(polygon: Any, crs: str) -> Any:
+    """Project a polygon, with vertices every kilometre or so: long edges bend in the other CRS."""
     project = transformer("EPSG:4326", crs).transform
-    # vertices every kilometre or so: long edges bend in the other CRS
     outline = shapely.segmentize(polygon, 0.01)
-    return bool(files.covers(shapely.transform(outline, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1])))))
+    return shapely.transform(outline, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1])))

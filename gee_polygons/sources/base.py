@@ -206,12 +206,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that can't be read: the message, the year, and the polygons whose result it spoils."""
+    """Something that can't be read: what, in which year, the polygons whose result it spoils, and the error's code."""
 
     message: str
     year: int
     polygons: tuple[int, ...]
     url: str | None = None
+    code: str = ReadError.code
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,8 @@ class CogSource:
         self.name = name
         self.archive = _find_index(str(index))
         self._index = read_index(self.archive)
+        # what pictures say of their data: a sample archive is synthetic under any path
+        self._label = f"{name} (synthetic)" if name != "sample" and _is_synthetic(self.archive) else name
         self._tiles: dict[tuple[str, int], Tile] = {}
 
     def __repr__(self) -> str:
@@ -117,9 +119,9 @@ class CogSource:
         near = index.take(rows_near(polygons, parts, index))
         tiles, broken = self._open(near)
         failures = [
-            Failure(str(error), year, spoiled, place)
+            Failure(str(error), year, spoiled, place, error.code)
             for (place, year), error in broken.items()
-            if (spoiled := polygons_near(polygons, parts, near, place))  # else other zones' tiles serve this year
+            if (spoiled := polygons_near(polygons, parts, near, place, year))  # else other zones' tiles serve this year
         ]
         pieces = pieces_on_lattices(parts, tiles, sorted({int(year) for year in index.year}))
         return make_plan(
@@ -178,7 +180,7 @@ class CogSource:
         for tile in tiles:
             for ref in refs_in(tile, window):
                 paste(codes, window, tile.fetch(ref, wanted))
-        return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source=self.name)
+        return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source=self._label)
 
     def _open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
@@ -213,3 +215,12 @@ def _band_numbers(bands: Sequence[str]) -> list[int]:
     if unknown:
         raise UsageError(f"unknown band {unknown[0]!r}; the archive has A00..A63")
     return [BANDS.index(band) for band in bands]
+
+
+def _is_synthetic(index: str) -> bool:
+    """Whether a local index says that its tiles are synthetic, as that of every sample archive does."""
+    import pyarrow.parquet as pq
+
+    if is_url(index) or not index.endswith(".parquet"):
+        return False
+    return b"synthetic" in (pq.read_schema(index).metadata or {})

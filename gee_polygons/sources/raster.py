@@ -133,9 +133,10 @@ class RasterSource:
             flip_x=self.grid.flip_x,
         )
 
-    def cost(self, ref: BlockRef) -> tuple[int, int]:
-        """Return the requests and bytes that reading all bands of a block costs (uncompressed)."""
-        return 1, ref.inside.height * ref.inside.width * len(self.bands) * self._raster.dtype.itemsize
+    def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
+        """Return the requests and bytes (uncompressed) that reading a block costs: all bands, or the first few."""
+        n_bands = len(self.bands) if n_bands is None else n_bands
+        return 1, ref.inside.height * ref.inside.width * n_bands * self._raster.dtype.itemsize
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Say which parts of the raster hold which polygons (EPSG:4326)."""

@@ -17,7 +17,7 @@ from gee_polygons.embeddings.quantization import NODATA, codes_to_vectors
 from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.kernels import add_similarities
-from gee_polygons.zonal.reduce import PlaneSource, planes
+from gee_polygons.zonal.planes import PlaneSource, planes
 
 __all__ = ["Candidates", "find_candidates"]
 

@@ -1,8 +1,8 @@
 """Partial sums of many polygons, and how they become numbers.
 
 A partial is integers only, so merging is adding (or the lesser, or the greater), and neither order nor grouping changes
-a bit. A sum is ``full + edge / 2^24`` in units of 1 / 127.5^2 (codes) or 2^-30 (float vectors), a sum of squares in the
-unit's square; an area is the same in pixels.
+a bit. A sum is ``full + edge / 2^24``, over a scale of 127.5^2 (codes) or 2^30 (float vectors); a sum of squares over
+the scale's square; an area is the same in pixels.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from gee_polygons.embeddings.quantization import SCALE, signed_squares
 from gee_polygons.zonal.coverage import FULL
 from gee_polygons.zonal.statistics import Needs, std
 
-__all__ = ["CODE_UNIT", "FLOAT_UNIT", "Partials"]
+__all__ = ["CODE_SCALE", "FLOAT_SCALE", "Partials"]
 
-CODE_UNIT: Final = 1.0 / SCALE
-FLOAT_UNIT: Final = 2.0**-30
+CODE_SCALE: Final = SCALE
+FLOAT_SCALE: Final = 2.0**30
 
 _MERGE: Final = {"low": np.minimum, "high": np.maximum}  # everything else adds
 
@@ -67,30 +67,31 @@ class Partials:
         area: NDArray[np.float64] = self["area_full"] + self["area_edge"] / FULL
         return area
 
-    def means(self, unit: float) -> NDArray[np.float64]:
+    def means(self, scale: float) -> NDArray[np.float64]:
         """Return the coverage-weighted means over valid pixels, shape (n, bands); NaN without a valid pixel.
 
         Parameters
         ----------
-        unit : float
-            `CODE_UNIT` or `FLOAT_UNIT`.
+        scale : float
+            `CODE_SCALE` or `FLOAT_SCALE`.
         """
-        return self._average("sum", unit)
+        return self._average("sum", scale)
 
-    def stds(self, unit: float) -> NDArray[np.float64]:
+    def stds(self, scale: float) -> NDArray[np.float64]:
         """Return the population standard deviations, weighted by coverage, shape (n, bands)."""
-        return std(self.means(unit), self._average("square", unit * unit))
+        # in whole numbers first: a constant band's deviation is then 0, and not what rounding leaves
+        return std(self._average("sum", 1.0), self._average("square", 1.0)) / scale
 
-    def extremes(self, unit: float, name: str) -> NDArray[np.float64]:
+    def extremes(self, scale: float, name: str) -> NDArray[np.float64]:
         """Return the least (``"low"``) or greatest (``"high"``) values, shape (n, bands)."""
         found = self[name]
         # a code is monotonic in its value; a polygon without a pixel keeps the start values, hidden by the mask
-        is_code = unit == CODE_UNIT
-        values = (signed_squares(np.clip(found, -127, 127).astype(np.int8)) if is_code else found) * unit
+        is_code = scale == CODE_SCALE
+        values = (signed_squares(np.clip(found, -127, 127).astype(np.int8)) if is_code else found) / scale
         return np.where(self["count"][:, None] > 0, values, np.nan)
 
-    def _average(self, name: str, unit: float) -> NDArray[np.float64]:
+    def _average(self, name: str, scale: float) -> NDArray[np.float64]:
         area = self.n_pixels()[:, None]
         sums = self[f"{name}_full"] + self[f"{name}_edge"] / FULL
-        averages: NDArray[np.float64] = np.divide(sums * unit, area, out=np.full(sums.shape, np.nan), where=area > 0)
+        averages: NDArray[np.float64] = np.divide(sums / scale, area, out=np.full(sums.shape, np.nan), where=area > 0)
         return averages

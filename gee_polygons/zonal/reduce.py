@@ -2,84 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import N_BANDS, NODATA, SCALE, signed_squares
+from gee_polygons.embeddings.quantization import N_BANDS, NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.zonal.coverage import BlockCoverage
+from gee_polygons.zonal.damage import NormCheck
 from gee_polygons.zonal.kernels import (
-    CHUNK,
     add_counts,
     add_extremes,
     add_float_extremes,
     add_float_sums,
     add_float_weights,
     add_histograms,
-    add_norms,
     add_squares,
     add_sums,
     add_weights,
-    off_norm,
-    touched_chunks,
 )
-from gee_polygons.zonal.partials import CODE_UNIT, FLOAT_UNIT, Partials
+from gee_polygons.zonal.partials import CODE_SCALE, FLOAT_SCALE, Partials
+from gee_polygons.zonal.planes import PlaneSource, Scratch, planes
 from gee_polygons.zonal.statistics import Needs, quantiles
 
-__all__ = ["MAX_NORM_ERROR", "BlockReducer", "DamagedPixels", "PlaneSource", "Reduced", "Scratch", "planes"]
-
-MAX_NORM_ERROR: Final = 0.012  # valid pixels have length 1 within 0.009 (AEF.md); more is damage
-# what add_norms gives for vectors on the brink; 64 truncations lose between 0 and 64. Suspects are measured exactly.
-_NORM_LIMITS: Final = (
-    int((1 - MAX_NORM_ERROR) ** 2 * 127.5**4 / 2**14),
-    int((1 + MAX_NORM_ERROR) ** 2 * 127.5**4 / 2**14) - 64,
-)
-
-
-class PlaneSource(Protocol):
-    """What a block offers here: its parts, decoded on demand."""
-
-    @property
-    def n_parts(self) -> int:
-        """Number of compressed parts."""
-        ...
-
-    def part_bands(self, part: int) -> Sequence[int]:
-        """Bands held by a part."""
-        ...
-
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Decode a part."""
-        ...
-
-
-@dataclass
-class Scratch:
-    """The buffer that parts are decoded into, again and again."""
-
-    array: NDArray[Any] | None = None
-
-
-def planes(block: PlaneSource, scratch: Scratch | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (position among the bands asked for, plane) of a block, decoding each part once."""
-    scratch = scratch or Scratch()
-    for part in range(block.n_parts):
-        scratch.array = block.decode(part, scratch.array)
-        yield from zip(block.part_bands(part), scratch.array, strict=True)
-
-
-class DamagedPixels(Exception):  # noqa: N818 - internal; becomes a ReadError that names the tile
-    """Valid pixels whose vectors aren't of length 1."""
-
-    def __init__(self, positions: NDArray[np.int64], norm: float, band: int) -> None:
-        super().__init__(f"{len(positions)} pixels, the first of length {norm:.3f}")
-        self.positions = positions
-        self.norm = norm
-        self.band = band
+__all__ = ["BlockReducer", "Reduced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +38,8 @@ class Reduced:
     ----------
     partials : Partials
         Of all n polygons.
-    unit : float
-        What its sums are in.
+    scale : float
+        What its sums are over.
     quantiles : float64 array, shape (n, bands, levels)
         Finished, for the polygons that lie in this block alone; NaN for the others.
     histograms : int64 array, shape (polygons that reach into other blocks, bands, 256)
@@ -99,7 +47,7 @@ class Reduced:
     """
 
     partials: Partials
-    unit: float
+    scale: float
     quantiles: NDArray[np.float64]
     histograms: NDArray[np.int64]
 
@@ -159,11 +107,11 @@ class BlockReducer:
         alone = np.ones(n, np.bool_) if alone is None else alone
         found = Reduced(
             partials=Partials.zeros(n, self.n_bands, self.needs),
-            unit=CODE_UNIT,
+            scale=CODE_SCALE,
             quantiles=np.full((n, self.n_bands, len(self.needs.quantiles)), np.nan),
             histograms=np.zeros((int((~alone).sum()) if self.needs.quantiles else 0, self.n_bands, 256), np.int64),
         )
-        norms = _Norms(coverage) if check_norms and self.n_bands == N_BANDS else None
+        norms = NormCheck(coverage) if check_norms and self.n_bands == N_BANDS else None
         for band, plane in planes(block, self._scratch):
             if hidden is not None:
                 plane[hidden] = NODATA if plane.dtype == np.int8 else np.nan
@@ -172,10 +120,10 @@ class BlockReducer:
                 if norms is not None:
                     norms.add(plane)
             else:
-                found = replace(found, unit=FLOAT_UNIT)
+                found = replace(found, scale=FLOAT_SCALE)
                 self._reduce_floats(band, plane, coverage, found.partials)
-        if norms is not None and len(suspects := norms.suspects()):
-            self._measure(block, suspects)
+        if norms is not None:
+            norms.finish(block)
         return found
 
     def _reduce_codes(
@@ -217,63 +165,3 @@ class BlockReducer:
         add_float_sums(plane, *place, parts["sum_full"][:, band], parts["sum_edge"][:, band])
         if self.needs.extremes:
             add_float_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
-
-    def _measure(self, block: PlaneSource, positions: NDArray[np.int64]) -> None:
-        """Measure suspects exactly, and if any is damaged name the band that explains it best."""
-        values = np.empty((self.n_bands, len(positions)), np.int8)
-        for band, plane in planes(block, self._scratch):
-            values[band] = plane[positions]
-        missing = values == NODATA
-        squares = (signed_squares(values) / SCALE) ** 2
-        norm = np.sqrt(squares.sum(axis=0))
-        partly = missing.any(axis=0) & ~missing.all(axis=0)
-        damaged = partly | (~missing.any(axis=0) & (np.abs(norm - 1) > MAX_NORM_ERROR))
-        if damaged.any():
-            where = np.flatnonzero(damaged)
-            band = _suspect_band(squares[:, where], missing[:, where])
-            raise DamagedPixels(positions[where], float(norm[where[0]]), band)
-
-
-class _Norms:
-    """The lengths of a block's touched pixels, added up band by band."""
-
-    def __init__(self, coverage: BlockCoverage) -> None:
-        self._coverage = coverage
-        self._n_pixels = coverage.shape[0] * coverage.shape[1]
-        self._chunks = touched_chunks(self._n_pixels, coverage.runs, coverage.edges)
-        self._norms = np.zeros(len(self._chunks) * CHUNK, np.uint16)
-        self._missing = np.zeros(len(self._chunks) * CHUNK, np.uint8)
-
-    def add(self, plane: NDArray[np.int8]) -> None:
-        add_norms(plane, self._chunks, self._norms, self._missing)
-
-    def suspects(self) -> NDArray[np.int64]:
-        """Positions of touched pixels that may not be unit vectors."""
-        wrong = off_norm(self._norms, self._missing, *_NORM_LIMITS, N_BANDS)
-        if not wrong.any():
-            return np.empty(0, np.int64)
-        positions = (self._chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()[wrong]
-        used: NDArray[np.int64] = positions[np.isin(positions, _touched_pixels(self._coverage))]
-        return used  # chunks reach past the polygons
-
-
-def _touched_pixels(coverage: BlockCoverage) -> NDArray[np.int64]:
-    runs = coverage.runs.astype(np.int64)
-    before = np.cumsum(runs[:, 1]) - runs[:, 1]
-    inside = np.repeat(runs[:, 0] - before, runs[:, 1]) + np.arange(runs[:, 1].sum())
-    return np.unique(np.concatenate([inside, coverage.edges[:, 0].astype(np.int64)]))
-
-
-def _suspect_band(squares: NDArray[np.float64], missing: NDArray[np.bool_]) -> int:
-    """Guess which band is damaged from pixels of wrong length.
-
-    Stray nodata names its band outright. Otherwise, where one band was replaced by unrelated values, its squares and
-    the pixels' excess length rise and fall together, and no other band's do.
-    """
-    stray = missing.sum(axis=1)
-    if stray.any():
-        # nodata in a few bands, or data in a few bands of pixels without
-        return int(np.argmax(stray) if np.median(stray) == 0 else np.argmin(stray))
-    excess = squares.sum(axis=0) - 1.0
-    together = (squares - squares.mean(axis=1, keepdims=True)) @ (excess - excess.mean())
-    return int(np.argmax(together if together.max() > 0 else squares.mean(axis=1)))

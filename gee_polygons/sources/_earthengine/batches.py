@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gee_polygons._sites.measures import ee_geojson
 from gee_polygons.sources._earthengine.cache import digest
-from gee_polygons.sources._earthengine.recipes import Recipe
+from gee_polygons.sources._earthengine.recipes import Place, Recipe
 from gee_polygons.zonal.zones import home_zones, unwrap
 
 __all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches", "packed"]
@@ -30,6 +30,8 @@ _METRES_PER_DEG: Final = 111_320.0
 _MOST_SITE_BYTES: Final = 9_000_000
 _HILBERT_LEVEL: Final = 16
 MOST_TILE_SCALE: Final = 16
+FEW_PIXELS: Final = 25
+FINER: Final = 10
 
 
 class SiteShapes:
@@ -68,6 +70,15 @@ class SiteShapes:
     def pixels(self, scale_m: float) -> NDArray[np.float64]:
         """Approximate numbers of pixels."""
         return np.asarray(np.maximum(self.area_m2 / scale_m**2, 1.0))
+
+    def scale(self, recipe: Recipe, site: int) -> float:
+        """Return the pixel size to measure a site with.
+
+        The server rounds the covered share of a pixel to 8 bits, which spoils the mean of a few pixels: those are cut
+        into a hundred parts each, of the same value.
+        """
+        few = recipe.reducer == "mean" and self.area_m2[site] < FEW_PIXELS * recipe.scale_m**2
+        return recipe.scale_m / FINER if few else recipe.scale_m
 
     def key(self, recipe: Recipe, site: int, period: str, service: str) -> bytes:
         """Return what a site's values of a period are kept under."""
@@ -111,19 +122,19 @@ class Batch:
         reducer = getattr(ee.Reducer, recipe.reducer)()
         if len(names) == 1:  # of a single band the property is named after the reducer's output
             reducer = reducer.setOutputs(names)
-        zones: dict[str, list[int]] = defaultdict(list)
+        groups: dict[tuple[str, float], list[int]] = defaultdict(list)
         for site in self.sites:
-            zones[str(shapes.zones[site])].append(site)
+            groups[str(shapes.zones[site]), shapes.scale(recipe, site)].append(site)
         found = None
-        for crs, members in zones.items():
-            box = ee.Geometry(bounding_box(shapes.polygons[members]), None, False)
-            images = [recipe.image(period, box, crs) for period in self.periods]
+        for (crs, scale), members in groups.items():
+            place = Place.of(bounding_box(shapes.polygons[members]), crs)
+            images = [recipe.image(period, place) for period in self.periods]
             stacked = ee.Image.cat(images).rename(names) if len(images) > 1 else images[0].rename(names)
             features = [ee.Feature(ee.Geometry(shapes.geojson[i], None, False), {"i": i}) for i in members]
             reduced = stacked.reduceRegions(
                 collection=ee.FeatureCollection(features),
                 reducer=reducer,
-                scale=recipe.scale_m,
+                scale=scale,
                 crs=crs,
                 tileScale=self.tile_scale,
             ).select(["i", *names], None, False)

@@ -23,7 +23,7 @@ from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import EarthEngineError, ReadError, UsageError
 from gee_polygons.sources._earthengine.batches import SiteShapes
-from gee_polygons.sources._earthengine.recipes import embedding_codes
+from gee_polygons.sources._earthengine.recipes import Place, embedding_codes
 from gee_polygons.sources._earthengine.transport import RequestFailedError, Service, payload
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import lattice_window
@@ -167,10 +167,9 @@ def _codes(
     """Return codes of shape (years, bands, height, width)."""
     import ee
 
-    box = ee.Geometry(_lonlat_box(lattice, window), None, False)
+    place = Place.of(_lonlat_box(lattice, window), lattice.crs)
     images = [
-        embedding_codes(year, box, lattice.crs, names).rename([f"p{i}_{name}" for name in names])
-        for i, year in enumerate(years)
+        embedding_codes(year, place, names).rename([f"p{i}_{name}" for name in names]) for i, year in enumerate(years)
     ]
     found = compute_grid(service, ee.Image.cat(images), lattice, window, n_bands=len(years) * len(names), itemsize=1)
     planes = np.stack([found[name] for name in found.dtype.names or ()])

@@ -1,0 +1,157 @@
+"""Findings of an audit, and the report that holds them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+__all__ = ["AuditReport", "Finding", "Severity"]
+
+Severity = Literal["error", "warning"]
+
+_SHOWN_EXAMPLES: Final = 5
+_SIGNS: Final = {"error": "✗", "warning": "!"}
+_COLOURS: Final = {"error": "#D55E00", "warning": "#E69F00"}  # Okabe and Ito's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with a table.
+
+    Parameters
+    ----------
+    code : str
+        Stable name, for programs: ``"linear_dequantisation"``, ...
+    severity : {"error", "warning"}
+        ``"error"``: the values are wrong. ``"warning"``: something is missing, lost or unlikely.
+    title : str
+        What is wrong, in one line.
+    rows : tuple of int
+        Positions of the rows concerned, counted from 0; empty where it isn't a matter of rows.
+    evidence : mapping of str to number or str
+        What it was seen by.
+    mend : str
+        What to do.
+    examples : tuple of str
+        The first few rows, by site and year.
+    """
+
+    code: str
+    severity: Severity
+    title: str
+    rows: tuple[int, ...]
+    evidence: Mapping[str, Any]
+    mend: str
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{_SIGNS[self.severity]} {self.severity}: {self.title} [{self.code}]"]
+        if self.rows:
+            lines.append(f"    rows      {self.where}")
+        if self.evidence:
+            lines.append(f"    evidence  {self.seen_by}")
+        return "\n".join([*lines, f"    mend      {self.mend}"])
+
+    @property
+    def where(self) -> str:
+        """How many rows, and the first of them."""
+        more = ", ..." if len(self.rows) > len(self.examples) else ""
+        return f"{len(self.rows):,}: {', '.join(self.examples)}{more}" if self.rows else ""
+
+    @property
+    def seen_by(self) -> str:
+        """The evidence in one line."""
+        return "; ".join(f"{name} {_text(value)}" for name, value in self.evidence.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What an audit found.
+
+    Parameters
+    ----------
+    findings : tuple of Finding
+        Errors first, then warnings.
+    n_rows : int
+        Rows of the table.
+    n_without_data : int
+        Rows without any value: that is no fault.
+    vectors : str
+        Which columns were taken for the vectors.
+    checked : tuple of str
+        What else was there to compare with.
+    """
+
+    findings: tuple[Finding, ...]
+    n_rows: int
+    n_without_data: int
+    vectors: str
+    checked: tuple[str, ...] = field(default=())
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The findings' codes, in order."""
+        return tuple(finding.code for finding in self.findings)
+
+    @property
+    def head(self) -> str:
+        """What was looked at, in one line."""
+        empty = f", {self.n_without_data:,} without data" if self.n_without_data else ""
+        rows = f"{self.n_rows:,} row{'' if self.n_rows == 1 else 's'}{empty}"
+        return "; ".join([rows, f"vectors in {self.vectors}", *self.checked])
+
+    @property
+    def verdict(self) -> str:
+        """The result in a few words."""
+        if self.is_clean:
+            return "clean: nothing found"
+        number = {s: sum(f.severity == s for f in self.findings) for s in ("error", "warning")}
+        return ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in number.items() if n)
+
+    def __str__(self) -> str:
+        return "\n".join([self.head, *map(str, self.findings), self.verdict])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per finding, with the columns code, severity, title, n_rows, rows, evidence and mend."""
+        names = ["code", "severity", "title", "n_rows", "rows", "evidence", "mend"]
+        content = [
+            (f.code, f.severity, f.title, len(f.rows), list(f.rows), dict(f.evidence), f.mend) for f in self.findings
+        ]
+        return pd.DataFrame(content, columns=names)
+
+    def _repr_html_(self) -> str:
+        esc = html.escape
+        if self.is_clean:
+            body = '<p style="color:#009E73"><b>✓ clean: nothing found</b></p>'
+        else:
+            lines = [
+                f'<tr><td style="color:{_COLOURS[f.severity]};white-space:nowrap"><b>{_SIGNS[f.severity]} '
+                f'{f.severity}</b></td><td style="text-align:left"><b>{esc(f.title)}</b> <code>{esc(f.code)}</code><br>'
+                f"{esc(f.where)}<br><i>{esc(f.seen_by)}</i><br>{esc(f.mend)}</td></tr>"
+                for f in self.findings
+            ]
+            body = f"<p><b>{esc(self.verdict)}</b></p><table>{''.join(lines)}</table>"
+        return f"<div><p>{esc(self.head)}</p>{body}</div>"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Errors first; what concerns most rows first."""
+    return tuple(sorted(findings, key=lambda f: (f.severity != "error", -len(f.rows), f.code)))
+
+
+def examples_of(labels: Any, rows: Any) -> tuple[str, ...]:
+    """Name the first few rows."""
+    return tuple(str(labels(int(row))) for row in rows[:_SHOWN_EXAMPLES])

@@ -1,0 +1,144 @@
+"""The commands render, similarity and audit."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from gee_polygons.cli import main
+from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.tables import read_table
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(a) for a in args], prog_name="gee-polygons")
+
+
+def refused(done, status, *said):
+    assert done.exit_code == status, f"{done.output} {done.exception!r}"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    for words in ("error: ", *said):
+        assert words in lines[0]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, sample_archive, sample_sites):
+    """A folder to work in, with two sites and the sample as source."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEE_POLYGONS_SOURCE", str(sample_archive))
+    frame = sample_sites.to_geodataframe().set_index("site_id", drop=False)
+    frame.loc[["hole", "pasture-fast"]].reset_index(drop=True).to_file(tmp_path / "sites.geojson", driver="GeoJSON")
+    return tmp_path
+
+
+@pytest.fixture
+def table(desk):
+    done = run("extract", "sites.geojson", "--years", "2018-2021", "-o", "t.parquet")
+    assert done.exit_code == 0, done.output
+    return desk / "t.parquet"
+
+
+def test_a_site_is_drawn_into_outputs_and_nowhere_else(desk):
+    done = run("render", "sites.geojson", "--years", "2018-2020", "--site", "hole", "--size", 120)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "outputs/hole.png\n"
+    with Image.open("outputs/hole.png") as strip:
+        assert strip.width > 3 * 100
+        assert "Synthetic" in strip.info["Attribution"]
+    assert {p.name for p in desk.rglob("*") if p.is_file()} == {"sites.geojson", "hole.png"}
+    refused(run("render", "sites.geojson", "--years", "2018", "--site", "hole"), 1, "exists already", "--overwrite")
+    again = ("render", "sites.geojson", "--years", "2018", "--site", "hole", "--size", 60, "--overwrite")
+    assert run(*again).exit_code == 0
+
+
+def test_a_film_in_colours_of_pca_and_of_likeness(desk):
+    for colours, name in ((("--pca",), "a.gif"), (("--similarity-to", "hole"), "b.webp")):
+        done = run(
+            "render", "sites.geojson", "--years", "2018-2020", "--site", "hole", *colours, "--size", 80, "-o", name
+        )
+        assert done.exit_code == 0, done.output
+        with Image.open(name) as film:
+            assert film.n_frames == 3
+    assert (desk / "a.pca.json").is_file()
+
+
+def test_several_sites_make_a_sheet(desk):
+    done = run("render", "sites.geojson", "--years", "2018,2020", "--bands", "A05,A25,A45", "--max", 0.2, "--size", 60)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "outputs/sites.png\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("--bands", "A01", "--pca"), 2, "exclude each other"),
+        (("--pca", "--min", "0"), 2, "--pca stretches by itself"),
+        (("--site", "nowhere"), 2, "nowhere"),
+        (("--similarity-to", "nowhere"), 2, "nowhere"),
+        (("--bands", "A99"), 2, "A99"),
+        (("-o", "x.tif"), 2, ".png"),
+        (("-o", "x.gif"), 2, ".png"),  # of two sites
+        (("--boundary-color", "whitish"), 2, "whitish"),
+        (
+            ("--site", "pasture-fast", "--similarity-to", "pasture-fast", "--reference-year", "2020"),
+            2,
+            "no data in 2020",
+        ),
+    ],
+)
+def test_what_cant_be_drawn_gets_one_line(desk, options, status, said):
+    done = run("render", "sites.geojson", "--years", "2018", *options)
+    refused(done, status, said)
+    assert not (desk / "outputs").exists()
+
+
+def test_similarity_of_a_table_and_of_sites(table):
+    done = run("similarity", table, "--site", "hole")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["2018", "2019", "2020", "2021"]
+    assert lines[1].split()[:2] == ["2018", "1.000"]
+    assert lines[-1] == "outputs/similarity-hole.png"
+    assert (table.parent / lines[-1]).is_file()
+    done = run("similarity", "sites.geojson", "--years", "2018", "--by", "site", "-o", "m.csv")
+    assert done.exit_code == 0, done.output
+    matrix = pd.read_csv("m.csv", index_col=0)
+    assert list(matrix.columns) == ["hole", "pasture-fast"]
+    assert matrix.iloc[0, 0] == 1
+    done = run("similarity", table, "--site", "hole", "--kind", "dot", "-o", "d.csv")
+    assert pd.read_csv("d.csv", index_col=0).iloc[0, 0] < 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("t.parquet",), "choose one with --site"),
+        (("t.parquet", "--by", "site"), "choose one with --year"),
+        (("t.parquet", "--site", "nowhere"), "nowhere"),
+        (("sites.geojson",), "--years is needed"),
+        (("t.parquet", "--site", "hole", "-o", "m.gif"), ".png"),
+        (("nothing.parquet",), "there is no file"),
+    ],
+)
+def test_what_cant_be_compared_gets_one_line(table, args, said):
+    refused(run("similarity", *args), 2, said)
+
+
+def test_audit_ends_with_0_or_1_or_2(table):
+    done = run("audit", table)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.endswith("clean: nothing found\n")
+    wrong = read_table(table)
+    wrong[list(BANDS)] *= 2.5
+    wrong.to_csv("wrong.csv", index=False)
+    done = run("audit", "wrong.csv", "--reference", table)
+    assert done.exit_code == 1
+    assert "[linear_dequantisation]" in done.stdout
+    assert "compared with a reference by site and year: 8 rows" in done.stdout
+    refused(run("audit", "nothing.csv"), 2, "there is no file nothing.csv")
+    refused(run("audit", "sites.geojson"), 2, ".parquet or .csv")
+    pd.DataFrame({"a": [1]}).to_csv("empty.csv")
+    refused(run("audit", "empty.csv"), 2, "no embedding vectors")

@@ -1,0 +1,382 @@
+"""Damaged bytes inside a tile: named, or harmless.
+
+A hole of 64 zeroed bytes is punched into compressed blocks at many places. Each case must end in an error that names
+tile, block and band; or in the numbers of the undamaged tile; or in a difference too small to see, because the frames
+carry no checksum: every pixel that differs still has a vector of length 1 within 0.012. That last is checked here by
+decoding the damaged block independently.
+"""
+
+import re
+import shutil
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+from oracles import SHARED, archive, on_grid, one_line, sites, small_grid, unit_codes
+
+from gee_polygons import extract_embeddings
+from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.errors import ReadError
+from gee_polygons.sources import _tile
+from gee_polygons.sources._landscape import Landscape
+from gee_polygons.sources._tiff_writer import write_tile
+from gee_polygons.sources._tile import open_tile
+
+SHAPE, BLOCK = (192, 192), 64
+GRID = small_grid(SHAPE)
+LIMIT = 0.012
+HOLES = 60
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """Pixels with the statistics of real ones, so that they compress, and break, like those."""
+    land = Landscape(lon=-48.1, lat=-22.6, seed=5)
+    return land.codes("EPSG:32722", GRID.window, 2024)
+
+
+@pytest.fixture(scope="module")
+def tile(tmp_path_factory, codes):
+    return write_tile(tmp_path_factory.mktemp("sound") / "tile.tiff", GRID, codes, block=BLOCK)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """Sites that together touch every pixel, one or more a block."""
+    squares = [shapely.box(x, y, x + 48, y + 48) for y in range(0, 192, 48) for x in range(0, 192, 48)]
+    return sites(on_grid(squares, small_grid(SHAPE, south_up=False)))
+
+
+@pytest.fixture(scope="module")
+def sound(tile, frame):
+    return extract_embeddings(frame, source=archive(tile.parent, [(tile, GRID, 2024)]))
+
+
+def same(one, other):
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def punched(path, folder, start, length=64):
+    """A copy of a tile with a hole of zeros."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "tile.tiff"
+    data = bytearray(path.read_bytes())
+    data[start : start + length] = bytes(length)
+    copy.write_bytes(data)
+    return copy
+
+
+def block_place(tile, band, row, col):
+    header = open_tile(str(tile), 2024)
+    return int(header.offsets[band, row, col]), int(header.lengths[band, row, col])
+
+
+def decoded(tile, band, row, col):
+    """The codes of one block and band, decoded here; None where that fails."""
+    first, length = block_place(tile, band, row, col)
+    try:
+        data = imagecodecs.zstd_decode(tile.read_bytes()[first : first + length])
+    except RuntimeError:
+        return None
+    return np.frombuffer(data, np.int8).reshape(BLOCK, BLOCK) if len(data) == BLOCK**2 else None
+
+
+def named_in(message):
+    """(tile, row, column, band or None) of an error message."""
+    found = re.search(r"(\S+): block \(row (\d+), column (\d+)\), (?:band (A\d\d)|all bands)", message)
+    assert found, message
+    return found[1], int(found[2]), int(found[3]), found[4]
+
+
+def holes(seed=0):
+    """(band, block row, block column, position in the block 0..1) of the holes, spread over all of them."""
+    rng = np.random.default_rng(seed)
+    return [(int(rng.integers(64)), int(rng.integers(3)), int(rng.integers(3)), (i + rng.random()) / HOLES)
+            for i in range(HOLES)]  # fmt: skip
+
+
+def outcome(tile, frame, sound, hole, folder):
+    """Punch one hole; check everything promised; return ("codec" | "norm" | "unseen" | "same", band named right)."""
+    band, row, col, where = hole
+    first, length = block_place(tile, band, row, col)
+    copy = punched(tile, folder, first + int(where * (length - 64)))
+    source = archive(folder, [(copy, GRID, 2024)])
+    true, broken = decoded(tile, band, row, col), decoded(copy, band, row, col)
+    try:
+        table = extract_embeddings(frame, source=source)
+    except ReadError as error:
+        message = str(error)
+        assert one_line(message)
+        assert "damaged" in message
+        named = named_in(message)
+        assert (error.year, error.url, *named[:3]) == (2024, str(copy), str(copy), row, col)  # noqa: PT017 - either way
+        if broken is None:
+            assert named[3] == BANDS[band]  # the codec knows
+            return "codec", True
+        assert "(most likely)" in message
+        return "norm", named[3] == BANDS[band]
+    assert broken is not None, "a block that can't be decoded went unnoticed"
+    if np.array_equal(broken, true):
+        same(table, sound)
+        return "same", True
+    with rasterio.open(copy) as file:
+        stored = file.read(window=rasterio.windows.Window(col * BLOCK, row * BLOCK, BLOCK, BLOCK))
+    changed = broken != true
+    assert np.array_equal(stored[band], broken)
+    lengths = np.linalg.norm(codes_to_vectors(stored, np.float64), axis=0)
+    assert np.all(np.abs(lengths[changed] - 1) <= LIMIT)
+    moved = (table[list(BANDS)] - sound[list(BANDS)]).abs().to_numpy()
+    assert np.all(moved[:, [i for i in range(64) if i != band]] == 0)
+    return "unseen", True
+
+
+@pytest.fixture(scope="module")
+def outcomes(tile, frame, sound, tmp_path_factory):
+    """Outcomes of all holes, in order."""
+    folder = tmp_path_factory.mktemp("holes")
+    return [outcome(tile, frame, sound, hole, folder / str(i)) for i, hole in enumerate(holes())]
+
+
+def test_no_hole_goes_unnoticed_that_can_be_seen(outcomes):
+    kinds = [kind for kind, _ in outcomes]
+    assert len(kinds) == HOLES
+    assert kinds.count("same") + kinds.count("unseen") <= HOLES // 4
+    assert kinds.count("codec") + kinds.count("norm") >= HOLES * 3 // 4
+
+
+def test_the_band_named_is_the_damaged_one_nine_times_in_ten(outcomes):
+    right = [named for kind, named in outcomes if kind in ("codec", "norm")]
+    assert np.mean(right) >= 0.9
+    guessed = [named for kind, named in outcomes if kind == "norm"]
+    assert len(guessed) >= 5
+    assert np.mean(guessed) >= 0.8
+
+
+def test_a_hole_in_sound_bytes_of_zeros_changes_nothing(tile, frame, sound, tmp_path):
+    # between blocks: 8 bytes of leader and trailer
+    first, length = block_place(tile, 5, 1, 1)
+    copy = punched(tile, tmp_path, first + length, 8)
+    same(extract_embeddings(frame, source=archive(tmp_path, [(copy, GRID, 2024)])), sound)
+
+
+# --- each kind of damage by itself
+
+
+def rewritten(tile, folder, payload_of, *, band=21, row=1, col=2):
+    """A copy of a tile whose one block (of `band`) is replaced by bytes of the same length."""
+    first, length = block_place(tile, band, row, col)
+    copy = folder / "tile.tiff"
+    shutil.copy(tile, copy)
+    payload = payload_of(tile.read_bytes()[first : first + length])
+    assert len(payload) <= length
+    with copy.open("r+b") as file:
+        file.seek(first)
+        file.write(payload.ljust(length, b"\0"))
+    return archive(folder, [(copy, GRID, 2024)])
+
+
+def frame_of(codes, length):
+    """A ZSTD frame of codes, padded with a skippable frame to exactly `length` bytes."""
+    data = imagecodecs.zstd_encode(codes.tobytes(), level=19)
+    filler = length - len(data) - 8
+    assert filler >= 0
+    return data + (0x184D2A50).to_bytes(4, "little") + filler.to_bytes(4, "little") + bytes(filler)
+
+
+DAMAGE = {
+    "zeros": lambda data: bytes(len(data)),
+    "noise": lambda data: np.random.default_rng(0).bytes(len(data)),
+    "half": lambda data: data[: len(data) // 2],
+    "too short inside": lambda data: frame_of(np.zeros(BLOCK**2 - 64, np.int8), len(data)),
+    "too long inside": lambda data: frame_of(np.zeros(BLOCK**2 + 64, np.int8), len(data)),
+    "nothing inside": lambda data: frame_of(np.zeros(0, np.int8), len(data)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_what_the_codec_sees_names_tile_block_and_band(kind, tile, frame, tmp_path):
+    source = rewritten(tile, tmp_path, DAMAGE[kind])
+    with pytest.raises(ReadError, match="damaged") as error:
+        extract_embeddings(frame, source=source)
+    assert named_in(str(error.value)) == (str(tmp_path / "tile.tiff"), 1, 2, "A21")
+    assert one_line(error.value)
+    # also where only that band is asked for, and not at all where it isn't
+    with pytest.raises(ReadError, match="A21"):
+        extract_embeddings(frame, source=source, bands=["A03", "A21"])
+    assert set(extract_embeddings(frame, source=source, bands=["A20", "A22"])["status"]) == {"ok"}
+
+
+def test_a_band_of_nodata_in_sound_pixels_names_it(tile, frame, tmp_path):
+    source = rewritten(tile, tmp_path, lambda data: frame_of(np.full(BLOCK**2, -128, np.int8), len(data)))
+    with pytest.raises(ReadError, match=r"band A21 \(most likely\): damaged: 512 pixels") as error:
+        extract_embeddings(frame.iloc[6:7], source=source)  # a quarter of it lies in the block
+    assert one_line(error.value)
+
+
+def test_a_band_of_zeros_is_seen_where_the_band_mattered(tile, frame, tmp_path, codes):
+    source = rewritten(tile, tmp_path, lambda data: frame_of(np.zeros(BLOCK**2, np.int8), len(data)))
+    block = codes[:, 64:128, 128:192]  # the middle row of blocks, whatever the orientation
+    without = np.delete(codes_to_vectors(block, np.float64), 21, axis=0)
+    seen = np.abs(np.linalg.norm(without, axis=0) - 1) > LIMIT
+    assert seen.any()
+    with pytest.raises(ReadError, match="damaged") as error:
+        extract_embeddings(frame, source=source)
+    assert named_in(str(error.value))[1:3] == (1, 2)
+
+
+def test_the_pixel_named_is_a_damaged_one(tile, frame, tmp_path, codes):
+    def one_pixel(data):
+        block = decoded(tile, 21, 1, 2).copy()
+        block[17, 33] = 111
+        return frame_of(block, len(data))
+
+    source = rewritten(tile, tmp_path, one_pixel)
+    with pytest.raises(ReadError, match=r"damaged: 1 pixels .* \(row 17, column 33\) has length 1\.\d") as error:
+        extract_embeddings(frame, source=source)
+    assert "band A21" in str(error.value)
+
+
+def test_collected_damage_spoils_exactly_the_sites_on_it(tile, frame, sound, tmp_path):
+    source = rewritten(tile, tmp_path, DAMAGE["zeros"])
+    table = extract_embeddings(frame, source=source, on_error="collect")
+    # the block holds columns 128..191 and, from either end, rows 64..127
+    on_it = [x + 48 > 128 and y < 128 and y + 48 > 64 for y in range(0, 192, 48) for x in range(0, 192, 48)]
+    assert (table["status"] == "error").tolist() == on_it
+    assert table.loc[on_it, [*BANDS, "n_pixels", "Rbar"]].isna().all(axis=None)
+    kept = [not hit for hit in on_it]
+    same(table[kept].reset_index(drop=True), sound[kept].reset_index(drop=True))
+    (error,) = table.attrs["errors"]
+    assert sorted(error["site_ids"]) == sorted(frame.loc[on_it, "site_id"])
+    assert error["year"] == 2024
+    assert "A21" in error["message"]
+
+
+def test_collected_damage_of_pixels_spoils_the_sites_that_share_their_block(tile, frame, sound, tmp_path):
+    def one_pixel(data):
+        block = decoded(tile, 21, 1, 2).copy()
+        block[2, 2] = 111
+        return frame_of(block, len(data))
+
+    source = rewritten(tile, tmp_path, one_pixel)
+    table = extract_embeddings(frame, source=source, on_error="collect")
+    bad = table["status"] == "error"
+    assert 1 <= bad.sum() <= 4
+    same(table[~bad].reset_index(drop=True), sound[~bad].reset_index(drop=True))
+    assert len(table.attrs["errors"]) == 1
+
+
+def test_several_damaged_blocks_are_all_collected(tile, frame, tmp_path):
+    copy = tmp_path / "tile.tiff"
+    shutil.copy(tile, copy)
+    with copy.open("r+b") as file:
+        for band, row, col in ((3, 0, 0), (60, 2, 2)):
+            first, length = block_place(tile, band, row, col)
+            file.seek(first)
+            file.write(bytes(length))
+    table = extract_embeddings(frame, source=archive(tmp_path, [(copy, GRID, 2024)]), on_error="collect")
+    messages = " ".join(error["message"] for error in table.attrs["errors"])
+    assert len(table.attrs["errors"]) == 2
+    assert "A03" in messages
+    assert "A60" in messages
+
+
+@pytest.mark.parametrize(("compression", "interleave"), [("deflate", "band"), ("none", "band"), ("zstd", "pixel")])
+def test_other_layouts_are_watched_too(compression, interleave, codes, frame, tmp_path):
+    sound_tile = write_tile(
+        tmp_path / "sound.tiff", GRID, codes, block=BLOCK, compression=compression, interleave=interleave
+    )
+    header = open_tile(str(sound_tile), 2024)
+    rng = np.random.default_rng(1)
+    seen = 0
+    for i in range(8):
+        part, row, col = int(rng.integers(len(header.offsets))), int(rng.integers(3)), int(rng.integers(3))
+        start = int(header.offsets[part, row, col] + rng.integers(header.lengths[part, row, col] - 64))
+        copy = punched(sound_tile, tmp_path / str(i), start)
+        try:
+            extract_embeddings(frame, source=archive(tmp_path / str(i), [(copy, GRID, 2024)]))
+        except ReadError as error:
+            message = str(error)
+            assert one_line(message)
+            assert named_in(message)[:3] == (str(copy), row, col)
+            seen += 1
+    assert seen >= (3 if compression == "none" else 6)  # a few zeroed codes may be near 0 anyway
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tile, frame, tmp_path, monkeypatch):
+    copy = tmp_path / "tile.tiff"
+    shutil.copy(tile, copy)
+    source = archive(tmp_path, [(copy, GRID, 2024)])
+    plan = source.plan(frame.geometry.to_numpy(), [2024])
+    copy.write_bytes(copy.read_bytes()[:30_000])
+    blocks = list(source.read([ref for job in plan.jobs for ref in job.reads], BANDS))
+    assert all(isinstance(block, ReadError) for block in blocks)
+    assert all(one_line(block) and str(copy) in str(block) for block in blocks)
+    copy.unlink()
+    with pytest.raises(ReadError, match=r"tile\.tiff"):
+        extract_embeddings(frame, source=source)
+
+
+def test_a_store_that_answers_short_is_an_error(tile, frame, monkeypatch):
+    original = _tile.read_ranges
+
+    def short(place, starts, lengths):
+        return [bytes(part)[:-1] for part in original(place, starts, lengths)]
+
+    monkeypatch.setattr(_tile, "read_ranges", short)
+    with pytest.raises(ReadError, match="damaged"):
+        extract_embeddings(frame, source=archive(tile.parent, [(tile, GRID, 2024)]))
+
+
+def test_damage_in_a_tile_beneath_another_is_named_as_that_tile_s(tile, frame, codes, tmp_path):
+    # where two tiles hold a pixel the first one's counts: so the second one's needs it
+    other = write_tile(tmp_path / "z.tiff", GRID, codes, block=BLOCK)
+    damaged = tmp_path / "a.tiff"
+    shutil.copy(tile, damaged)
+    first, length = block_place(tile, 0, 1, 2)
+    with damaged.open("r+b") as file:
+        file.seek(first)
+        file.write(bytes(length))
+    source = archive(tmp_path, [(damaged, GRID, 2024), (other, GRID, 2024)])
+    with pytest.raises(ReadError) as error:
+        extract_embeddings(frame, source=source)
+    assert named_in(str(error.value)) == (str(damaged), 1, 2, "A00")
+    table = extract_embeddings(frame, source=source, on_error="collect")
+    assert set(table["status"]) == {"ok", "error"}
+    assert {e["url"] for e in table.attrs["errors"]} == {str(damaged)}
+
+
+# --- no false alarms
+
+
+def test_sound_tiles_raise_no_alarm(tile, frame, sound):
+    assert set(sound["status"]) == {"ok"}
+    masked = unit_codes(SHAPE, seed=8, masked=0.3)
+    path = write_tile(tile.parent / "masked.tiff", GRID, masked, block=BLOCK)
+    table = extract_embeddings(frame, source=archive(tile.parent, [(path, GRID, 2024)]))
+    assert set(table["status"]) == {"ok"}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED}: the real files aren't here")
+def test_holes_in_real_pixels_are_seen_and_named(tmp_path):
+    path = SHARED / "wisconsin_2024_64band_southup_int8.tif"
+    header = open_tile(str(path), 2024)
+    everything = sites([shapely.box(*header.grid.bounds)], crs=header.grid.crs)
+    rng = np.random.default_rng(2)
+    right = []
+    for i in range(30):
+        band, row, col = int(rng.integers(64)), int(rng.integers(4)), int(rng.integers(4))
+        length = int(header.lengths[band, row, col])
+        if length < 200:
+            continue  # the rim blocks are mostly padding
+        copy = punched(path, tmp_path / str(i), int(header.offsets[band, row, col] + rng.integers(length - 64)))
+        try:
+            extract_embeddings(everything, source=archive(tmp_path / str(i), [(copy, header.grid, 2024)]))
+        except ReadError as error:
+            named = named_in(str(error))
+            assert named[1:3] == (row, col)
+            right.append(named[3] == BANDS[band])
+    assert len(right) >= 15
+    assert np.mean(right) >= 0.9
