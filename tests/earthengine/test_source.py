@@ -1,7 +1,11 @@
 """Embeddings through Earth Engine: the same table as from anywhere else, in few requests."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import exactextract
 import geopandas
@@ -13,7 +17,7 @@ import shapely
 from gee_polygons import extract_embeddings
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS
 from gee_polygons.errors import EarthEngineError, UsageError
-from gee_polygons.site import Site, SiteCollection
+from gee_polygons.site import Site, SiteCollection, load_sites
 from gee_polygons.sources._earthengine import transport
 from gee_polygons.sources._earthengine.batches import SITES_PER_REQUEST, SiteShapes, make_batches
 from gee_polygons.sources._earthengine.recipes import embedding_recipe
@@ -297,6 +301,36 @@ def test_a_run_that_is_killed_goes_on_where_it_was(ee_server, quick):
     assert before >= 1
     assert len(posts(ee_server)) <= 5  # 4 requests in all, and at most the one that was under way again
     assert not ee_server.log.errors
+
+
+def test_a_process_that_is_killed_loses_only_what_was_under_way(ee_server, tmp_path):
+    sites = fields(100)
+    sites.to_geodataframe().to_file(tmp_path / "s.geojson", driver="GeoJSON")
+    script = f"""
+from earthengine.client import connect
+connect({ee_server.url!r})
+from gee_polygons import extract_embeddings, load_sites
+from gee_polygons.sources.earthengine import EarthEngineSource
+source = EarthEngineSource(max_concurrent=1)
+extract_embeddings(load_sites({str(tmp_path / "s.geojson")!r}), years=range(2019, 2022), source=source,
+                   progress=lambda done, total: print(done, flush=True))
+"""
+    places = os.pathsep.join(str(Path(__file__).parents[i]) for i in (1, 2))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([places, os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "75"
+        ee_server.faults.latency_s = 0.5
+        process.kill()
+    ee_server.faults.latency_s = 0
+    time.sleep(0.7)  # what was under way ends
+    ee_server.log.clear()
+    table = extract_embeddings(load_sites(tmp_path / "s.geojson"), years=YEARS, source=EarthEngineSource())
+    assert (table["status"] == "ok").sum() == 300
+    assert len(posts(ee_server)) <= 3  # of 4
 
 
 def test_the_cache_is_safe_under_threads(tmp_path):
