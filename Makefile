@@ -41,11 +41,8 @@ notebooks: $(STAMP)  ## Run the notebooks and store their outputs
 	done
 	@.venv/bin/nbdev-clean --fname nbs
 
-bench: $(STAMP)  ## Run the benchmarks (minutes); benchmarks/RESULTS.md has what they printed
-	@set -e; found=; for script in benchmarks/bench_*.py; do \
-		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(PY) "$$script"; fi; \
-	done; \
-	if [ -z "$$found" ]; then echo "no benchmarks/bench_*.py yet"; fi
+bench: $(STAMP)  ## Run the benchmarks (many minutes); writes benchmarks/RESULTS.md
+	@$(PY) -m benchmarks
 
 clean:  ## Remove what was made, except .venv
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
