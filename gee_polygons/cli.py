@@ -203,7 +203,7 @@ def plan(
     sites = load(sites_path, id_column, crs)
     opened = open_source(source)
     if not hasattr(opened, "plan"):
-        click.echo(f"{opened.name}: reduces on its own side; there is nothing to plan")
+        _plan_earthengine(opened, sites.polygons, years)
         return
     cost = opened.plan(sites.polygons, years)
     for what, value in (
@@ -214,6 +214,21 @@ def plan(
         ("blocks", f"{cost.blocks:,}"),
         ("requests", f"{cost.requests:,}"),
         ("MB", f"{cost.bytes / 1e6:,.1f}"),
+    ):
+        click.echo(f"{what:<9} {value}")
+
+
+def _plan_earthengine(source: Any, polygons: Any, years: Sequence[int]) -> None:
+    cost = source.cost(polygons, years)
+    for what, value in (
+        ("source", source.name),
+        ("archive", source.archive),
+        ("sites", f"{len(polygons):,}"),
+        ("years", _years_text(years)),
+        ("known", f"{cost.known:,} of {cost.site_years:,} site-years are kept on this machine"),
+        ("requests", f"{cost.requests:,}"),
+        ("MB", f"{cost.bytes / 1e6:,.1f} to be sent"),
+        ("compute", f"{cost.pixels:,} pixel-years, roughly {cost.eecu_hours:,.2f} EECU-hours"),
     ):
         click.echo(f"{what:<9} {value}")
 
@@ -361,7 +376,7 @@ _SOURCES: Final = (
     ("FILE.tif, .npy, .npz", "one GeoTIFF or NumPy file, int8 codes or float vectors; needs the file", "ready"),
     ("source-coop", "the open archive of all tiles; needs a network, no account", "ready, if online"),
     ("mosaic, FOLDER.zarr", "the Zarr mosaic; needs a network, no account", _NOT_YET),
-    ("earthengine", "Earth Engine; needs an account, and ee.Initialize() in Python", _NOT_YET),
+    ("earthengine", "Earth Engine; needs an account, ee.Authenticate() once, and EE_PROJECT", "ready, if online"),
 )
 
 

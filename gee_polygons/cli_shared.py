@@ -46,6 +46,15 @@ def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple
     return tuple(sorted(years))
 
 
+def start_session(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Start a session where Earth Engine is asked for by name: a command has no other place to do it."""
+    if value == "earthengine":
+        from gee_polygons.sources.earthengine import connect
+
+        connect()
+    return value
+
+
 def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Read names with commas between them."""
     if value is None:
@@ -69,7 +78,7 @@ sites_options: list[Callable[[Any], Any]] = [
 years_option = click.option(
     "--years", callback=parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
 )
-source_option = click.option("--source", metavar="SOURCE", help=SOURCE_HELP)
+source_option = click.option("--source", callback=start_session, metavar="SOURCE", help=SOURCE_HELP)
 
 
 def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,15 +15,15 @@ from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.pipeline import Progress, Results, reduce_polygons
-from gee_polygons.sources.base import Failure, PixelSource, Source, open_source
+from gee_polygons.sources.base import Failure, PixelSource, ReducingSource, Source, open_source
 from gee_polygons.tables import columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
 if TYPE_CHECKING:
-    from gee_polygons.layers import ContinuousLayer
+    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
     from gee_polygons.site import SiteCollection
 
-__all__ = ["extract_continuous", "extract_embeddings"]
+__all__ = ["extract_categorical", "extract_continuous", "extract_embeddings"]
 
 REDUCERS: Final = {"mean": "mean", "median": "median", "min": "min", "max": "max", "stdDev": "std"}
 EMBEDDING_COLLECTION: Final = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
@@ -97,19 +97,14 @@ def extract_embeddings(
     if max_workers is not None and max_workers < 1:
         raise UsageError(f"max_workers is 1 or more, found {max_workers}")
     opened = open_source(source)
-    if not isinstance(opened, PixelSource):
-        raise UsageError(f"the source {opened.name!r} can't be reduced here")
     asked = _checked_years(years, opened)
-    results = reduce_polygons(
-        opened,
-        collection.polygons,
-        asked,
-        bands=names,
-        statistics=wanted,
-        on_error=on_error,
-        progress=progress,
-        max_workers=max_workers,
-    )
+    how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
+    if isinstance(opened, ReducingSource):
+        results = opened.reduce(collection.polygons, asked, names, wanted, **how)
+    elif isinstance(opened, PixelSource):
+        results = reduce_polygons(opened, collection.polygons, asked, bands=names, statistics=wanted, **how)
+    else:
+        raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
     table = _table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
         source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names
@@ -128,6 +123,7 @@ def extract_continuous(
     reducer: str = "mean",
     frequency: str = "yearly",
     source: str | Source | None = None,
+    on_error: str = "raise",
     progress: Progress = False,
 ) -> pd.DataFrame:
     """Reduce a layer to one row per site and year, as the Earth Engine package this one descends from does.
@@ -137,40 +133,82 @@ def extract_continuous(
     sites : SiteCollection, Site or GeoDataFrame
         Polygons.
     layer : ContinuousLayer
-        `ALPHA_EMBEDDINGS`; other layers need Earth Engine.
+        `ALPHA_EMBEDDINGS`, from any source; any other layer, from Earth Engine.
     start_date, end_date : str
-        ``"YYYY-MM-DD"``. An annual layer gives every year that the dates touch; both days count.
+        ``"YYYY-MM-DD"``; both days count. Embeddings give every year that the dates touch.
     reducer : {"mean", "median", "min", "max", "stdDev"}
         Statistic, by its name on Earth Engine.
-    frequency : {"yearly"}
-        One row per year.
-    source, progress
-        See `extract_embeddings`.
+    frequency : {"yearly", "monthly", "all"}
+        One row per year; of other layers than embeddings also per month, or per day with an image.
+    source, on_error, progress
+        See `extract_embeddings`. Rows that couldn't be had are left out with ``on_error="collect"``.
 
     Returns
     -------
     pandas.DataFrame
-        Exactly the columns site_id, year, A00..A63. Site-years without data have no row.
+        Exactly the columns site_id, year, A00..A63 (other layers: their bands, and month or date). Site-years without
+        data have no row.
 
     Raises
     ------
     UsageError
         For dates, a reducer, a frequency or a layer that can't be served.
     """
-    if layer.collection_id != EMBEDDING_COLLECTION:
-        raise UsageError(f"layer {layer.name!r} is on Earth Engine only, which comes with a later version")
-    if frequency != "yearly":
-        raise UsageError(f"{layer.name!r} is an annual layer: frequency is 'yearly', found {frequency!r}")
     if reducer not in REDUCERS:
         raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
-    first, last = _date(start_date, "start_date"), _date(end_date, "end_date")
-    if last < first:
-        raise UsageError(f"end_date {end_date} is before start_date {start_date}; swap them")
+    first, last = _dates(start_date, end_date)
+    if layer.collection_id != EMBEDDING_COLLECTION:
+        from gee_polygons.tabulate import continuous_table
+
+        return continuous_table(
+            _as_sites(sites), layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
+            source=source, on_error=on_error, progress=progress,
+        )  # fmt: skip
+    if frequency != "yearly":
+        raise UsageError(f"{layer.name!r} is an annual layer: frequency is 'yearly', found {frequency!r}")
     years = range(first.year, last.year + 1)
-    table = extract_embeddings(sites, years=years, source=source, statistics=[REDUCERS[reducer]], progress=progress)
+    table = extract_embeddings(
+        sites, years=years, source=source, statistics=[REDUCERS[reducer]], on_error=on_error, progress=progress
+    )
     found = table.loc[table["status"] == "ok", ["site_id", "year", *layer.bands]].reset_index(drop=True)
     found.attrs = table.attrs
     return found
+
+
+def extract_categorical(
+    sites: Any,
+    layer: CategoricalLayer,
+    *,
+    start_date: str,
+    end_date: str,
+    source: str | Source | None = None,
+    on_error: str = "raise",
+    progress: Progress = False,
+) -> pd.DataFrame:
+    """Measure how much of each site each class covers, year by year. Needs Earth Engine.
+
+    Parameters
+    ----------
+    sites : SiteCollection, Site or GeoDataFrame
+        Polygons.
+    layer : CategoricalLayer
+        Such as `gee_polygons.datasets.mapbiomas.MAPBIOMAS`.
+    start_date, end_date : str
+        ``"YYYY-MM-DD"``; every year that they touch.
+    source, on_error, progress
+        See `extract_embeddings`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per site, year and class: site_id, year, class, class_name, count (pixels of the layer's size in the
+        site's UTM zone, weighted by their share inside), area_ha. Years without data have no rows.
+    """
+    from gee_polygons.tabulate import categorical_table
+
+    first, last = _dates(start_date, end_date)
+    years = range(first.year, last.year + 1)
+    return categorical_table(_as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
 
 
 def _table(
@@ -256,6 +294,13 @@ def _checked_years(years: int | Iterable[int] | None, source: Source) -> tuple[i
     if len(set(whole)) != len(whole):
         raise UsageError(f"years are given twice: {whole}")
     return tuple(sorted(whole))
+
+
+def _dates(start_date: str, end_date: str) -> tuple[pd.Timestamp, pd.Timestamp]:
+    first, last = _date(start_date, "start_date"), _date(end_date, "end_date")
+    if last < first:
+        raise UsageError(f"end_date {end_date} is before start_date {start_date}; swap them")
+    return first, last
 
 
 def _date(text: str, name: str) -> pd.Timestamp:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any, Final
 
 from gee_polygons.errors import UsageError
 
-__all__ = ["CategoricalLayer", "ContinuousLayer"]
+__all__ = ["COMPOSITES", "CategoricalLayer", "ContinuousLayer"]
+
+COMPOSITES: Final = ("mosaic", "mean", "median", "mode")
+"""How several images of one place and period become one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,14 @@ class ContinuousLayer:
         One sentence.
     attribution : str
         What must be printed with results.
+    composite : str
+        How the images of a period become one: ``"mosaic"`` (one image per place and period: the last on top),
+        ``"mean"`` or ``"median"``, pixel by pixel.
+    prepare : callable, optional
+        Makes this layer's bands of one image of the collection (an ``ee.Image``, to another): masks, scales, indices.
+        A function of a module, so that a layer can be pickled. None: the bands are in the collection as they are.
+    related_ids : tuple of str
+        Other assets that `prepare` needs.
 
     Examples
     --------
@@ -46,9 +58,12 @@ class ContinuousLayer:
     last_year: int | None = None
     description: str = ""
     attribution: str = ""
+    composite: str = "mosaic"
+    prepare: Callable[[Any], Any] | None = None
+    related_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.name, self.scale_m, self.bands)
+        _check(self.name, self.scale_m, self.bands, self.composite)
 
     @property
     def n_bands(self) -> int:
@@ -80,6 +95,12 @@ class CategoricalLayer:
         Class number to ``#rrggbb``.
     description, attribution : str
         One sentence each.
+    composite : str
+        How the images of a period become one: ``"mode"`` (the commonest class, pixel by pixel) or ``"mosaic"``.
+    prepare : callable, optional
+        Makes the class band of one image of the collection; see `ContinuousLayer`.
+    related_ids : tuple of str
+        Other assets that `prepare` needs.
 
     Examples
     --------
@@ -95,20 +116,56 @@ class CategoricalLayer:
     scale_m: float
     first_year: int
     last_year: int | None = None
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    palette: Mapping[int, str] = field(default_factory=dict)
+    class_names: Mapping[int, str] = field(default_factory=dict, hash=False)
+    palette: Mapping[int, str] = field(default_factory=dict, hash=False)
     description: str = ""
     attribution: str = ""
+    composite: str = "mosaic"
+    prepare: Callable[[Any], Any] | None = None
+    related_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.name, self.scale_m, (self.band,))
+        _check(self.name, self.scale_m, (self.band,), self.composite)
         # read-only copies: a layer is shared by everyone who imports it
         object.__setattr__(self, "class_names", MappingProxyType(dict(self.class_names)))
         object.__setattr__(self, "palette", MappingProxyType(dict(self.palette)))
 
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], CategoricalLayer], tuple[dict[str, Any]]]:
+        # a read-only mapping can't be pickled as it is
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _rebuilt, ({k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()},)
 
-def _check(name: str, scale_m: float, bands: tuple[str, ...]) -> None:
+    @property
+    def band_name(self) -> str:
+        """What the class band is called in a year's image: the pattern without its year."""
+        return self.band.replace("_{year}", "").replace("{year}", "")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the asset is one image with a band per year, and not a collection of images."""
+        return "{year}" in self.band
+
+    def band_of(self, year: int) -> str:
+        """Return the name of the band that holds a year's classes.
+
+        Examples
+        --------
+        >>> layer = CategoricalLayer(name="lc", collection_id="X/Y", band="classification_{year}", scale_m=30,
+        ...                          first_year=1985)
+        >>> layer.band_of(2020)
+        'classification_2020'
+        """
+        return self.band.replace("{year}", str(year))
+
+
+def _rebuilt(values: dict[str, Any]) -> CategoricalLayer:
+    return CategoricalLayer(**values)
+
+
+def _check(name: str, scale_m: float, bands: tuple[str, ...], composite: str) -> None:
     if not bands or len(set(bands)) != len(bands):
         raise UsageError(f"layer {name!r}: bands must be named and unique, found {bands!r}")
     if not scale_m > 0:
         raise UsageError(f"layer {name!r}: scale_m must be positive, found {scale_m!r}")
+    if composite not in COMPOSITES:
+        raise UsageError(f"layer {name!r}: composite must be one of {', '.join(COMPOSITES)}, found {composite!r}")

@@ -120,9 +120,12 @@ def test_bad_bands_are_refused_before_a_source_is_opened(opened):
     assert opened == []
 
 
-def test_an_earth_engine_geometry_needs_the_source_of_a_later_version(ee_geometry):
+def test_an_earth_engine_geometry_needs_a_session(ee_geometry, monkeypatch):
+    import ee
+
+    monkeypatch.setattr(ee.data, "is_initialized", lambda: False)
     for geometry in (ee_geometry, ee_geometry.buffer(500).bounds()):
-        with pytest.raises(EarthEngineError, match=r"site\.polygon") as error:
+        with pytest.raises(EarthEngineError, match=r"ee\.Initialize\(project=") as error:
             get_embedding_image(geometry, 2023, ["A01", "A16", "A09"])
         assert "\n" not in str(error.value)
 

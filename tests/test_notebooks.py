@@ -41,7 +41,8 @@ def runs(tmp_path_factory, sample_archive):
     for name in ("pyproject.toml", "settings.ini"):
         shutil.copy(ROOT / name, desk / name)
     (desk / "outputs").mkdir()
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    # `tests` for the local Earth Engine
+    paths = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
     settings = str(tmp_path_factory.mktemp("settings"))  # of whoever runs the tests, none
     environment = {**os.environ, "PYTHONPATH": paths, "XDG_CONFIG_HOME": settings, "IPYTHONDIR": settings}
     done = subprocess.run(

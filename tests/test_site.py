@@ -1140,6 +1140,13 @@ def test_extract_continuous_hands_everything_on(monkeypatch, sites):
     assert sites.extract_continuous(layer, **dates, source="sample", progress=True, reducer="mean") == "table"
     (one, one_options), (many, many_options) = calls
     assert one == (sites[1:2], layer)
-    assert one_options == {**dates, "reducer": "mean", "frequency": "yearly", "source": None, "progress": False}
+    assert one_options == {
+        **dates,
+        "reducer": "mean",
+        "frequency": "yearly",
+        "source": None,
+        "on_error": "raise",
+        "progress": False,
+    }
     assert many == (sites, layer)
-    assert many_options == {**dates, "reducer": "mean", "frequency": "yearly", "source": "sample", "progress": True}
+    assert many_options == {**one_options, "source": "sample", "progress": True}

@@ -20,7 +20,7 @@ from gee_polygons._sites.values import listed, near, plain
 from gee_polygons.errors import SiteError, UsageError
 
 if TYPE_CHECKING:
-    from gee_polygons.layers import ContinuousLayer
+    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
 __all__ = ["SiteCollection", "SiteRepairWarning", "UnknownSiteError", "collected"]
 
@@ -326,6 +326,7 @@ class SiteCollection(Sequence[Site]):
         reducer: str = "mean",
         frequency: str = "yearly",
         source: Any = None,
+        on_error: str = "raise",
         progress: bool | Callable[..., Any] = False,
     ) -> pd.DataFrame:
         """Extract a layer for all sites at once: see `Site.extract_continuous`."""
@@ -339,8 +340,103 @@ class SiteCollection(Sequence[Site]):
             reducer=reducer,
             frequency=frequency,
             source=source,
+            on_error=on_error,
             progress=progress,
         )
+
+    def extract_categorical(
+        self,
+        layer: CategoricalLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        source: Any = None,
+        on_error: str = "raise",
+        progress: bool | Callable[..., Any] = False,
+    ) -> pd.DataFrame:
+        """Measure how much of each site each class covers: see `gee_polygons.extract.extract_categorical`."""
+        from gee_polygons.extract import extract_categorical
+
+        return extract_categorical(
+            self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
+        )
+
+    def export_continuous(
+        self,
+        layer: ContinuousLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        reducer: str = "mean",
+        frequency: str = "yearly",
+        drive_folder: str | None = None,
+        bucket: str | None = None,
+        prefix: str | None = None,
+    ) -> Any:
+        """Start batch tasks that write a layer's table to Drive or Cloud Storage, for jobs of many thousand sites.
+
+        Parameters
+        ----------
+        layer, start_date, end_date, reducer, frequency
+            See `extract_continuous`; yearly or monthly. Of embeddings, the mean.
+        drive_folder, bucket : str
+            One of them: a folder of your Drive, or a bucket of Cloud Storage.
+        prefix : str, optional
+            Of the files' names. Default: the layer's name.
+
+        Returns
+        -------
+        gee_polygons.exporting.Exports
+            ``status()``, ``wait()``, ``cancel()``, ``ids``. The same call again takes over what is there already.
+            `gee_polygons.exporting.read_exports` gathers the files into the table of `extract_continuous`.
+        """
+        from gee_polygons.exporting import start_exports
+
+        return start_exports(
+            self, layer, start_date=start_date, end_date=end_date, reducer=reducer, frequency=frequency,
+            drive_folder=drive_folder, bucket=bucket, prefix=prefix,
+        )  # fmt: skip
+
+    def export_categorical(
+        self,
+        layer: CategoricalLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        drive_folder: str | None = None,
+        bucket: str | None = None,
+        prefix: str | None = None,
+    ) -> Any:
+        """Start batch tasks that write the areas of classes: see `export_continuous`."""
+        from gee_polygons.exporting import start_exports
+
+        return start_exports(
+            self, layer, start_date=start_date, end_date=end_date, reducer=None, frequency="yearly",
+            drive_folder=drive_folder, bucket=bucket, prefix=prefix,
+        )  # fmt: skip
+
+    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
+        """Return an interactive map of the sites. Needs lonboard: ``pip install "gee_polygons[map]"``.
+
+        Parameters
+        ----------
+        image : ee.Image, optional
+            Drawn beneath the sites, in tiles from Earth Engine.
+        vis_params : mapping, optional
+            How it is drawn, as in `gee_polygons.visualize.render_image`.
+
+        Returns
+        -------
+        lonboard.Map
+
+        Raises
+        ------
+        DependencyError
+            If lonboard isn't installed.
+        """
+        from gee_polygons._sites.maps import interactive_map
+
+        return interactive_map(self.to_geodataframe(), image, vis_params)
 
     # shown -----------------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from gee_polygons._sites.values import plain, plain_id, plain_year
 from gee_polygons.errors import EarthEngineError, SiteError, UsageError
 
 if TYPE_CHECKING:
-    from gee_polygons.layers import ContinuousLayer
+    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
-__all__ = ["Site"]
+__all__ = ["Site", "earth_engine"]
 
 SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
@@ -193,7 +193,7 @@ class Site:
         EarthEngineError
             If the Earth Engine client is not initialised.
         """
-        return _earth_engine().Geometry(measures.ee_geojson(self.polygon), geodesic=False)
+        return earth_engine().Geometry(measures.ee_geojson(self.polygon), geodesic=False)
 
     @cached_property
     def feature(self) -> Any:
@@ -206,7 +206,7 @@ class Site:
         EarthEngineError
             If the Earth Engine client is not initialised.
         """
-        ee = _earth_engine()
+        ee = earth_engine()
         own = {"site_id": self.site_id, "start_year": self.start_year}
         return ee.Feature(self.geometry, measures.ee_properties({**self.properties, **own}))
 
@@ -219,6 +219,7 @@ class Site:
         reducer: str = "mean",
         frequency: str = "yearly",
         source: Any = None,
+        on_error: str = "raise",
         progress: bool | Callable[..., Any] = False,
     ) -> pd.DataFrame:
         """Extract a layer for this site: see `gee_polygons.extract.extract_continuous`.
@@ -233,6 +234,8 @@ class Site:
             ``"mean"`` and ``"yearly"``.
         source : str, path or Source, optional
             Where pixels come from: see `gee_polygons.open_source`.
+        on_error : {"raise", "collect"}
+            What failed raises, or is listed in ``attrs["errors"]``.
         progress : bool or callable
             Show a bar, or be told.
 
@@ -250,8 +253,32 @@ class Site:
             reducer=reducer,
             frequency=frequency,
             source=source,
+            on_error=on_error,
             progress=progress,
         )
+
+    def extract_categorical(
+        self,
+        layer: CategoricalLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        source: Any = None,
+        on_error: str = "raise",
+        progress: bool | Callable[..., Any] = False,
+    ) -> pd.DataFrame:
+        """Measure how much of this site each class covers: see `gee_polygons.extract.extract_categorical`."""
+        from gee_polygons.extract import extract_categorical
+
+        return extract_categorical(
+            self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
+        )
+
+    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
+        """Return an interactive map of the site: see `SiteCollection.show`."""
+        from gee_polygons._sites.collection import SiteCollection
+
+        return SiteCollection([self]).show(image, vis_params)
 
 
 def _metres(buffer_m: float) -> float:
@@ -264,7 +291,7 @@ def _metres(buffer_m: float) -> float:
     return distance
 
 
-def _earth_engine() -> Any:
+def earth_engine() -> Any:
     """Return the `ee` module if the user has initialised it; nothing here ever does."""
     import ee
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import shapely
 
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.errors import UsageError
 from gee_polygons.layers import ContinuousLayer
 
 __all__ = [
@@ -109,9 +109,12 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
 
 
 def _earthengine_image(geometry: Any, year: int, bands: list[str] | None) -> Any:
-    raise EarthEngineError(
-        'the Earth Engine source is not part of this version; pass site.polygon with source="source-coop" or "sample"'
-    )
+    from gee_polygons._sites.site import earth_engine
+    from gee_polygons.datasets._images import layer_image
+
+    earth_engine()
+    image = layer_image(ALPHA_EMBEDDINGS, geometry, year)
+    return image if bands is None else image.select(bands)
 
 
 def _is_earthengine(geometry: Any) -> bool:

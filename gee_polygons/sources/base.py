@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -295,9 +295,17 @@ class ReducingSource(Source, Protocol):
     """A source that reduces on its own side (Earth Engine)."""
 
     def reduce(
-        self, polygons: NDArray[Any], years: Sequence[int], bands: Sequence[str], statistics: Sequence[str]
+        self,
+        polygons: NDArray[Any],
+        years: Sequence[int],
+        bands: Sequence[str],
+        statistics: Sequence[str],
+        *,
+        on_error: str = "raise",
+        progress: bool | Callable[[int, int], object] = False,
+        max_workers: int | None = None,
     ) -> Any:
-        """Return the finished statistics per polygon and year."""
+        """Return the finished statistics per polygon and year, as `gee_polygons.pipeline.Results`."""
         ...
 
 
@@ -346,7 +354,11 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
         from gee_polygons.sources.cog import CogSource
 
         return CogSource(SOURCE_COOP_INDEX, name="source-coop")
-    if text in ("earthengine", "mosaic"):
+    if text == "earthengine":
+        from gee_polygons.sources.earthengine import EarthEngineSource
+
+        return EarthEngineSource()
+    if text == "mosaic":
         raise UsageError(f"the source {text!r} comes with a later version; use 'sample', 'source-coop' or a path")
     if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
         from gee_polygons.sources.raster import RasterSource

@@ -1,0 +1,370 @@
+"""The biggest jobs: batch tasks of Earth Engine that write tables to Drive or Cloud Storage.
+
+A job is cut into tasks of some hundred sites; a few run at once. A task's name says what it computes, so starting the
+same job again takes over what runs or is finished, and `resume_exports` takes up tasks by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
+from gee_polygons.sources._earthengine.batches import SiteShapes, bounding_box, packed
+from gee_polygons.sources._earthengine.cache import digest
+from gee_polygons.sources._earthengine.recipes import (
+    REDUCERS,
+    Place,
+    Recipe,
+    embedding_recipe,
+    histogram_recipe,
+    layer_recipe,
+)
+from gee_polygons.sources._earthengine.session import earth_engine
+from gee_polygons.sources._earthengine.transport import RequestFailedError, Service, payload
+from gee_polygons.tabulate import class_rows, periods_between
+
+if TYPE_CHECKING:
+    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+    from gee_polygons.site import SiteCollection
+
+__all__ = ["Exports", "read_exports", "resume_exports", "start_exports"]
+
+# https://developers.google.com/earth-engine/guides/usage: a noncommercial project may run about two at once
+TASKS_AT_ONCE: Final = 2
+SITES_PER_TASK: Final = 500
+TILE_SCALE: Final = 4  # smaller tiles on the server: slower, and far from its memory limit
+POLL_S: Final = 10.0
+ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+EMBEDDINGS: Final = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
+OWN_COLUMNS: Final = ("row", "site_id", "period", "about")
+
+
+@dataclass
+class _Task:
+    """One task: what it is called, what it sends, and how it fares."""
+
+    name: str
+    sites: int
+    body: Callable[[str], bytes] | None = None
+    operation: str | None = None
+    state: str = "WAITING"
+    message: str = ""
+
+
+@dataclass
+class Exports:
+    """Tasks of one job.
+
+    Parameters
+    ----------
+    tasks : list
+        In order.
+    at_once : int
+        How many may be under way; the others are started by `wait`, or by `status` as places become free.
+    """
+
+    tasks: list[_Task]
+    at_once: int = TASKS_AT_ONCE
+    _service: Service = field(default_factory=Service, repr=False)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the tasks started so far; `resume_exports` takes them."""
+        return [task.operation for task in self.tasks if task.operation is not None]
+
+    @property
+    def done(self) -> bool:
+        """Whether all tasks had ended when they were last asked for."""
+        return all(task.state in ENDED for task in self.tasks)
+
+    def status(self) -> pd.DataFrame:
+        """Ask how the tasks fare, and start those that there is room for; one row per task."""
+        ee = earth_engine()
+        states = {operation["name"]: operation for operation in ee.data.listOperations()}
+        for task in self.tasks:
+            if task.operation in states:
+                task.state = states[task.operation]["metadata"]["state"]
+                task.message = states[task.operation].get("error", {}).get("message", "")
+        self._fill()
+        columns = ["task", "sites", "state", "message", "id"]
+        rows = [[t.name, t.sites, t.state, t.message, t.operation] for t in self.tasks]
+        return pd.DataFrame(rows, columns=columns)
+
+    def wait(
+        self, *, progress: bool | Callable[[int, int], object] = True, poll_s: float = POLL_S, raise_failed: bool = True
+    ) -> pd.DataFrame:
+        """Wait for all tasks, starting them as there is room.
+
+        Parameters
+        ----------
+        progress : bool or callable
+            A bar, or a function called with (tasks ended, in all).
+        poll_s : float
+            Seconds between two looks.
+        raise_failed : bool
+            Whether a failed task raises in the end.
+
+        Returns
+        -------
+        DataFrame
+            See `status`.
+        """
+        from tqdm.auto import tqdm
+
+        with tqdm(total=len(self.tasks), unit="task", desc="exports", disable=progress is not True) as bar:
+            while True:
+                table = self.status()
+                ended = sum(task.state in ENDED for task in self.tasks)
+                bar.update(ended - bar.n)
+                if callable(progress):
+                    progress(ended, len(self.tasks))
+                if self.done:
+                    break
+                time.sleep(poll_s)
+        failed = [task for task in self.tasks if task.state == "FAILED"]
+        if failed and raise_failed:
+            raise EarthEngineError(
+                f"{len(failed)} of {len(self.tasks)} exports failed, the first, {failed[0].name}: {failed[0].message}; "
+                "start the same export again to repeat these only"
+            )
+        return table
+
+    def cancel(self) -> None:
+        """Cancel what runs or waits."""
+        ee = earth_engine()
+        for task in self.tasks:
+            if task.operation is None:
+                task.state = "CANCELLED"
+            elif task.state not in ENDED:
+                ee.data.cancelOperation(task.operation)
+                task.state = "CANCELLED"
+
+    def _fill(self) -> None:
+        running = sum(task.operation is not None and task.state not in ENDED for task in self.tasks)
+        for task in self.tasks:
+            if running >= self.at_once:
+                break
+            if task.operation is None and task.state == "WAITING" and task.body is not None:
+                # the request id makes it safe to send this again after a lost answer, and new after a failure
+                request_id = digest(task.name, str(time.time_ns())).hex()[:32]
+                try:
+                    task.operation = self._service.export(task.body(request_id))["name"]
+                    task.state = "PENDING"
+                    running += 1
+                except RequestFailedError as error:
+                    task.state, task.message = "FAILED", error.refusal.message
+
+
+def start_exports(
+    sites: SiteCollection,
+    layer: ContinuousLayer | CategoricalLayer,
+    *,
+    start_date: str,
+    end_date: str,
+    reducer: str | None,
+    frequency: str,
+    drive_folder: str | None,
+    bucket: str | None,
+    prefix: str | None,
+    at_once: int = TASKS_AT_ONCE,
+) -> Exports:
+    """Cut a job into tasks, take over those that are there already, and start what there is room for.
+
+    `reducer` is None for a categorical layer. See `SiteCollection.export_continuous`.
+    """
+    from gee_polygons.extract import _dates
+
+    if (drive_folder is None) == (bucket is None):
+        raise UsageError("an export goes to drive_folder= or to bucket=: give one of them")
+    ee = earth_engine()
+    first, last = (day.date() for day in _dates(start_date, end_date))
+    recipe = _recipe(layer, reducer, first.isoformat(), (last + timedelta(days=1)).isoformat())
+    if frequency not in ("yearly", "monthly") or (frequency == "monthly" and recipe.reducer == "frequencyHistogram"):
+        raise UsageError(f"exports are yearly or, for continuous layers, monthly, found frequency={frequency!r}")
+    periods = periods_between(first, last, frequency, layer)
+    if not periods:
+        raise UsageError(f"layer {layer.name!r} has nothing between {start_date} and {end_date}")
+    shapes = SiteShapes(sites.polygons)
+    sizes = [len(text) for text in shapes.texts]
+    groups = list(packed(shapes.order, np.zeros(len(shapes)), sizes, SITES_PER_TASK))
+    operations = {
+        operation["metadata"].get("description", ""): operation
+        for operation in reversed(ee.data.listOperations())
+        if operation["metadata"].get("state") not in ("FAILED", "CANCELLED", "CANCELLING")
+    }
+    tasks = []
+    for number, members in enumerate(groups):
+        told = "".join(shapes.texts[i] + json.dumps(sites.site_ids[i]) for i in members)
+        mark = digest(recipe.text, told, *periods, str(drive_folder), str(bucket)).hex()[:8]
+        name = f"{prefix or layer.name}_{mark}_{number + 1:04d}of{len(groups):04d}"
+        work = _Work(shapes, sites.site_ids, recipe, layer.name, frequency, members, tuple(periods))
+        task = _Task(name, len(members), work.body(name, drive_folder, bucket))
+        if name in operations:
+            task.operation, task.state = operations[name]["name"], operations[name]["metadata"]["state"]
+        tasks.append(task)
+    exports = Exports(tasks, at_once)
+    exports._fill()
+    return exports
+
+
+def resume_exports(ids: Sequence[str]) -> Exports:
+    """Take up tasks that were started before, by their ids."""
+    ee = earth_engine()
+    tasks = []
+    for operation in ids:
+        try:
+            found = ee.data.getOperation(operation)
+        except ee.EEException as error:
+            raise UsageError(f"there is no task {operation!r}: {error}") from error
+        tasks.append(_Task(found["metadata"]["description"], 0, None, operation, found["metadata"]["state"]))
+    return Exports(tasks)
+
+
+def read_exports(folder: str | Path, layer: CategoricalLayer | None = None) -> pd.DataFrame:
+    """Gather the files of an export into the table that the extraction would have returned.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where the CSV files were downloaded to; folders below count too. All belong to one job.
+    layer : CategoricalLayer, optional
+        The layer of `export_categorical`, for its class names and pixel size.
+
+    Returns
+    -------
+    DataFrame
+        As of `extract_continuous` or `extract_categorical`; sites in their order.
+
+    Raises
+    ------
+    InputFileError
+        If there is no file, or one isn't an export of this package.
+    """
+    paths = sorted(Path(folder).rglob("*.csv"))
+    if not paths:
+        raise InputFileError(f"{folder}: no CSV file there")
+    parts = []
+    for path in paths:
+        part = pd.read_csv(path, dtype={"site_id": str, "period": str, "about": str})
+        if missing := [name for name in OWN_COLUMNS if name not in part]:
+            raise InputFileError(f"{path}: isn't an export of gee_polygons, it has no column {missing[0]!r}")
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True).drop_duplicates(["row", "period"]).sort_values(["row", "period"])
+    if len(set(table["about"])) != 1:
+        raise InputFileError(f"{folder}: files of several exports: {', '.join(sorted(table['about'].unique()))}")
+    about = json.loads(table["about"].iloc[0])
+    ids: Any = [json.loads(text) for text in table["site_id"]]
+    values = table.drop(columns=list(OWN_COLUMNS)).reset_index(drop=True)
+    if about["reducer"] == "frequencyHistogram":
+        if layer is None or layer.name != about["layer"]:
+            raise UsageError(f"this is an export of {about['layer']!r}: give that layer, for its class names")
+        rows = [
+            row
+            for site_id, period, text in zip(ids, table["period"], values[about["bands"][0]], strict=True)
+            for row in class_rows(site_id, int(period), _histogram(text), layer, about["scale_m"])
+        ]
+        return pd.DataFrame(rows, columns=["site_id", "year", "class", "class_name", "count", "area_ha"])
+    numbers = [[int(part) for part in period.split("-")] for period in table["period"]]
+    head = pd.DataFrame(numbers, columns=["year", "month"][: len(numbers[0])])
+    head.insert(0, "site_id", ids)
+    bands = [band for band in about["bands"] if band not in ("valid", "covered")]
+    values = values.reindex(columns=bands).astype(np.float64)
+    some = values.notna().any(axis=1)
+    return pd.concat([head, values], axis=1)[some].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one task computes."""
+
+    shapes: SiteShapes
+    site_ids: Sequence[int | str]
+    recipe: Recipe
+    layer: str
+    frequency: str
+    members: Sequence[int]
+    periods: tuple[str, ...]
+
+    def body(self, name: str, drive_folder: str | None, bucket: str | None) -> Callable[[str], bytes]:
+        """Return what builds the request, once it is its turn."""
+        destination: dict[str, Any] = (
+            {"driveDestination": {"folder": drive_folder, "filenamePrefix": name}}
+            if bucket is None
+            else {"cloudStorageDestination": {"bucket": bucket, "filenamePrefix": name}}
+        )
+        selectors = [*OWN_COLUMNS, *self.recipe.bands]
+
+        def build(request_id: str) -> bytes:
+            return payload(
+                self._expression(), description=name, fileExportOptions={"fileFormat": "CSV", **destination},
+                selectors=selectors, requestId=request_id,
+            )  # fmt: skip
+
+        return build
+
+    def _expression(self) -> Any:
+        import ee
+
+        about = json.dumps(
+            {"layer": self.layer, "reducer": self.recipe.reducer, "bands": list(self.recipe.bands),
+             "scale_m": self.recipe.scale_m, "frequency": self.frequency}
+        )  # fmt: skip
+        names = list(self.recipe.bands)
+        reducer = getattr(ee.Reducer, self.recipe.reducer)()
+        reducer = reducer.setOutputs(names) if len(names) == 1 else reducer
+        found = None
+        for crs in sorted({str(self.shapes.zones[i]) for i in self.members}):
+            here = [i for i in self.members if self.shapes.zones[i] == crs]
+            place = Place.of(bounding_box(self.shapes.polygons[here]), crs)
+            features = ee.FeatureCollection(
+                [
+                    ee.Feature(
+                        ee.Geometry(self.shapes.geojson[i], None, False),
+                        {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about},
+                    )
+                    for i in here
+                ]
+            )
+            for period in self.periods:
+                reduced = (
+                    self.recipe.image(period, place)
+                    .rename(names)
+                    .reduceRegions(
+                        collection=features, reducer=reducer, scale=self.recipe.scale_m, crs=crs, tileScale=TILE_SCALE
+                    )
+                )
+                dated = reduced.map(lambda feature, period=period: feature.set("period", period))
+                found = dated if found is None else found.merge(dated)
+        return found
+
+
+def _recipe(layer: ContinuousLayer | CategoricalLayer, reducer: str | None, starts: str, ends: str) -> Recipe:
+    from gee_polygons.layers import CategoricalLayer
+
+    if isinstance(layer, CategoricalLayer):
+        return histogram_recipe(layer)
+    if reducer not in REDUCERS:
+        raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
+    if layer.collection_id != EMBEDDINGS:
+        return layer_recipe(layer, reducer, starts, ends)
+    if reducer != "mean":
+        raise UsageError("embeddings are exported as means; other statistics: extract_embeddings(statistics=...)")
+    return embedding_recipe(layer.bands)
+
+
+def _histogram(text: Any) -> Mapping[str, float]:
+    """Read a dictionary in a CSV cell: JSON, or Earth Engine's own ``{3=12.5, 15=4}``."""
+    if not isinstance(text, str):
+        return {}
+    pairs = re.findall(r'"?(-?\d+(?:\.\d+)?)"?\s*[:=]\s*(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)', text)
+    return {key: float(value) for key, value in pairs}

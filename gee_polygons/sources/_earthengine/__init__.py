@@ -1,0 +1,1 @@
+"""Private parts of the Earth Engine source, one idea each."""

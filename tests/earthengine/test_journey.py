@@ -1,0 +1,154 @@
+"""The code of the reference document, unchanged; and pictures of ee.Images."""
+
+import json
+from pathlib import Path
+
+import ee
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+
+from gee_polygons.datasets.alpha_embeddings import EMBEDDING_VIS_DEFAULT, get_embedding_image
+from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.sources._earthengine import transport
+from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels, shapely_geometry
+from gee_polygons.visualize import render_image
+
+from .places import blob, fields, lonlat, site_at
+from .synthetic import position_codes, write_aef_tile
+
+JOURNEY = Path(__file__).with_name("reference_journey.py.txt")
+
+
+def test_the_reference_document_runs_unchanged(earth, tmp_path, monkeypatch, capsys):
+    for year in range(2018, 2025):
+        write_aef_tile(tmp_path / "t", year, 32722, 700_000, 7_502_000, (200, 200))
+    server = earth(tmp_path / "t")
+    monkeypatch.setattr(ee, "Authenticate", lambda: True)
+    monkeypatch.setattr(ee, "Initialize", lambda project: None)  # it is connected already
+    for name in ("data", "outputs", "nbs"):
+        (tmp_path / name).mkdir()
+    polygon = shapely.geometry.mapping(lonlat(blob(701_000, 7_501_000, 200)))
+    feature = {"type": "Feature", "properties": {"rid": 3107, "start_year": 2016}, "geometry": polygon}
+    collection = {"type": "FeatureCollection", "features": [feature]}
+    (tmp_path / "data" / "restoration_sites_subset.geojson").write_text(json.dumps(collection))
+    monkeypatch.chdir(tmp_path / "nbs")
+    names = {}
+    code = JOURNEY.read_text(encoding="utf-8")
+    code = code.replace("from IPython.display import Image as IPImage", "IPImage = str")  # notebooks only
+    exec(compile(code, JOURNEY.name, "exec"), names)
+    said = capsys.readouterr().out
+    assert "Site(id=3107, start_year=2016)" in said
+    assert "Shape: (4, 66)" in said
+    assert "2023 embedding shape: (64,)" in said
+    assert names["sim_df"].shape == (7, 7)
+    assert max(names["img"].size) == 400
+    with Image.open(tmp_path / "outputs" / "embedding_2018_2024.gif") as film:
+        assert film.n_frames == 7
+    with Image.open(tmp_path / "outputs" / "embedding_band_combos.png") as strip:
+        assert strip.size[0] > 3 * 450
+    posts = [e for e in server.log.entries() if e.method == "POST"]
+    assert len(posts) <= 2 + 1 + 11  # two tables, one region, eleven pictures; years known already aren't asked again
+    assert not server.log.errors
+
+
+def test_a_picture_of_an_ee_image_is_that_of_the_same_pixels_here(ee_server):
+    site = site_at(0, 700_500, 7_500_400)
+    region = site.region(100)
+    remote = render_image(get_embedding_image(site.geometry, 2020), region, EMBEDDING_VIS_DEFAULT, 200)
+    local = render_image(EarthEngineSource().image(region, 2020), region, EMBEDDING_VIS_DEFAULT, 200)
+    assert np.abs(np.asarray(remote, int) - np.asarray(local, int)).max() <= 1
+
+
+def test_codes_are_those_of_the_file(ee_server):
+    region = lonlat(shapely.box(700_100.1, 7_500_100.1, 700_399.9, 7_500_299.9))
+    image = EarthEngineSource().image(region, 2020, ["A05", "A00", "A05"])
+    codes = position_codes(700_000, 7_500_960, 96, 96, 2020)
+    _, _, west, _, _, north = image.grid.transform
+    height, width = image.grid.shape
+    row, column = round((7_500_960 - north) / 10), round((west - 700_000) / 10)
+    expected = codes[[5, 0, 5], row : row + height, column : column + width]
+    assert np.array_equal(image.codes, expected)
+    by_name = get_embedding_image(region, 2020, ["A05"], source="earthengine")
+    assert np.array_equal(by_name.codes, expected[:1])
+    assert not EarthEngineSource().image(region, 2017).valid.any()
+
+
+def test_masked_ground_is_drawn_as_no_data(ee_server):
+    region = shapely.box(*lonlat(shapely.box(699_600, 7_500_200, 700_400, 7_500_600)).bounds)
+    found = fetch_pixels(
+        get_embedding_image(ee.Geometry(shapely.geometry.mapping(region), None, False), 2020), region, ["A01"], 256
+    )
+    columns = found.valid.any(axis=0)
+    assert not columns[:30].any()
+    assert columns[45:].all()
+    assert found.bands == ("A01",)
+
+
+def test_large_pictures_are_fetched_in_parts(ee_server, monkeypatch):
+    from gee_polygons.sources._earthengine import pixels
+
+    region = site_at(0, 700_500, 7_500_400).region(50)
+    image = get_embedding_image(ee.Geometry(shapely.geometry.mapping(region), None, False), 2020)
+    whole = fetch_pixels(image, region, ["A01", "A02"], 256)
+    monkeypatch.setattr(pixels, "MAX_PIXELS_BYTES", 2_000)
+    parts = fetch_pixels(image, region, ["A01", "A02"], 256)
+    assert np.array_equal(parts.values, whole.values)
+    assert len(ee_server.log.entries("computePixels")) > 3
+
+
+def test_pictures_outlast_a_shaky_service(ee_server, monkeypatch):
+    monkeypatch.setattr(transport, "FIRST_WAIT_S", 0.01)
+    ee_server.faults.fail_next("unavailable", 2, "computePixels")
+    ee_server.faults.fail_next("drop", 1, "value:compute")
+    site = fields(1)[0]
+    image = get_embedding_image(site.geometry, 2020)
+    assert render_image(image, site.geometry.buffer(100).bounds(), boundary=site.geometry, label="x").size
+    ee_server.faults.fail_next("Unrepairable", 1, "computePixels")
+    with pytest.raises(EarthEngineError, match="Unrepairable"):
+        render_image(image, site.region())
+
+
+def test_geometries_become_shapes(ee_server):
+    site = fields(1)[0]
+    assert shapely_geometry(site.geometry).equals_exact(site.polygon, 1e-7)
+    holed = shapely.box(0, 0, 1, 1).difference(shapely.box(0.2, 0.2, 0.4, 0.4))
+    both = shapely.MultiPolygon([holed, shapely.box(2, 2, 3, 3)])
+    from gee_polygons.site import Site
+
+    assert shapely_geometry(Site(polygon=both, site_id=1).geometry).equals(both)
+    assert not len(ee_server.log)
+    box = shapely_geometry(site.geometry.buffer(500).bounds())
+    assert box.contains(site.polygon)
+    shapely_geometry(site.geometry.buffer(500).bounds())
+    assert len(ee_server.log) == 1
+    with pytest.raises(UsageError, match="a geometry is an"):
+        shapely_geometry(ee.Number(1))
+
+
+def test_show_says_what_to_install(monkeypatch):
+    import sys
+
+    from gee_polygons.errors import DependencyError
+
+    monkeypatch.setitem(sys.modules, "lonboard", None)
+    with pytest.raises(DependencyError, match=r'pip install "gee_polygons\[map\]"'):
+        fields(1)[0].show()
+
+
+def test_show_puts_the_sites_over_the_image(ee_server, monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    lonboard = SimpleNamespace(
+        BitmapTileLayer=lambda data, tile_size: data,
+        PolygonLayer=SimpleNamespace(from_geopandas=lambda frame, **look: len(frame)),
+        Map=list,
+    )
+    monkeypatch.setitem(sys.modules, "lonboard", lonboard)
+    sites = fields(3)
+    assert sites.show() == [3]
+    tiles, n = sites[0].show(get_embedding_image(sites[0].geometry, 2020), EMBEDDING_VIS_DEFAULT)
+    assert n == 1
+    assert "/tiles/{z}/{x}/{y}" in tiles
