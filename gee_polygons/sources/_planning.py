@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -205,10 +205,7 @@ def _with_beneath(ref: BlockRef, earlier: Sequence[Blocked]) -> BlockRef:
             continue
         down, across = -(-tile.grid.shape[0] // tile.block_shape[0]), -(-tile.grid.shape[1] // tile.block_shape[1])
         candidates = (tile.ref(row, col) for row in range(down) for col in range(across))
-        found.extend(other for other in candidates if other.inside.intersection(common) is not None)
+        found.extend(replace(c, only_first=True) for c in candidates if c.inside.intersection(common) is not None)
     if not found:
         return ref
-    return BlockRef(
-        tile=ref.tile, year=ref.year, index=ref.index, window=ref.window, inside=ref.inside,
-        flip_y=ref.flip_y, flip_x=ref.flip_x, beneath=tuple(found),
-    )  # fmt: skip
+    return replace(ref, beneath=tuple(found))

@@ -1,34 +1,30 @@
-"""One tile of an archive: its header, and its blocks' bytes made into codes.
+"""One tile of an archive: all of its header that reading needs, and its blocks' bytes made into pixels.
 
-Headers are parsed by async-tiff; blocks are decoded by imagecodecs, at the codec's own speed, into a scratch
-buffer. Written for the published layout (planar, 1024 x 1024 blocks, ZSTD, south-up through ModelTransformation)
-and as lenient as the format allows: any block size, deflate or LZW, predictor 1 or 2, pixel-interleaved, north-up.
+Blocks are decoded by imagecodecs, at the codec's own speed, into a scratch buffer. Written for the published layout
+(planar, 1024 x 1024 blocks, ZSTD, south-up) and as lenient as the format allows: any block size, deflate or LZW,
+predictor 1, 2 or 3, pixel-interleaved, north-up, any number of bands of integers or floats. Headers: `_header`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
-from gee_polygons.errors import ReadError, TileError
-from gee_polygons.sources._store import locate, read_ranges
+from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.errors import ReadError
+from gee_polygons.sources._fetch import NETWORK, Failed, Network, Want, stream
 from gee_polygons.sources.base import BlockRef
-from gee_polygons.zonal.grid import Grid, Transform
+from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
 
-__all__ = ["Tile", "TileBlock", "open_tile", "open_tiles"]
+__all__ = ["COMPRESSIONS", "Tile", "TileBlock"]
 
-# Headers of published tiles hold two lists of 4096 block positions for each overview: one read gets most of them.
-_PREFETCH_BYTES: Final = 65536
-_HEADERS_AT_ONCE: Final = 32
-_COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
+COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,13 @@ class Tile:
     compression : str
         none, lzw, zlib or zstd.
     predictor : int
-        1 (none) or 2 (horizontal differences).
+        1 (none), 2 (horizontal differences) or 3 (floats' bytes apart, then differences).
+    bands : tuple of str
+        Names, one for each sample of a pixel.
+    dtype : str
+        NumPy's name of the pixels' type, with the file's byte order.
+    nodata : float, optional
+        Value of pixels without data; None where the file has none.
     """
 
     place: str
@@ -61,6 +63,9 @@ class Tile:
     lengths: NDArray[np.int64] = field(repr=False, compare=False)
     compression: str = "zstd"
     predictor: int = 1
+    bands: tuple[str, ...] = BANDS
+    dtype: str = "int8"
+    nodata: float | None = float(NODATA)
 
     @property
     def planar(self) -> bool:
@@ -98,18 +103,42 @@ class Tile:
         """Return the compressed parts that hold some bands."""
         return bands if self.planar else [0]
 
-    def fetch(self, ref: BlockRef, bands: Sequence[int]) -> TileBlock:
-        """Read the compressed bytes of a block."""
+    def held(self, ref: BlockRef, bands: Sequence[int]) -> list[int]:
+        """Return the parts of a block that the file holds; one of length 0 was never written and is all nodata."""
         row, col = ref.index
-        parts = list(self.parts(bands))
-        starts = self.offsets[parts, row, col].tolist()
-        lengths = self.lengths[parts, row, col].tolist()
-        held = [i for i, length in enumerate(lengths) if length > 0]  # a block of length 0 was never written: nodata
-        read = read_ranges(self.place, [starts[i] for i in held], [lengths[i] for i in held]) if held else []
-        payloads: list[Any] = [None] * len(parts)
-        for i, payload in zip(held, read, strict=True):
-            payloads[i] = payload
-        return TileBlock(self, ref, tuple(bands), payloads)
+        return [part for part in self.parts(bands) if self.lengths[part, row, col] > 0]
+
+    def want(self, ref: BlockRef, bands: Sequence[int]) -> Want:
+        """Return the byte ranges of a block."""
+        row, col = ref.index
+        held = self.held(ref, bands)
+        return Want(self.place, self.offsets[held, row, col].tolist(), self.lengths[held, row, col].tolist())
+
+    def block(self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | Failed) -> TileBlock:
+        """Put what was fetched for `want` together.
+
+        Raises
+        ------
+        ReadError
+            Naming the block and the band, if it couldn't be had.
+        """
+        payloads: dict[int, Any] = {}
+        if isinstance(fetched, list):
+            payloads = dict(zip(self.held(ref, bands), fetched, strict=True))
+        block = TileBlock(self, ref, tuple(bands), [payloads.get(part) for part in self.parts(bands)])
+        if isinstance(fetched, Failed):
+            part = self.held(ref, bands)[fetched.span]
+            raise block.error(list(self.parts(bands)).index(part), str(fetched.error)) from fetched.error
+        return block
+
+    def fetch(self, ref: BlockRef, bands: Sequence[int], network: Network = NETWORK) -> TileBlock:
+        """Read one block."""
+        return self.block(ref, bands, next(stream([self.want(ref, bands)], network)))
+
+    @property
+    def empty(self) -> float:
+        """The value of pixels that were never written."""
+        return 0.0 if self.nodata is None else self.nodata
 
 
 class TileBlock:
@@ -132,40 +161,54 @@ class TileBlock:
         """Positions, among the bands asked for, that a part holds."""
         return (part,) if self.tile.planar else range(len(self.bands))
 
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[np.int8]:
-        """Decode a part to codes, shape (bands of the part, pixels + PADDING)."""
-        height, width = self.tile.block_shape
-        samples = 1 if self.tile.planar else N_BANDS
-        n_out = 1 if self.tile.planar else len(self.bands)
-        if scratch is None or scratch.shape != (n_out, height * width + PADDING) or scratch.dtype != np.int8:
-            scratch = np.full((n_out, height * width + PADDING), NODATA, np.int8)
+    @cached_property
+    def _plain(self) -> np.dtype[Any]:
+        """The pixels' type in this machine's byte order."""
+        return np.dtype(self.tile.dtype).newbyteorder("=")
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Decode a part to pixels, shape (bands of the part, pixels + PADDING)."""
+        tile = self.tile
+        height, width = tile.block_shape
+        samples = 1 if tile.planar else len(tile.bands)
+        n_out = 1 if tile.planar else len(self.bands)
+        if scratch is None or scratch.shape != (n_out, height * width + PADDING) or scratch.dtype != self._plain:
+            scratch = np.full((n_out, height * width + PADDING), tile.empty, self._plain)
         payload = self._payloads[part]
         if payload is None:
-            scratch[:, : height * width] = NODATA
-        elif self.tile.planar:
-            self._decode_into(payload, scratch[0, : height * width].view(np.uint8), part, samples)
+            scratch[:, : height * width] = tile.empty
+        elif tile.planar:
+            self._decode_into(payload, scratch[0, : height * width], part, samples)
         else:
-            pixels = np.empty(height * width * samples, np.uint8)
+            pixels = np.empty(height * width * samples, self._plain)
             self._decode_into(payload, pixels, part, samples)
-            by_band = pixels.view(np.int8).reshape(height * width, samples).T
+            by_band = pixels.reshape(height * width, samples).T
             scratch[:, : height * width] = by_band[list(self.bands)]
         return scratch
 
-    def _decode_into(self, payload: Any, out: NDArray[np.uint8], part: int, samples: int) -> None:
+    def _decode_into(self, payload: Any, out: NDArray[Any], part: int, samples: int) -> None:
+        raw = out.view(np.uint8)
         try:
-            decoded = _decoder(self.tile.compression)(payload, out)
+            decoded = _decoder(self.tile.compression)(payload, raw)
         except RuntimeError as error:  # imagecodecs' codec errors are RuntimeErrors
             raise self.error(part, f"damaged: {error}") from error
-        if decoded != out.size:
-            raise self.error(part, f"damaged: decodes to {decoded} bytes, {out.size} expected")
+        if decoded != raw.size:
+            raise self.error(part, f"damaged: decodes to {decoded} bytes, {raw.size} expected")
+        height = self.tile.block_shape[0]
+        if self.tile.predictor == 3:
+            out[:] = _undo_float_predictor(raw, out.dtype, height, samples)
+            return
+        if not np.dtype(self.tile.dtype).isnative:
+            out.byteswap(inplace=True)
         if self.tile.predictor == 2:
-            rows = out.reshape(self.tile.block_shape[0], -1, samples)
-            np.cumsum(rows, axis=1, dtype=np.uint8, out=rows)
+            kind = np.dtype(f"u{out.dtype.itemsize}")
+            rows = out.view(kind).reshape(height, -1, samples)
+            np.cumsum(rows, axis=1, dtype=kind, out=rows)
 
     def error(self, part: int, what: str) -> ReadError:
         """Return an error that names the tile, the block and the band."""
         row, col = self.ref.index
-        band = f"band {BANDS[self.bands[part]]}" if self.tile.planar else "all bands"
+        band = f"band {self.tile.bands[self.bands[part]]}" if self.tile.planar else "all bands"
         return ReadError(
             f"{self.tile.place}: block (row {row}, column {col}), {band}: {what}",
             url=self.tile.place,
@@ -192,132 +235,9 @@ def _decoder(compression: str) -> Callable[[Any, NDArray[np.uint8]], int]:
     return lambda payload, out: len(function(payload, out=out))
 
 
-def open_tile(place: str, year: int) -> Tile:
-    """Parse one tile's header.
-
-    Raises
-    ------
-    ReadError
-        If the file is missing or isn't a TIFF.
-    TileError
-        If it isn't an AlphaEarth tile: other than 64 int8 bands, no georeference, strips, an unknown compression.
-    """
-    tile = open_tiles([(place, year)])[0]
-    if isinstance(tile, Tile):
-        return tile
-    raise tile
-
-
-def open_tiles(tiles: Sequence[tuple[str, int]]) -> list[Tile | ReadError | TileError]:
-    """Parse many headers at once, in the order given; a tile that can't be used is its error."""
-
-    async def all_of_them() -> list[Any]:
-        gate = asyncio.Semaphore(_HEADERS_AT_ONCE)
-
-        async def one(place: str, year: int) -> Any:
-            import async_tiff
-
-            store, path = locate(place)
-            async with gate:
-                try:
-                    tiff = await async_tiff.TIFF.open(path, store=store, prefetch=_PREFETCH_BYTES)
-                except Exception as error:  # async-tiff raises its own class and plain ones; all mean one thing
-                    return _header_error(place, year, error)
-            try:
-                return _from_ifd(place, year, tiff.ifds[0])
-            except TileError as error:
-                return error
-
-        return await asyncio.gather(*(one(place, year) for place, year in tiles))
-
-    return list(_run(all_of_them)) if tiles else []
-
-
-def _run(make: Callable[[], Any]) -> Any:
-    """Run a coroutine to its end, also where a loop is running already (a notebook): then in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(make())
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(make())).result()
-
-
-def _header_error(place: str, year: int, error: Exception) -> ReadError:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "not found" in text.lower():
-        return ReadError(f"{place}: the tile is missing; the index names it", url=place, year=year)
-    if "magic" in text:
-        return ReadError(f"{place}: not a TIFF file", url=place, year=year)
-    return ReadError(f"{place}: the header can't be read: {text}", url=place, year=year)
-
-
-def _from_ifd(place: str, year: int, ifd: Any) -> Tile:
-    samples = int(ifd.samples_per_pixel)
-    bits, formats = set(ifd.bits_per_sample), {int(f) for f in ifd.sample_format}
-    if samples != N_BANDS:
-        raise TileError(f"{place}: {samples} bands; an AlphaEarth tile has 64")
-    if bits != {8} or formats != {2}:
-        kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(formats)), "?")
-        raise TileError(f"{place}: holds {kind}{'/'.join(map(str, sorted(bits)))}; an AlphaEarth tile holds int8 codes")
-    if ifd.tile_width is None or ifd.tile_offsets is None:
-        raise TileError(
-            f"{place}: stored in strips; the archive reader needs blocks (open it as a single raster instead)"
-        )
-    compression = _COMPRESSIONS.get(int(ifd.compression))
-    if compression is None:
-        raise TileError(f"{place}: compression {int(ifd.compression)} is not supported; use ZSTD, deflate, LZW or none")
-    predictor = int(ifd.predictor) if ifd.predictor is not None else 1
-    if predictor not in (1, 2):
-        raise TileError(f"{place}: predictor {predictor} is not supported; use 1 or 2")
-    nodata = _nodata(ifd.gdal_nodata)
-    if nodata not in (None, NODATA):
-        raise TileError(f"{place}: nodata is {ifd.gdal_nodata}; AlphaEarth codes have -128")
-    across, down = ifd.tile_count
-    parts = N_BANDS if int(ifd.planar_configuration) == 2 else 1
-    shape = (parts, int(down), int(across))
-    if len(ifd.tile_offsets) != np.prod(shape):
-        raise TileError(f"{place}: {len(ifd.tile_offsets)} blocks listed, {np.prod(shape)} expected")
-    return Tile(
-        place=place,
-        year=year,
-        grid=Grid(crs=_crs(place, ifd), transform=_transform(place, ifd), shape=(ifd.image_height, ifd.image_width)),
-        block_shape=(int(ifd.tile_height), int(ifd.tile_width)),
-        offsets=np.asarray(ifd.tile_offsets, np.int64).reshape(shape),
-        lengths=np.asarray(ifd.tile_byte_counts, np.int64).reshape(shape),
-        compression=compression,
-        predictor=predictor,
-    )
-
-
-def _nodata(text: str | None) -> float | None:
-    match = re.match(r"\s*(-?\d+(\.\d*)?)", text or "")
-    return float(match.group(1)) if match else None
-
-
-def _crs(place: str, ifd: Any) -> str:
-    keys = ifd.geo_key_directory
-    code = keys and (keys.projected_type or keys.geographic_type)
-    if not code or int(code) == 32767:
-        raise TileError(f"{place}: no EPSG code in its geo keys, so its place is unknown")
-    return f"EPSG:{int(code)}"
-
-
-def _transform(place: str, ifd: Any) -> Transform:
-    """Return the affine transform: from ModelTransformation (published tiles), else from scale and tiepoint."""
-    matrix = ifd.model_transformation
-    if matrix:
-        a, b, _, c, d, e, _, f = (float(v) for v in matrix[:8])
-        transform = (a, b, c, d, e, f)
-    elif ifd.model_pixel_scale and ifd.model_tiepoint:
-        sx, sy = (float(v) for v in ifd.model_pixel_scale[:2])
-        i, j, _, x, y, _ = (float(v) for v in ifd.model_tiepoint[:6])
-        transform = (sx, 0.0, x - i * sx, 0.0, -sy, y + j * sy)
-    else:
-        raise TileError(f"{place}: not georeferenced (no ModelTransformation, no scale and tiepoint)")
-    if ifd.geo_key_directory.raster_type == 2:  # PixelIsPoint: the position is the pixel's centre
-        a, b, c, d, e, f = transform
-        transform = (a, b, c - a / 2, d, e, f - e / 2)
-    return transform
+def _undo_float_predictor(raw: NDArray[np.uint8], dtype: np.dtype[Any], height: int, samples: int) -> NDArray[Any]:
+    """TIFF Technical Note 3: each row's bytes lie apart, the highest first, as differences from byte to byte."""
+    size = dtype.itemsize
+    rows = raw.reshape(height, -1, samples)
+    summed = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, size, -1)
+    return np.ascontiguousarray(summed.transpose(0, 2, 1)).view(dtype.newbyteorder(">")).reshape(-1).astype(dtype)

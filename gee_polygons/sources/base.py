@@ -135,6 +135,8 @@ class BlockRef:
     beneath : tuple of BlockRef
         Blocks of other tiles on the same lattice and year that overlap this one and come first:
         where one of those is valid, this one is not counted.
+    only_first : bool
+        Only the first of the bands asked for is needed: to know which pixels are valid.
     """
 
     tile: str
@@ -145,6 +147,7 @@ class BlockRef:
     flip_y: bool = False
     flip_x: bool = False
     beneath: tuple[BlockRef, ...] = ()
+    only_first: bool = False
 
 
 class Block(Protocol):
