@@ -9,11 +9,16 @@ import pytest
 import shapely
 from rangeserver import Faults, serve
 
+from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.extract import extract_embeddings
+from gee_polygons.sources import _tile
 from gee_polygons.sources._fetch import Network
+from gee_polygons.sources._header import Content, open_tiles
+from gee_polygons.sources._window import paste, refs_in
 from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.sample import truth_codes
+from gee_polygons.sources.sample import truth_codes, write_tile
+from gee_polygons.zonal.grid import Grid, Window
 
 QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
 
@@ -124,3 +129,39 @@ def test_a_mirror_is_read_instead(archive, sample_sites):
 def test_an_index_that_fails_for_a_while_is_read(archive):
     with serve(archive, faults=Faults(error=0.5, seed=3)) as server:
         assert over_http(server).years() == list(range(2018, 2025))
+
+
+# --- blocks of which only the first rows are read
+
+
+@pytest.fixture(scope="module")
+def one_tile(tmp_path_factory):
+    """A tile of 2 x 2 blocks of 512 px, whose blocks hold two steps of ZSTD's each, and its index."""
+    folder = tmp_path_factory.mktemp("prefix")
+    grid = Grid(crs="EPSG:32722", transform=(10, 0, 800_000, 0, 10, 7_520_000), shape=(1024, 1024))
+    rng = np.random.default_rng(0)
+    codes = np.repeat(rng.integers(-90, 90, (8, 1024, 128)).astype(np.int8), 8, axis=2)
+    codes[:, 300:400] = rng.integers(-90, 90, (8, 100, 1024))  # rows that compress worse than others
+    path = write_tile(folder / "t.tiff", grid, codes, block=512, bands=[f"A{i:02d}" for i in range(8)])
+    return path, codes
+
+
+@pytest.mark.parametrize("rows", [(0, 40), (200, 260), (290, 420), (1000, 1024), (500, 1000)])
+@pytest.mark.parametrize("margin", [0.05, -0.2], ids=["enough", "too-short"])
+def test_a_prefix_gives_the_same_pixels_with_fewer_bytes(one_tile, rows, margin, monkeypatch):
+    path, codes = one_tile
+    monkeypatch.setattr(_tile, "PREFIX_MARGIN", margin)
+    with serve(path.parent) as server:
+        content = Content(bands=tuple(f"A{i:02d}" for i in range(8)))
+        tile = open_tiles([(f"{server.url}/t.tiff", 2024)], QUICK, content)[0]
+        window = Window(tile.grid.window.row + rows[0], tile.grid.window.col + 100, rows[1] - rows[0], 700)
+        refs = list(refs_in(tile, window))
+        server.reset()
+        values = np.full((3, window.height, window.width), NODATA, np.int8)
+        for ref in refs:
+            paste(values, window, tile.fetch(ref, [1, 4, 6], QUICK))
+        assert np.array_equal(values, codes[[1, 4, 6], rows[0] : rows[1], 100:800])
+        whole = sum(int(tile.lengths[[1, 4, 6], *ref.index].sum()) for ref in refs)
+        if rows == (1000, 1024) and margin > 0:  # south-up: these are the first of the stored rows
+            assert server.sent < 0.8 * whole
+        assert server.sent <= whole

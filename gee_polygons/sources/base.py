@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,6 +137,8 @@ class BlockRef:
         where one of those is valid, this one is not counted.
     only_first : bool
         Only the first of the bands asked for is needed: to know which pixels are valid.
+    rows : int
+        How many of the stored rows, from the first on, matter; those after them may be left out. 0: all.
     """
 
     tile: str
@@ -148,6 +150,12 @@ class BlockRef:
     flip_x: bool = False
     beneath: tuple[BlockRef, ...] = ()
     only_first: bool = False
+    rows: int = 0
+
+    def holding(self, first: int, stop: int) -> BlockRef:
+        """Return this block as far as the lattice rows from `first` to before `stop` need it."""
+        rows = self.window.row_stop - first if self.flip_y else stop - self.window.row
+        return replace(self, rows=min(max(rows, 1), self.window.height))
 
 
 class Block(Protocol):

@@ -181,7 +181,7 @@ class CogSource:
                     continue
                 answer = next(fetched)
                 try:
-                    block = tile.block(ref, numbers, answer)
+                    block = tile.block(ref, numbers, answer, self.network)
                 except ReadError as error:
                     yield error
                     continue
