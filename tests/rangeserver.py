@@ -160,7 +160,7 @@ class RangeServer:
         stated = f"Content-Range: bytes {first}-{last}/{size}\r\n" if asked else ""
         body = length - max(1, length // 3) if fault in ("lie", "truncate") else length
         status = 206 if asked else 200
-        self._note(path, first, last, status)
+        self._note(path, first, last if method == "GET" else first - 1, status)
         answer = (
             f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {body if fault == 'lie' else length}\r\n"
             f'Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "{size}"\r\nAccept-Ranges: bytes\r\n{stated}\r\n'

@@ -35,7 +35,7 @@ RANKS = (
     ("embeddings", "zonal"),
     ("site", "_sites", "datasets"),
     ("sources",),
-    ("extract", "merging", "pipeline", "tables"),
+    ("extract", "merging", "pipeline", "tables", "_collection", "collection", "download"),
     ("visualize", "pictures", "plots"),
     ("demo",),
     ("cli",),

@@ -156,7 +156,8 @@ def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple
     kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(formats)), "?")
     found = f"{kind}{'/'.join(map(str, sorted(bits)))}"
     nodata = _nodata(ifd.gdal_nodata)
-    if content == AEF:
+    looks_aef = samples == N_BANDS and found == "int8" and nodata in (None, NODATA)
+    if content == AEF or (content.bands is None and content.dtype is None and looks_aef):
         if samples != N_BANDS:
             raise TileError(f"{place}: {samples} bands; an AlphaEarth tile has 64")
         if found != "int8":
@@ -164,7 +165,8 @@ def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple
         if nodata not in (None, NODATA):
             raise TileError(f"{place}: nodata is {ifd.gdal_nodata}; AlphaEarth codes have -128")
         return BANDS, "int8", float(NODATA)
-    names = content.bands or tuple(f"band_{i + 1}" for i in range(samples))
+    names = content.bands or ()
+    names += tuple(f"band_{i + 1}" for i in range(len(names), samples))
     if samples != len(names):
         raise TileError(f"{place}: {samples} bands; the collection names {len(names)}: {', '.join(names[:5])}")
     if len(bits) != 1 or len(formats) != 1 or kind == "?" or min(bits) not in (8, 16, 32, 64):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from gee_polygons.errors import ArchiveError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._records import SIDES, Area, canonical, file_metadata, read_records
-from gee_polygons.sources._store import is_url, join, rewrite
+from gee_polygons.sources._store import folder_of, is_url, join, rewrite
 
 __all__ = ["ArchiveIndex", "TileIndex"]
 
 _COLUMNS: Final = ("crs", "year", "path", *(f"utm_{s}" for s in SIDES), *(f"wgs84_{s}" for s in SIDES))
 # further columns that the same facts may stand in, and the headers of a collection
 _OTHERS: Final = ("bbox", "datetime", "proj:epsg", "proj:code", "proj:bbox", "proj:transform", "proj:shape", "assets",
-                  "href", "url", "location", "header")  # fmt: skip
+                  "href", "url", "location", "header", "period")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +82,9 @@ class TileIndex:
                 raise ArchiveError(f"{place}: column {name!r} has {table[name].null_count} empty values")
         if not all(isinstance(path, str) for path in table["path"].to_pylist()):
             raise ArchiveError(f"{place}: column 'path' doesn't hold texts but {table['path'].type}")
-        years = _numbers(table, "year", place).astype(np.int64)
-        folder = _folder(place)
+        # what isn't annual is told apart by its day
+        years = _numbers(table, "period" if "period" in table.column_names else "year", place).astype(np.int64)
+        folder = folder_of(place)
         # the same tile listed twice is one tile
         paths = [rewrite(join(folder, path), network.url_rewrite) for path in table["path"].to_pylist()]
         rows = {(paths[i], int(years[i])): i for i in reversed(range(len(table)))}
@@ -134,6 +134,15 @@ class ArchiveIndex:
         if not (is_url(place) and set(_COLUMNS) <= set(names)):
             self._whole = self._read(None)
 
+    @classmethod
+    def of(cls, table: Any, place: str, network: Network = NETWORK) -> ArchiveIndex:
+        """Wrap a table with canonical columns; nothing is read."""
+        index = cls.__new__(cls)
+        index.place, index._network, index.metadata = place, network, {}
+        index._parts, index._years = {}, None
+        index._whole = TileIndex.of(table, place, network)
+        return index
+
     def __repr__(self) -> str:
         return f"{len(self._whole)} tiles" if self._whole is not None else "read as needed"
 
@@ -169,13 +178,9 @@ class ArchiveIndex:
         if not len(table) and area is not None:
             none, text = np.zeros((0, 4)), np.zeros(0, object)
             return TileIndex(
-                folder=_folder(self.place), place=text, year=np.zeros(0, np.int64), crs=text, utm=none, wgs84=none
+                folder=folder_of(self.place), place=text, year=np.zeros(0, np.int64), crs=text, utm=none, wgs84=none
             )
         return TileIndex.of(canonical(table, place=self.place), self.place, self._network)
-
-
-def _folder(place: str) -> str:
-    return place.rsplit("/", 1)[0] if is_url(place) else str(Path(place).parent)
 
 
 def _numbers(table: Any, name: str, place: str) -> NDArray[np.float64]:

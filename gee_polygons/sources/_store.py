@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from gee_polygons.errors import ReadError
 
-__all__ = ["first_line", "is_url", "join", "locate", "rewrite"]
+__all__ = ["first_line", "folder_of", "is_url", "join", "locate", "rewrite"]
 
 OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # dots in its name, and it lives in us-west-2
 # object_store's own retries are off: `_fetch` retries, for bodies that break off too, and counts every request
@@ -28,6 +28,11 @@ def join(folder: str, path: str) -> str:
     if is_url(path) or Path(path).is_absolute():
         return path
     return f"{folder.rstrip('/')}/{path}" if is_url(folder) else str(Path(folder) / path)
+
+
+def folder_of(place: str) -> str:
+    """Return the folder or URL prefix that a file lies in."""
+    return place.rsplit("/", 1)[0] if is_url(place) else str(Path(place).parent)
 
 
 def rewrite(place: str, prefixes: Mapping[str, str]) -> str:

@@ -342,6 +342,8 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     """
     if spec is None:
         spec = os.environ.get(SOURCE_SETTING) or _default_source()
+    if hasattr(spec, "as_source"):  # a collection
+        spec = spec.as_source()
     if isinstance(spec, Source):
         return spec
     if not isinstance(spec, (str, os.PathLike)):
@@ -355,7 +357,7 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     if text == "source-coop":
         from gee_polygons.sources.cog import CogSource
 
-        return CogSource(SOURCE_COOP_INDEX, name="source-coop")
+        return CogSource(SOURCE_COOP_INDEX, name="source-coop")  # nothing is read but the index's footer
     if text in ("earthengine", "mosaic"):
         raise UsageError(f"the source {text!r} comes with a later version; use 'sample', 'source-coop' or a path")
     if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):

@@ -15,20 +15,19 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network, stream
 from gee_polygons.sources._header import AEF, Content, open_tiles, tile_from_header
 from gee_polygons.sources._index import ArchiveIndex, TileIndex
+from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import Area
 from gee_polygons.sources._store import is_url
 from gee_polygons.sources._tile import Tile, TileBlock
-from gee_polygons.sources._window import lattice_window, paste, refs_in
 from gee_polygons.sources._zoning import (
     ZonePart,
-    home_crs,
     pieces_on_lattices,
     polygons_near,
     rows_near,
@@ -36,7 +35,6 @@ from gee_polygons.sources._zoning import (
     zone_parts,
 )
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Failure, Plan
-from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.projection import transformer
 
 __all__ = ["CogSource"]
@@ -79,16 +77,16 @@ class CogSource:
         self.name = name
         self.network = network
         self._content = content
-        self._index = index if isinstance(index, ArchiveIndex) else ArchiveIndex(_find_index(str(index)), network)
-        self.archive = self._index.place
+        self.index = index if isinstance(index, ArchiveIndex) else ArchiveIndex(_find_index(str(index)), network)
+        self.archive = self.index.place
         self._tiles: dict[tuple[str, int], Tile] = {}
 
     def __repr__(self) -> str:
-        return f"CogSource({self.archive!r}, {self._index!r})"
+        return f"CogSource({self.archive!r}, {self.index!r})"
 
     def years(self) -> list[int]:
         """Years that the archive has, ascending."""
-        return self._index.years()
+        return self.index.years()
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Say which blocks hold which polygons; reads the index and headers of the tiles concerned.
@@ -105,7 +103,7 @@ class CogSource:
         Plan
         """
         asked = Polygons.of(polygons)
-        archive = self._near(asked)
+        archive = self.near(asked)
         index = _of_years(archive, years)
         return self._plan(asked, years, zone_parts(asked, index, archive), index)
 
@@ -125,13 +123,13 @@ class CogSource:
             In which these polygons are split at the zone boundary; None where that can't help.
         """
         years = sorted({year for _, year in incomplete})
-        index = _of_years(self._near(polygons), years)
+        index = _of_years(self.near(polygons), years)
         parts = split_parts(polygons, incomplete, index)
         return self._plan(polygons, years, parts, index) if parts else None
 
-    def _near(self, polygons: Polygons) -> TileIndex:
+    def near(self, polygons: Polygons) -> TileIndex:
         """Return the tiles that can matter, with the bounds of their files."""
-        index = self._index.near(shapely.bounds(polygons.geometries))
+        index = self.index.near(shapely.bounds(polygons.geometries))
         unknown = np.isnan(index.utm[:, 0])
         if not unknown.any():
             return index
@@ -140,7 +138,7 @@ class CogSource:
             boxes = Area(shapely.bounds(polygons.geometries))
             near = boxes.hits(index.wgs84)
             index, utm, unknown = index.take(np.flatnonzero(near)), utm[near], unknown[near]
-        self._open(index.take(np.flatnonzero(unknown)))
+        self.open(index.take(np.flatnonzero(unknown)))
         for row in np.flatnonzero(unknown):
             tile = self._tiles.get((index.place[row], int(index.year[row])))
             if tile is not None:
@@ -152,7 +150,7 @@ class CogSource:
 
     def _plan(self, polygons: Polygons, years: Sequence[int], parts: Sequence[ZonePart], index: TileIndex) -> Plan:
         near = index.take(rows_near(polygons, parts, index))
-        tiles, broken = self._open(near)
+        tiles, broken = self.open(near)
         failures = [
             Failure(str(error), year, spoiled, place)
             for (place, year), error in broken.items()
@@ -165,7 +163,7 @@ class CogSource:
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
         """Fetch blocks in order, ahead of what is asked for; what can't be read comes as its error."""
-        if self._content is AEF:
+        if self._content == AEF:
             _check_bands(bands)  # before any request
         opened = self._tiles_of(refs)
         asked = [
@@ -223,22 +221,10 @@ class CogSource:
         """
         names = tuple(bands) if bands is not None else BANDS
         _check_bands(names)
-        area = Polygons(np.array([shapely.box(*region.bounds)], object))
-        index = _of_years(self._near(area), [year])
-        crs = str(home_crs(area, index)[0])
-        tiles, broken = self._open(index.take(rows_near(area, [ZonePart(0, crs)], index)))
-        for error in broken.values():
-            raise error
-        lattice = tiles[0].grid.lattice if tiles else Lattice(crs, 10.0, 10.0)
-        window = lattice_window(area.geometries[0], lattice)
-        codes = np.full((len(names), window.height, window.width), NODATA, np.int8)
-        for block in self.read([ref for tile in tiles for ref in refs_in(tile, window)], names):
-            if isinstance(block, ReadError):
-                raise block
-            paste(codes, window, block)
-        return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source=self.name)
+        patch = read_patches(self, Polygons(np.array([shapely.box(*region.bounds)], object)), [year], names)[0]
+        return EmbeddingImage(values=patch.values[0], grid=patch.grid, bands=names, year=year, source=self.name)
 
-    def _open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
+    def open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
         keys = list(zip(index.place.tolist(), index.year.tolist(), strict=True))
         if index.headers is not None:
@@ -272,4 +258,5 @@ def _check_bands(bands: Sequence[str]) -> None:
 
 
 def _band_numbers(bands: Sequence[str], tile: Any) -> list[int]:
-    return [tile.bands.index(band) for band in bands] if isinstance(tile, Tile) else []
+    """Return the samples of a tile that hold some bands; a file may hold a few of a collection's only."""
+    return [tile.bands.index(band) for band in bands if band in tile.bands] if isinstance(tile, Tile) else []

@@ -55,6 +55,7 @@ __all__ = [
     "SAMPLE_YEARS",
     "UNLABELLED",
     "build_sample_archive",
+    "cache_folder",
     "make_benchmark_tile",
     "sample_archive_path",
     "sample_sites",
@@ -124,14 +125,15 @@ def sample_archive_path() -> Path:
 
     It lies in the folder named by the environment variable ``GEE_POLYGONS_CACHE``, else in the user's cache folder.
     """
-    folder = _cache_folder() / f"sample-{__version__}"
+    folder = cache_folder() / f"sample-{__version__}"
     if not _is_complete(folder, SAMPLE_YEARS):
         _log.info("building the synthetic sample archive in %s (about 90 MB, once)", folder)
         build_sample_archive(folder)
     return folder
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: ``GEE_POLYGONS_CACHE``, else in the user's cache folder."""
     if chosen := os.environ.get("GEE_POLYGONS_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
