@@ -123,6 +123,7 @@ class ArchiveIndex:
     def __init__(self, place: str, network: Network = NETWORK) -> None:
         self.place, self._network = place, network
         self.metadata: dict[str, Any] = {}
+        self.synthetic = False
         self._whole: TileIndex | None = None
         self._parts: dict[bytes, TileIndex] = {}
         self._years: list[int] | None = None
@@ -130,6 +131,7 @@ class ArchiveIndex:
         if not place.lower().endswith((".csv", ".gpkg")):
             found, names = file_metadata(place, network)
             self.metadata = json.loads(found.get(b"gee_polygons", b"{}"))
+            self.synthetic = b"synthetic" in found
         # without these columns every row has to be looked at anyway
         if not (is_url(place) and set(_COLUMNS) <= set(names)):
             self._whole = self._read(None)
@@ -138,7 +140,7 @@ class ArchiveIndex:
     def of(cls, table: Any, place: str, network: Network = NETWORK) -> ArchiveIndex:
         """Wrap a table with canonical columns; nothing is read."""
         index = cls.__new__(cls)
-        index.place, index._network, index.metadata = place, network, {}
+        index.place, index._network, index.metadata, index.synthetic = place, network, {}, False
         index._parts, index._years = {}, None
         index._whole = TileIndex.of(table, place, network)
         return index

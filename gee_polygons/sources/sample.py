@@ -265,7 +265,7 @@ def _build(
             pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
             raise
         rows = [future.result() for future in futures]
-    _write_index(folder / INDEX_PATH, rows)
+    write_index(folder / INDEX_PATH, rows)
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / MANIFEST).write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
 
@@ -317,8 +317,8 @@ def _degrees(crs: str, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.flo
     return lon, lat
 
 
-def _write_index(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the index with the published columns, as GeoParquet 1.1."""
+def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write an index with the published columns, as GeoParquet 1.1; marked as synthetic."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import pyproj
