@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from gee_polygons import __version__
+from gee_polygons._archive_commands import add_commands
 from gee_polygons.errors import GeePolygonsError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class _Commands(click.Group):
 
 
 _INTERRUPTED: Final = {  # commands that write more than one thing, each of them whole
+    "download": "interrupted; run the command again to go on",
     "demo": "interrupted; the outputs are incomplete: run the command again",
 }
 
@@ -322,6 +324,8 @@ def _load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
 
     return load_sites(path, id_column=id_column, crs=crs)
 
+
+add_commands(main, _with_sites, _years_option, _source_option, _load)
 
 _NOT_YET: Final = "not in this version"
 _SOURCES: Final = (

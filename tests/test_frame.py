@@ -37,7 +37,7 @@ RANKS = (
     ("sources",),
     ("extract", "merging", "pipeline", "tables", "_collection", "collection", "download"),
     ("visualize", "pictures", "plots"),
-    ("demo",),
+    ("demo", "_archive_commands"),
     ("cli",),
     ("__main__",),
 )
