@@ -32,7 +32,7 @@ __all__ = ["NETWORK", "Failed", "Network", "Request", "Want", "fetch", "merge", 
 MAX_WASTE_BYTES: Final = 64 * 2**10
 # A larger request gains nothing in latency, and loses more when it breaks off. Two published blocks are about 0.9 MB.
 MAX_REQUEST_BYTES: Final = 4 * 2**20
-BATCH_BYTES: Final = 96 * 2**20  # ranges are merged among blocks of so many bytes: two of 64 bands, many of a few
+BATCH_BYTES: Final = 128 * 2**20  # ranges are merged among blocks of so many bytes: two of 64 bands, many of a few
 AHEAD_BYTES: Final = 64 * 2**20  # fetched or under way, and not consumed yet
 LOCAL_CONCURRENT: Final = 8  # a disk has no latency to hide
 
