@@ -93,7 +93,7 @@ def test_building_again_reopens_and_other_parameters_are_refused(tmp_path):
 
 
 def test_labels_are_kept_in_the_cache(tmp_path):
-    build(SAMPLE, "my demo", date_range=(2023, 2023))
+    build(SAMPLE, name="my demo", date_range=(2023, 2023))
     assert load("my demo").years == [2023]
     assert str(tmp_path / "cache") in load("my demo").place
 

@@ -26,8 +26,8 @@ __all__ = ["as_collection", "build", "build_from_table", "load"]
 
 
 def build(
-    name: str = AEF_ID,
-    label: str | None = None,
+    dataset_id: str = AEF_ID,
+    name: str | None = None,
     bbox: Sequence[float] | None = None,
     date_range: tuple[Any, Any] | None = None,
     *,
@@ -41,10 +41,10 @@ def build(
 
     Parameters
     ----------
-    name : str
+    dataset_id : str
         Of the catalogue: see `datasets`.
-    label : str, optional
-        What the collection is called; `load(label)` opens it again. Default: made of what is asked for.
+    name : str, optional
+        What the collection is called; `load(name)` opens it again. Default: made of what is asked for.
     bbox : (west, south, east, north), optional
         EPSG:4326. Default: everywhere, which is many tiles.
     date_range : pair of dates or years, optional
@@ -52,7 +52,7 @@ def build(
     source : str or Path, optional
         Path or URL of the list of tiles: Parquet, STAC GeoParquet, CSV, GeoPackage. Default: the dataset's.
     path : str or Path, optional
-        Where to keep it. Default: in the cache folder, by its label.
+        Where to keep it. Default: in the cache folder, by its name.
     force : bool
         Build it anew, though it is there.
     network : Network, optional
@@ -67,7 +67,7 @@ def build(
     Raises
     ------
     UsageError
-        If a collection of that label was built of something else.
+        If a collection of that name was built of something else.
     ArchiveError
         If no tile is there.
     ReadError
@@ -80,7 +80,7 @@ def build(
     >>> build("gee-polygons/sample", bbox=(-48.05, -22.4, -48.01, -22.3), date_range=(2023, 2023), path=file)
     Collection('gee-polygons/sample', 2 tiles)
     """
-    entry = dataset(name)
+    entry = dataset(dataset_id)
     how = _network(network, {**entry.url_rewrite, **(url_rewrite or {})})
     place = str(source) if source is not None else entry.index
     parameters: dict[str, Any] = {
@@ -88,7 +88,7 @@ def build(
         "date_range": None if date_range is None else [f"{day:%Y-%m-%d}" for day in checked_dates(date_range)],
         "source": place,
     }
-    target = _target(label or f"{name}-{_digest(parameters)}", path)
+    target = _target(name or f"{dataset_id}-{_digest(parameters)}", path)
     if target.is_file() and not force:
         return _reopened(target, {**parameters, "dataset": entry.id}, how)
     area = None
