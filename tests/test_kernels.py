@@ -173,7 +173,7 @@ class Planes:
 def reduced(block, coverage, n_bands, **options):
     """Means, shape (polygons, bands), and n_pixels."""
     found = BlockReducer(n_bands).reduce(block, coverage, **options)
-    return found.partials.means(found.unit), found.partials.n_pixels()
+    return found.partials.means(found.scale), found.partials.n_pixels()
 
 
 def assert_means(found, codes, weights):
@@ -230,7 +230,7 @@ def test_a_reducer_used_again_keeps_nothing():
     alone = [reduced(Planes(codes), coverage, 64)[0] for codes in (first, second)]
     again = [reducer.reduce(Planes(codes), coverage) for codes in (first, second, first)]
     for found, true in zip(again, [*alone, alone[0]], strict=True):
-        assert np.array_equal(found.partials.means(found.unit), true)
+        assert np.array_equal(found.partials.means(found.scale), true)
 
 
 def test_hidden_pixels_are_not_counted():
@@ -257,7 +257,7 @@ def test_merging_in_any_order_and_grouping_gives_the_same_bits():
         block = Planes(codes[:, row : row + 8, col : col + 8].copy())
         found = BlockReducer(64).reduce(block, clip_to_block(coverage, Window(row, col, 8, 8)))
         parts.append(found.partials)
-        unit = found.unit
+        unit = found.scale
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(parts))
         total = parts[order[0]].take(np.array([0, 1]))
