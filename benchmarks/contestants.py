@@ -49,7 +49,7 @@ def decode_only(work: Work) -> Call:
         for row, col in blocks:
             starts, lengths = tile.offsets[:, row, col].tolist(), tile.lengths[:, row, col].tolist()
             for payload in read_ranges(place, starts, lengths):
-                decode(payload, out=out)
+                decode(payload.read() if hasattr(payload, "read") else payload, out=out)
 
     return call
 

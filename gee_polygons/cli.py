@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from gee_polygons import __version__
+from gee_polygons.cli_archive import datasets, download, index
 from gee_polygons.cli_look import audit, render, similarity
 from gee_polygons.cli_shared import (
     EXIT_DATA,
@@ -86,6 +87,7 @@ class _Commands(click.Group):
 
 
 _INTERRUPTED: Final = {  # commands that write more than one thing, each of them whole
+    "download": "interrupted; run the command again to go on",
     "demo": "interrupted; the outputs are incomplete: run the command again",
 }
 
@@ -364,7 +366,7 @@ def demo(*, out: Path) -> None:
     click.echo(f"{total:6.1f} s  in all")
 
 
-for _command in (render, similarity, audit):
+for _command in (render, similarity, audit, download, index, datasets):
     main.add_command(_command)
 
 

@@ -30,9 +30,10 @@ from oracles import (
 from gee_polygons import extract_embeddings, open_source
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources import _tile
+from gee_polygons.sources import _fetch
+from gee_polygons.sources._header import open_tile, open_tiles
 from gee_polygons.sources._tiff_writer import write_tile
-from gee_polygons.sources._tile import Tile, open_tile, open_tiles
+from gee_polygons.sources._tile import Tile
 from gee_polygons.sources.base import PixelSource, Plan
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.raster import RasterSource
@@ -197,7 +198,7 @@ def test_a_plan_knows_its_cost_and_reads_no_pixels(source, frame, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a pixel was read while planning")
 
-    monkeypatch.setattr(_tile, "read_ranges", refuse)
+    monkeypatch.setattr(_fetch, "_read_want", refuse)
     monkeypatch.setattr(Tile, "fetch", refuse)
     plan = source.plan(frame.geometry.to_numpy(), [2024, 2023])
     tile = open_tile(plan.jobs[0].reads[0].tile, 2024)
@@ -237,13 +238,13 @@ def test_a_plan_can_be_read_by_another_process_source(source, frame):
 def reads(monkeypatch):
     """Byte ranges read, by (file, first byte)."""
     counts = collections.Counter()
-    original = _tile.read_ranges
+    original = _fetch._read_want
 
-    def counting(place, starts, lengths):
-        counts.update((place, start) for start in starts)
-        return original(place, starts, lengths)
+    def counting(want):
+        counts.update((want.place, start) for start in want.starts)
+        return original(want)
 
-    monkeypatch.setattr(_tile, "read_ranges", counting)
+    monkeypatch.setattr(_fetch, "_read_want", counting)
     return counts
 
 

@@ -20,10 +20,10 @@ from oracles import SHARED, archive, on_grid, one_line, sites, small_grid, unit_
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
 from gee_polygons.errors import ReadError
-from gee_polygons.sources import _tile
+from gee_polygons.sources import _fetch
+from gee_polygons.sources._header import open_tile
 from gee_polygons.sources._landscape import Landscape
 from gee_polygons.sources._tiff_writer import write_tile
-from gee_polygons.sources._tile import open_tile
 
 SHAPE, BLOCK = (192, 192), 64
 GRID = small_grid(SHAPE)
@@ -320,12 +320,12 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tile, frame, tmp_path, 
 
 
 def test_a_store_that_answers_short_is_an_error(tile, frame, monkeypatch):
-    original = _tile.read_ranges
+    original = _fetch._read_want
 
-    def short(place, starts, lengths):
-        return [bytes(part)[:-1] for part in original(place, starts, lengths)]
+    def short(want):
+        return [bytes(part)[:-1] for part in original(want)]
 
-    monkeypatch.setattr(_tile, "read_ranges", short)
+    monkeypatch.setattr(_fetch, "_read_want", short)
     with pytest.raises(ReadError, match="damaged"):
         extract_embeddings(frame, source=archive(tile.parent, [(tile, GRID, 2024)]))
 

@@ -276,13 +276,13 @@ def test_the_sample_s_rows_do_not_depend_on_threads_company_or_order(sample_tabl
 
 def test_each_block_of_the_sample_is_read_once(sample_archive, sample_sites, monkeypatch):
     counts = collections.Counter()
-    original = _tile.Tile.fetch
+    original = _tile.Tile.block
 
-    def counting(self, ref, bands):
+    def counting(self, ref, bands, *fetched):
         counts[ref.tile, ref.index] += 1
-        return original(self, ref, bands)
+        return original(self, ref, bands, *fetched)
 
-    monkeypatch.setattr(_tile.Tile, "fetch", counting)
+    monkeypatch.setattr(_tile.Tile, "block", counting)
     source = CogSource(sample_archive)
     extract_embeddings(sample_sites, source=source)
     plan = source.plan(sample_sites.polygons, source.years())

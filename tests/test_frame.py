@@ -35,7 +35,7 @@ RANKS = (
     ("embeddings", "zonal"),
     ("site", "_sites", "datasets"),
     ("sources",),
-    ("extract", "merging", "pipeline", "tables", "tabulate", "exporting"),
+    ("extract", "merging", "pipeline", "tables", "tabulate", "exporting", "_collection", "collection", "download"),
     ("audit", "_audit"),
     ("visualize", "pictures", "plots"),
     ("_change",),
@@ -44,7 +44,7 @@ RANKS = (
     ("_report", "report"),
     ("demo", "warmup"),
     ("cli_shared",),
-    ("cli_look",),
+    ("cli_archive", "cli_look"),
     ("cli",),
     ("__main__",),
 )

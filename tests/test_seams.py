@@ -40,7 +40,7 @@ from oracles import star, write_gdal
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.pipeline import reduce_polygons
-from gee_polygons.sources import _tile as tile_module
+from gee_polygons.sources import _fetch
 from gee_polygons.sources.cog import CogSource
 
 S22, S23 = "EPSG:32722", "EPSG:32723"
@@ -183,13 +183,13 @@ def test_overlapping_tiles_cost_what_the_plan_says(tmp_path, monkeypatch):
     polygon = ground(star(1, (45, 30), 25), frame(tiles[0]))
     plan = source.plan(np.array([polygon], object), [2024])
     asked = []
-    read = tile_module.read_ranges
+    read = _fetch._read_want
 
-    def counting(place, starts, lengths):
-        asked.extend(lengths)
-        return read(place, starts, lengths)
+    def counting(want):
+        asked.extend(want.lengths)
+        return read(want)
 
-    monkeypatch.setattr(tile_module, "read_ranges", counting)
+    monkeypatch.setattr(_fetch, "_read_want", counting)
     extract([polygon], source)
     assert (len(asked), sum(asked)) == (plan.requests, plan.bytes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,20 @@ class _Draft:
     reads: list[BlockRef] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Touched:
+    """The pieces that touch a block, and the lattice rows that they lie in."""
+
+    pieces: list[int]
+    first_row: int
+    row_stop: int
+
+    @classmethod
+    def of(cls, pieces: list[int], bounds: NDArray[np.float64], numbers: NDArray[np.int64]) -> _Touched:
+        here = bounds[np.searchsorted(numbers, pieces)]
+        return cls(pieces, int(np.floor(here[:, 1].min())), int(np.ceil(here[:, 3].max())))
+
+
 def make_plan(
     *,
     source: str,
@@ -104,17 +118,19 @@ def make_plan(
             continue
         rings = polygons.pieces([pieces[i] for i in numbers])
         bounds = rings.bounds()
-        touched: dict[Any, dict[tuple[int, int], list[int]]] = {}  # tiles of several years share a layout
+        touched: dict[Any, dict[tuple[int, int], _Touched]] = {}  # tiles of several years share a layout
         for tile in sorted(members, key=lambda t: (t.year, t.place)):
             layout = (tile.grid, tile.block_shape)
             if layout not in touched:
-                touched[layout] = _blocks_touched(tile, rings, bounds, numbers)
+                blocks = _blocks_touched(tile, rings, bounds, numbers)
+                touched[layout] = {block: _Touched.of(inside, bounds, numbers) for block, inside in blocks.items()}
             beneath = [t for t in members if t.year == tile.year and t.place < tile.place]
-            for (row, col), inside in touched[layout].items():
+            for (row, col), found in touched[layout].items():
+                inside = found.pieces
                 wanted = [i for i in inside if tile.year not in pieces[i].skip]
                 if not wanted:
                     continue
-                ref = _with_beneath(tile.ref(row, col), beneath)
+                ref = _with_beneath(tile.ref(row, col).holding(found.first_row, found.row_stop), beneath)
                 draft = drafts[lattice, ref.window, ref.inside]
                 draft.pieces.update(inside)
                 draft.reads.append(ref)
@@ -212,7 +228,4 @@ def _with_beneath(ref: BlockRef, earlier: Sequence[Blocked]) -> BlockRef:
         found.extend(other for other in candidates if other.inside.intersection(common) is not None)
     if not found:
         return ref
-    return BlockRef(
-        tile=ref.tile, year=ref.year, index=ref.index, window=ref.window, inside=ref.inside,
-        flip_y=ref.flip_y, flip_x=ref.flip_x, beneath=tuple(found),
-    )  # fmt: skip
+    return replace(ref, beneath=tuple(found))

@@ -32,7 +32,7 @@ from gee_polygons.zonal.grid import Grid, Window
 
 __all__ = ["Codes", "write_tile"]
 
-Codes = NDArray[np.int8] | Callable[[Window], NDArray[np.int8]]
+Codes = NDArray[np.int8] | Callable[[Window], NDArray[np.int8] | None]
 
 _COMPRESSION: Final = {"none": 1, "deflate": 8, "zstd": 50000}
 _SHORT, _LONG, _DOUBLE, _ASCII, _LONG8 = 3, 4, 12, 2, 16
@@ -99,7 +99,8 @@ def write_tile(
         goes into the ModelTransformationTag (34264) as it is.
     codes : int8 array (bands, height, width), north-up, or callable
         The pixels. A callable is asked for one lattice `Window` at a time, from several threads, and answers with
-        an int8 array (bands, height, width), north-up: the file's orientation is the writer's business.
+        an int8 array (bands, height, width), north-up: the file's orientation is the writer's business. For a block
+        that it answers None for, the file holds nothing: readers find nodata there.
     bands : sequence of str
         Names, one per band (GDAL band descriptions).
     block : int
@@ -171,7 +172,7 @@ def write_tile(
     return path
 
 
-def _as_function(codes: Codes, layout: _Layout) -> Callable[[Window], NDArray[np.int8]]:
+def _as_function(codes: Codes, layout: _Layout) -> Callable[[Window], NDArray[np.int8] | None]:
     if callable(codes):
         return codes
     array = np.asarray(codes)
@@ -190,7 +191,7 @@ def _as_function(codes: Codes, layout: _Layout) -> Callable[[Window], NDArray[np
 def _spool_blocks(
     spool: IO[bytes],
     layout: _Layout,
-    codes: Callable[[Window], NDArray[np.int8]],
+    codes: Callable[[Window], NDArray[np.int8] | None],
     max_workers: int | None,
     progress: Callable[[int], object] | None,
 ) -> NDArray[np.int64]:
@@ -229,13 +230,15 @@ def _in_order(workers: int, make: Callable[[Any], Any], items: Sequence[Any]) ->
 
 
 def _make_block(
-    layout: _Layout, codes: Callable[[Window], NDArray[np.int8]], cell: tuple[int, int]
+    layout: _Layout, codes: Callable[[Window], NDArray[np.int8] | None], cell: tuple[int, int]
 ) -> tuple[list[bytes], int]:
     """Return the compressed parts of one block (by file row and column), padded with nodata to the full block."""
     size, grid = layout.block, layout.grid
     row, col = cell[0] * size, cell[1] * size
     height, width = min(size, grid.shape[0] - row), min(size, grid.shape[1] - col)
     pixels = codes(grid.part(row, col, height, width))
+    if pixels is None:
+        return [b""] * layout.planes, height * width
     if pixels.shape != (len(layout.bands), height, width) or pixels.dtype != np.int8:
         raise UsageError(
             f"codes of a block must be int8 of shape {(len(layout.bands), height, width)}, "
@@ -277,11 +280,14 @@ def _assemble(
     """Write header, IFD and, in the order of the file, the blocks with leader and trailer."""
     counts = spans[..., 1].ravel()  # plane-major is the order of the file
     head = _head(layout, np.zeros(layout.n_parts, np.int64), counts, big, description, metadata)
-    offsets = len(head) + 4 + np.concatenate([[0], np.cumsum(counts[:-1] + 8)])
-    if not big and int(offsets[-1] + counts[-1]) >= 2**32:
+    sizes = np.where(counts > 0, counts + 8, 0)
+    offsets = np.where(counts > 0, len(head) + 4 + np.concatenate([[0], np.cumsum(sizes[:-1])]), 0)
+    if not big and len(head) + int(sizes.sum()) >= 2**32:
         raise UsageError("the tile passes 4 GiB: write it with bigtiff=True")
     out.write(_head(layout, offsets, counts, big, description, metadata))
     for start, length in spans.reshape(-1, 2).tolist():
+        if not length:
+            continue
         spool.seek(start)
         data = spool.read(length)
         out.write(struct.pack("<I", length) + data + data[-4:])

@@ -1,34 +1,35 @@
-"""One tile of an archive: its header, and its blocks' bytes made into codes.
+"""One tile of an archive: all of its header that reading needs, and its blocks' bytes made into pixels.
 
-Headers are parsed by async-tiff; blocks are decoded by imagecodecs, at the codec's own speed, into a scratch
-buffer. Written for the published layout (planar, 1024 x 1024 blocks, ZSTD, south-up through ModelTransformation)
-and as lenient as the format allows: any block size, deflate or LZW, predictor 1 or 2, pixel-interleaved, north-up.
+Blocks are decoded by imagecodecs, at the codec's own speed, into a scratch buffer. Written for the published layout
+(planar, 1024 x 1024 blocks, ZSTD, south-up) and as lenient as the format allows: any block size, deflate or LZW,
+predictor 1, 2 or 3, pixel-interleaved, north-up, any number of bands of integers or floats. Headers: `_header`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
-from gee_polygons.errors import ReadError, TileError
-from gee_polygons.sources._store import locate, read_ranges
+from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.errors import ReadError
+from gee_polygons.sources._fetch import NETWORK, Failed, Network, Want, stream
 from gee_polygons.sources.base import BlockRef
-from gee_polygons.zonal.grid import Grid, Transform
+from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
 
-__all__ = ["Tile", "TileBlock", "open_tile", "open_tiles"]
+__all__ = ["COMPRESSIONS", "Tile", "TileBlock", "open_tile"]
 
-# Headers of published tiles hold two lists of 4096 block positions for each overview: one read gets most of them.
-_PREFETCH_BYTES: Final = 65536
-_HEADERS_AT_ONCE: Final = 32
-_COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
+# Of a ZSTD block whose first rows are wanted, so much more is read than their share of the rows: rows differ in how
+# well they compress (by 1.4 % of the block on the sample's tiles). Too little costs one more request for each band.
+PREFIX_MARGIN: Final = 0.05
+PREFIX_BELOW: Final = 0.85  # a longer prefix saves too little
+_ZSTD_BLOCK: Final = 128 * 2**10  # pixels become available in steps of so many bytes
+COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,13 @@ class Tile:
     compression : str
         none, lzw, zlib or zstd.
     predictor : int
-        1 (none) or 2 (horizontal differences).
+        1 (none), 2 (horizontal differences) or 3 (floats' bytes apart, then differences).
+    bands : tuple of str
+        Names, one for each sample of a pixel.
+    dtype : str
+        NumPy's name of the pixels' type, with the file's byte order.
+    nodata : float, optional
+        Value of pixels without data; None where the file has none.
     """
 
     place: str
@@ -61,6 +68,9 @@ class Tile:
     lengths: NDArray[np.int64] = field(repr=False, compare=False)
     compression: str = "zstd"
     predictor: int = 1
+    bands: tuple[str, ...] = BANDS
+    dtype: str = "int8"
+    nodata: float | None = float(NODATA)
 
     @property
     def planar(self) -> bool:
@@ -91,25 +101,70 @@ class Tile:
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return the requests and bytes that reading a block costs: all bands or the first; before ranges merge."""
-        lengths = self.lengths[: n_bands if self.planar else None, ref.index[0], ref.index[1]]
-        return int((lengths > 0).sum()), int(lengths.sum())
+        lengths = self.want(ref, range(len(self.bands))[:n_bands]).lengths
+        return len(lengths), sum(lengths)
 
     def parts(self, bands: Sequence[int]) -> Sequence[int]:
         """Return the compressed parts that hold some bands."""
         return bands if self.planar else [0]
 
-    def fetch(self, ref: BlockRef, bands: Sequence[int]) -> TileBlock:
-        """Read the compressed bytes of a block."""
+    def held(self, ref: BlockRef, bands: Sequence[int]) -> list[int]:
+        """Return the parts of a block that the file holds; one of length 0 was never written and is all nodata."""
         row, col = ref.index
-        parts = list(self.parts(bands))
-        starts = self.offsets[parts, row, col].tolist()
-        lengths = self.lengths[parts, row, col].tolist()
-        held = [i for i, length in enumerate(lengths) if length > 0]  # a block of length 0 was never written: nodata
-        read = read_ranges(self.place, [starts[i] for i in held], [lengths[i] for i in held]) if held else []
-        payloads: list[Any] = [None] * len(parts)
-        for i, payload in zip(held, read, strict=True):
-            payloads[i] = payload
-        return TileBlock(self, ref, tuple(bands), payloads)
+        return [part for part in self.parts(bands) if self.lengths[part, row, col] > 0]
+
+    def want(self, ref: BlockRef, bands: Sequence[int]) -> Want:
+        """Return the byte ranges of a block."""
+        row, col = ref.index
+        held = self.held(ref, bands)
+        lengths = self.lengths[held, row, col]
+        if (share := self.prefix_share(ref)) < 1:
+            lengths = np.ceil(lengths * share).astype(np.int64)
+        return Want(self.place, self.offsets[held, row, col].tolist(), lengths.tolist())
+
+    def prefix_share(self, ref: BlockRef) -> float:
+        """Return which share of a block's bytes holds the rows that matter, with a margin; 1 for all of it."""
+        if not ref.rows or self.compression != "zstd" or not self.planar:
+            return 1.0
+        raw = self.block_shape[0] * self.block_shape[1] * np.dtype(self.dtype).itemsize
+        needed = -(-ref.rows * raw // self.block_shape[0] // _ZSTD_BLOCK) * _ZSTD_BLOCK
+        share = needed / raw + PREFIX_MARGIN
+        return float(share) if share < PREFIX_BELOW else 1.0
+
+    def block(
+        self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | Failed, network: Network = NETWORK
+    ) -> TileBlock:
+        """Put what was fetched for `want` together.
+
+        Raises
+        ------
+        ReadError
+            Naming the block and the band, if it couldn't be had.
+        """
+        payloads: dict[int, Any] = {}
+        if isinstance(fetched, list):
+            payloads = dict(zip(self.held(ref, bands), fetched, strict=True))
+        block = TileBlock(self, ref, tuple(bands), [payloads.get(part) for part in self.parts(bands)], network)
+        if isinstance(fetched, Failed):
+            part = self.held(ref, bands)[fetched.span]
+            raise block.error(list(self.parts(bands)).index(part), str(fetched.error)) from fetched.error
+        return block
+
+    def fetch(self, ref: BlockRef, bands: Sequence[int], network: Network = NETWORK) -> TileBlock:
+        """Read one block."""
+        return self.block(ref, bands, next(stream([self.want(ref, bands)], network)), network)
+
+    @property
+    def empty(self) -> float:
+        """The value of pixels that were never written."""
+        return 0.0 if self.nodata is None else self.nodata
+
+
+def open_tile(place: str, year: int, network: Network = NETWORK) -> Tile:
+    """Parse one tile's header: see `_header.open_tile`, which knows of tiles, and not the other way round."""
+    from gee_polygons.sources._header import open_tile as parse
+
+    return parse(place, year, network)
 
 
 class TileBlock:
@@ -117,11 +172,15 @@ class TileBlock:
 
     checks_norms = True  # published pixels are unit vectors: a damaged one shows
 
-    def __init__(self, tile: Tile, ref: BlockRef, bands: tuple[int, ...], payloads: list[Any]) -> None:
+    def __init__(
+        self, tile: Tile, ref: BlockRef, bands: tuple[int, ...], payloads: list[Any], network: Network = NETWORK
+    ) -> None:
         self.tile = tile
         self.ref = ref
         self.bands = bands
         self._payloads = payloads
+        self._network = network
+        self._first_rows = ref.rows if tile.prefix_share(ref) < 1 else 0  # 0: the payloads are whole
 
     @property
     def n_parts(self) -> int:
@@ -132,45 +191,105 @@ class TileBlock:
         """Positions, among the bands asked for, that a part holds."""
         return (part,) if self.tile.planar else range(len(self.bands))
 
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[np.int8]:
-        """Decode a part to codes, shape (bands of the part, pixels + PADDING)."""
-        height, width = self.tile.block_shape
-        samples = 1 if self.tile.planar else N_BANDS
-        n_out = 1 if self.tile.planar else len(self.bands)
-        if scratch is None or scratch.shape != (n_out, height * width + PADDING) or scratch.dtype != np.int8:
-            scratch = np.full((n_out, height * width + PADDING), NODATA, np.int8)
+    @cached_property
+    def _plain(self) -> np.dtype[Any]:
+        """The pixels' type in this machine's byte order."""
+        return np.dtype(self.tile.dtype).newbyteorder("=")
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Decode a part to pixels, shape (bands of the part, pixels + PADDING).
+
+        Rows past the reference's `rows` may hold anything.
+        """
+        tile = self.tile
+        height, width = tile.block_shape
+        samples = 1 if tile.planar else len(tile.bands)
+        n_out = 1 if tile.planar else len(self.bands)
+        if scratch is None or scratch.shape != (n_out, height * width + PADDING) or scratch.dtype != self._plain:
+            scratch = np.full((n_out, height * width + PADDING), tile.empty, self._plain)
         payload = self._payloads[part]
         if payload is None:
-            scratch[:, : height * width] = NODATA
-        elif self.tile.planar:
-            self._decode_into(payload, scratch[0, : height * width].view(np.uint8), part, samples)
+            scratch[:, : height * width] = tile.empty
+        elif tile.planar:
+            self._decode_into(payload, scratch[0, : height * width], part, samples)
         else:
-            pixels = np.empty(height * width * samples, np.uint8)
+            pixels = np.empty(height * width * samples, self._plain)
             self._decode_into(payload, pixels, part, samples)
-            by_band = pixels.view(np.int8).reshape(height * width, samples).T
+            by_band = pixels.reshape(height * width, samples).T
             scratch[:, : height * width] = by_band[list(self.bands)]
         return scratch
 
-    def _decode_into(self, payload: Any, out: NDArray[np.uint8], part: int, samples: int) -> None:
+    def _decode_into(self, payload: Any, out: NDArray[Any], part: int, samples: int) -> None:
+        raw = out.view(np.uint8)
+        if not (
+            self._first_rows and _decode_first(payload, raw[: raw.size // self.tile.block_shape[0] * self._first_rows])
+        ):
+            self._decode_whole(part, raw)
+        height = self.tile.block_shape[0]
+        if self.tile.predictor == 3:
+            out[:] = _undo_float_predictor(raw, out.dtype, height, samples)
+            return
+        if not np.dtype(self.tile.dtype).isnative:
+            out.byteswap(inplace=True)
+        if self.tile.predictor == 2:
+            kind = np.dtype(f"u{out.dtype.itemsize}")
+            rows = out.view(kind).reshape(height, -1, samples)
+            np.cumsum(rows, axis=1, dtype=kind, out=rows)
+
+    def _decode_whole(self, part: int, raw: NDArray[np.uint8]) -> None:
+        if self._first_rows:  # the prefix was too short
+            self._fetch_rest(part)
         try:
-            decoded = _decoder(self.tile.compression)(payload, out)
+            decoded = _decoder(self.tile.compression)(self._payloads[part], raw)
         except RuntimeError as error:  # imagecodecs' codec errors are RuntimeErrors
             raise self.error(part, f"damaged: {error}") from error
-        if decoded != out.size:
-            raise self.error(part, f"damaged: decodes to {decoded} bytes, {out.size} expected")
-        if self.tile.predictor == 2:
-            rows = out.reshape(self.tile.block_shape[0], -1, samples)
-            np.cumsum(rows, axis=1, dtype=np.uint8, out=rows)
+        if decoded != raw.size:
+            raise self.error(part, f"damaged: decodes to {decoded} bytes, {raw.size} expected")
+
+    def _fetch_rest(self, part: int) -> None:
+        """Complete the payloads, of this part and of those after it: they most likely are too short as well."""
+        numbers = list(self.tile.parts(self.bands))
+        row, col = self.ref.index
+        short = [i for i in range(part, len(numbers)) if self._payloads[i] is not None]
+        have = [len(self._payloads[i]) for i in short]
+        starts = [int(self.tile.offsets[numbers[i], row, col]) + n for i, n in zip(short, have, strict=True)]
+        lengths = [int(self.tile.lengths[numbers[i], row, col]) - n for i, n in zip(short, have, strict=True)]
+        rest = next(stream([Want(self.tile.place, starts, lengths)], self._network))
+        if isinstance(rest, Failed):
+            raise self.error(short[rest.span], str(rest.error)) from rest.error
+        for i, more in zip(short, rest, strict=True):
+            self._payloads[i] = b"".join([self._payloads[i], more])
+        self._first_rows = 0
 
     def error(self, part: int, what: str) -> ReadError:
         """Return an error that names the tile, the block and the band."""
         row, col = self.ref.index
-        band = f"band {BANDS[self.bands[part]]}" if self.tile.planar else "all bands"
+        band = f"band {self.tile.bands[self.bands[part]]}" if self.tile.planar else "all bands"
         return ReadError(
             f"{self.tile.place}: block (row {row}, column {col}), {band}: {what}",
             url=self.tile.place,
             year=self.tile.year,
         )
+
+
+def _decode_first(payload: Any, out: NDArray[np.uint8]) -> bool:
+    """Decode the beginning of a ZSTD frame that may end early; False if it doesn't hold enough, or is damaged.
+
+    imagecodecs refuses such a frame; Arrow's decoder streams, and takes as long for each byte.
+    """
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(payload)), "zstd") as stream_:
+            done = 0
+            while done < out.size:
+                n = stream_.readinto(out.data[done:])
+                if not n:
+                    return False
+                done += n
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def _decoder(compression: str) -> Callable[[Any, NDArray[np.uint8]], int]:
@@ -192,137 +311,9 @@ def _decoder(compression: str) -> Callable[[Any, NDArray[np.uint8]], int]:
     return lambda payload, out: len(function(payload, out=out))
 
 
-def open_tile(place: str, year: int) -> Tile:
-    """Parse one tile's header.
-
-    Raises
-    ------
-    ReadError
-        If the file is missing or isn't a TIFF.
-    TileError
-        If it isn't an AlphaEarth tile: other than 64 int8 bands, no georeference, strips, an unknown compression.
-    """
-    tile = open_tiles([(place, year)])[0]
-    if isinstance(tile, Tile):
-        return tile
-    raise tile
-
-
-def open_tiles(tiles: Sequence[tuple[str, int]]) -> list[Tile | ReadError | TileError]:
-    """Parse many headers at once, in the order given; a tile that can't be used is its error."""
-
-    async def all_of_them() -> list[Any]:
-        gate = asyncio.Semaphore(_HEADERS_AT_ONCE)
-
-        async def one(place: str, year: int) -> Any:
-            import async_tiff
-
-            store, path = locate(place)
-            async with gate:
-                try:
-                    tiff = await async_tiff.TIFF.open(path, store=store, prefetch=_PREFETCH_BYTES)
-                except Exception as error:  # async-tiff raises its own class and plain ones; all mean one thing
-                    return _header_error(place, year, error)
-            try:
-                return _from_ifd(place, year, tiff.ifds[0])
-            except TileError as error:
-                return error
-
-        return await asyncio.gather(*(one(place, year) for place, year in tiles))
-
-    return list(_run(all_of_them)) if tiles else []
-
-
-def _run(make: Callable[[], Any]) -> Any:
-    """Run a coroutine to its end, also where a loop is running already (a notebook): then in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(make())
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(make())).result()
-
-
-def _header_error(place: str, year: int, error: Exception) -> ReadError:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "not found" in text.lower():
-        return ReadError(f"{place}: the tile is missing; the index names it", url=place, year=year)
-    if "magic" in text:
-        return ReadError(f"{place}: not a TIFF file", url=place, year=year)
-    return ReadError(f"{place}: the header can't be read: {text}", url=place, year=year)
-
-
-def _from_ifd(place: str, year: int, ifd: Any) -> Tile:
-    samples = int(ifd.samples_per_pixel)
-    bits, formats = set(ifd.bits_per_sample), {int(f) for f in ifd.sample_format}
-    if samples != N_BANDS:
-        raise TileError(f"{place}: {samples} bands; an AlphaEarth tile has 64")
-    if bits != {8} or formats != {2}:
-        kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(formats)), "?")
-        raise TileError(f"{place}: holds {kind}{'/'.join(map(str, sorted(bits)))}; an AlphaEarth tile holds int8 codes")
-    if ifd.tile_width is None or ifd.tile_offsets is None:
-        raise TileError(
-            f"{place}: stored in strips; the archive reader needs blocks (open it as a single raster instead)"
-        )
-    compression = _COMPRESSIONS.get(int(ifd.compression))
-    if compression is None:
-        raise TileError(f"{place}: compression {int(ifd.compression)} is not supported; use ZSTD, deflate, LZW or none")
-    predictor = int(ifd.predictor) if ifd.predictor is not None else 1
-    if predictor not in (1, 2):
-        raise TileError(f"{place}: predictor {predictor} is not supported; use 1 or 2")
-    nodata = _nodata(ifd.gdal_nodata)
-    if nodata not in (None, NODATA):
-        raise TileError(f"{place}: nodata is {ifd.gdal_nodata}; AlphaEarth codes have -128")
-    across, down = ifd.tile_count
-    parts = N_BANDS if int(ifd.planar_configuration) == 2 else 1
-    shape = (parts, int(down), int(across))
-    if len(ifd.tile_offsets) != np.prod(shape):
-        raise TileError(f"{place}: {len(ifd.tile_offsets)} blocks listed, {np.prod(shape)} expected")
-    crs, transform = _crs(place, ifd), _transform(place, ifd)
-    try:
-        grid = Grid(crs=crs, transform=transform, shape=(ifd.image_height, ifd.image_width))
-    except TileError as error:
-        raise TileError(f"{place}: {error}") from error
-    return Tile(
-        place=place,
-        year=year,
-        grid=grid,
-        block_shape=(int(ifd.tile_height), int(ifd.tile_width)),
-        offsets=np.asarray(ifd.tile_offsets, np.int64).reshape(shape),
-        lengths=np.asarray(ifd.tile_byte_counts, np.int64).reshape(shape),
-        compression=compression,
-        predictor=predictor,
-    )
-
-
-def _nodata(text: str | None) -> float | None:
-    match = re.match(r"\s*(-?\d+(\.\d*)?)", text or "")
-    return float(match.group(1)) if match else None
-
-
-def _crs(place: str, ifd: Any) -> str:
-    keys = ifd.geo_key_directory
-    code = keys and (keys.projected_type or keys.geographic_type)
-    if not code or int(code) == 32767:
-        raise TileError(f"{place}: no EPSG code in its geo keys, so its place is unknown")
-    return f"EPSG:{int(code)}"
-
-
-def _transform(place: str, ifd: Any) -> Transform:
-    """Return the affine transform: from ModelTransformation (published tiles), else from scale and tiepoint."""
-    matrix = ifd.model_transformation
-    if matrix:
-        a, b, _, c, d, e, _, f = (float(v) for v in matrix[:8])
-        transform = (a, b, c, d, e, f)
-    elif ifd.model_pixel_scale and ifd.model_tiepoint:
-        sx, sy = (float(v) for v in ifd.model_pixel_scale[:2])
-        i, j, _, x, y, _ = (float(v) for v in ifd.model_tiepoint[:6])
-        transform = (sx, 0.0, x - i * sx, 0.0, -sy, y + j * sy)
-    else:
-        raise TileError(f"{place}: not georeferenced (no ModelTransformation, no scale and tiepoint)")
-    if ifd.geo_key_directory.raster_type == 2:  # PixelIsPoint: the position is the pixel's centre
-        a, b, c, d, e, f = transform
-        transform = (a, b, c - a / 2, d, e, f - e / 2)
-    return transform
+def _undo_float_predictor(raw: NDArray[np.uint8], dtype: np.dtype[Any], height: int, samples: int) -> NDArray[Any]:
+    """TIFF Technical Note 3: each row's bytes lie apart, the highest first, as differences from byte to byte."""
+    size = dtype.itemsize
+    rows = raw.reshape(height, -1, samples)
+    summed = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, size, -1)
+    return np.ascontiguousarray(summed.transpose(0, 2, 1)).view(dtype.newbyteorder(">")).reshape(-1).astype(dtype)

@@ -39,8 +39,8 @@ def refs_in(tile: Blocked, window: Window) -> Iterator[BlockRef]:
     for row in range(rows):
         for col in range(cols):
             ref = tile.ref(row, col)
-            if ref.inside.intersection(window) is not None:
-                yield ref
+            if (common := ref.inside.intersection(window)) is not None:
+                yield ref.holding(common.row, common.row_stop)
 
 
 def paste(values: NDArray[Any], window: Window, block: Block) -> None:

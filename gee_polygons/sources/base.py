@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -135,6 +135,8 @@ class BlockRef:
     beneath : tuple of BlockRef
         Blocks of other tiles on the same lattice and year that overlap this one and come first:
         where one of those is valid, this one is not counted.
+    rows : int
+        How many of the stored rows, from the first on, matter; those after them may be left out. 0: all.
     """
 
     tile: str
@@ -145,6 +147,12 @@ class BlockRef:
     flip_y: bool = False
     flip_x: bool = False
     beneath: tuple[BlockRef, ...] = ()
+    rows: int = 0
+
+    def holding(self, first: int, stop: int) -> BlockRef:
+        """Return this block as far as the lattice rows from `first` to before `stop` need it."""
+        rows = self.window.row_stop - first if self.flip_y else stop - self.window.row
+        return replace(self, rows=min(max(rows, 1), self.window.height))
 
 
 class Block(Protocol):
@@ -340,6 +348,8 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     """
     if spec is None:
         spec = os.environ.get(SOURCE_SETTING) or _default_source()
+    if hasattr(spec, "as_source"):  # a collection
+        spec = spec.as_source()
     if isinstance(spec, Source):
         return spec
     if not isinstance(spec, (str, os.PathLike)):
@@ -353,7 +363,7 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     if text == "source-coop":
         from gee_polygons.sources.cog import CogSource
 
-        return CogSource(SOURCE_COOP_INDEX, name="source-coop")
+        return CogSource(SOURCE_COOP_INDEX, name="source-coop")  # nothing is read but the index's footer
     if text == "earthengine":
         from gee_polygons.sources.earthengine import EarthEngineSource
 

@@ -6,9 +6,8 @@ decoded once, however many polygons touch it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,17 +15,19 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources._index import TileIndex, read_index
+from gee_polygons.sources._fetch import NETWORK, Network, stream
+from gee_polygons.sources._header import AEF, Content, open_tiles, tile_from_header
+from gee_polygons.sources._index import ArchiveIndex, TileIndex
+from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
+from gee_polygons.sources._records import Area
 from gee_polygons.sources._store import is_url
-from gee_polygons.sources._tile import Tile, TileBlock, open_tile, open_tiles
-from gee_polygons.sources._window import lattice_window, paste, refs_in
+from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._zoning import (
     ZonePart,
-    home_crs,
     pieces_on_lattices,
     polygons_near,
     rows_near,
@@ -34,12 +35,12 @@ from gee_polygons.sources._zoning import (
     zone_parts,
 )
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Failure, Plan
-from gee_polygons.zonal.grid import Lattice
+from gee_polygons.zonal.projection import transformer
 
 __all__ = ["CogSource"]
 
 INDEX_NAME: Final = "aef_index.parquet"
-_READ_AHEAD: Final = 2  # blocks fetched while others are decoded; each is about 28 MB
+_MOST_UNKNOWN: Final = 1000  # headers that are parsed without asking whether their tiles lie near
 
 
 class CogSource:
@@ -47,8 +48,15 @@ class CogSource:
 
     Parameters
     ----------
-    index : str or Path
-        The index file, or the folder that holds ``aef_index.parquet`` (also below ``v1/annual``).
+    index : str, Path or ArchiveIndex
+        The index file (Parquet, STAC GeoParquet, CSV, GeoPackage), or the folder that holds ``aef_index.parquet``
+        (also below ``v1/annual``), or a collection's file. One far away is read as far as needed.
+    name : str
+        What `name` says.
+    content : Content
+        What its tiles hold.
+    network : Network, optional
+        How hard to try, how much to ask for at once, and which mirror to read.
 
     Examples
     --------
@@ -58,21 +66,29 @@ class CogSource:
     [2018, 2019, 2020, 2021, 2022, 2023, 2024]
     """
 
-    def __init__(self, index: str | Path, *, name: str = "cog") -> None:
+    def __init__(
+        self,
+        index: str | Path | ArchiveIndex,
+        *,
+        name: str = "cog",
+        content: Content = AEF,
+        network: Network = NETWORK,
+    ) -> None:
         self.name = name
-        self.archive = _find_index(str(index))
-        self._index = read_index(self.archive)
+        self.network = network
+        self._content = content
+        self.index = index if isinstance(index, ArchiveIndex) else ArchiveIndex(_find_index(str(index)), network)
+        self.archive = self.index.place
         # what pictures say of their data: a sample archive is synthetic under any path
-        self._label = f"{name} (synthetic)" if name != "sample" and _is_synthetic(self.archive) else name
+        self._label = f"{name} (synthetic)" if name != "sample" and self.index.synthetic else name
         self._tiles: dict[tuple[str, int], Tile] = {}
 
     def __repr__(self) -> str:
-        years = self.years()
-        return f"CogSource({self.archive!r}, {len(self._index)} tiles, {years[0]}-{years[-1]})"
+        return f"CogSource({self.archive!r}, {self.index!r})"
 
     def years(self) -> list[int]:
         """Years that the archive has, ascending."""
-        return sorted({int(year) for year in self._index.year})
+        return self.index.years()
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Say which blocks hold which polygons; reads the index and headers of the tiles concerned.
@@ -89,8 +105,9 @@ class CogSource:
         Plan
         """
         asked = Polygons.of(polygons)
-        index = self._years(years)
-        return self._plan(asked, years, zone_parts(asked, index, self._index), index)
+        archive = self.near(asked)
+        index = _of_years(archive, years)
+        return self._plan(asked, years, zone_parts(asked, index, archive), index)
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
         """Plan anew for site-years whose home zone has files beyond its boundary, but no data in them.
@@ -108,16 +125,34 @@ class CogSource:
             In which these polygons are split at the zone boundary; None where that can't help.
         """
         years = sorted({year for _, year in incomplete})
-        index = self._years(years)
+        index = _of_years(self.near(polygons), years)
         parts = split_parts(polygons, incomplete, index)
         return self._plan(polygons, years, parts, index) if parts else None
 
-    def _years(self, years: Sequence[int]) -> TileIndex:
-        return self._index.take(np.flatnonzero(np.isin(self._index.year, list(years))))
+    def near(self, polygons: Polygons) -> TileIndex:
+        """Return the tiles that can matter, with the bounds of their files."""
+        index = self.index.near(shapely.bounds(polygons.geometries))
+        unknown = np.isnan(index.utm[:, 0])
+        if not unknown.any():
+            return index
+        utm = index.utm.copy()
+        if unknown.sum() > _MOST_UNKNOWN:  # a list without bounds: only those near are worth a request
+            boxes = Area(shapely.bounds(polygons.geometries))
+            near = boxes.hits(index.wgs84)
+            index, utm, unknown = index.take(np.flatnonzero(near)), utm[near], unknown[near]
+        self.open(index.take(np.flatnonzero(unknown)))
+        for row in np.flatnonzero(unknown):
+            tile = self._tiles.get((index.place[row], int(index.year[row])))
+            if tile is not None:
+                utm[row] = tile.grid.bounds
+            else:  # unreadable: what lies there will fail, by name
+                project = transformer("EPSG:4326", str(index.crs[row])).transform_bounds
+                utm[row] = project(*index.wgs84[row])
+        return replace(index, utm=utm)
 
     def _plan(self, polygons: Polygons, years: Sequence[int], parts: Sequence[ZonePart], index: TileIndex) -> Plan:
         near = index.take(rows_near(polygons, parts, index))
-        tiles, broken = self._open(near)
+        tiles, broken = self.open(near)
         failures = [
             Failure(str(error), year, spoiled, place, error.code)
             for (place, year), error in broken.items()
@@ -129,26 +164,44 @@ class CogSource:
         )
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
-        """Fetch blocks in order, a few ahead of what is asked for; what can't be read comes as its error."""
-        wanted = _band_numbers(bands)
+        """Fetch blocks in order, ahead of what is asked for; what can't be read comes as its error."""
+        if self._content == AEF:
+            _check_bands(bands)  # before any request
+        opened = self._tiles_of(refs)
+        asked = [(ref, _band_numbers(bands, opened[ref.tile, ref.year])) for ref in refs]
+        usable = [(ref, numbers) for ref, numbers in asked if isinstance(opened[ref.tile, ref.year], Tile)]
+        fetched = stream([opened[ref.tile, ref.year].want(ref, numbers) for ref, numbers in usable], self.network)
+        try:
+            for ref, numbers in asked:
+                tile = opened[ref.tile, ref.year]
+                if not isinstance(tile, Tile):
+                    yield ReadError(str(tile), url=ref.tile, year=ref.year)
+                    continue
+                answer = next(fetched)
+                try:
+                    block = tile.block(ref, numbers, answer, self.network)
+                except ReadError as error:
+                    yield error
+                    continue
+                del answer
+                yield block
+        finally:
+            fetched.close()
 
-        def fetch(ref: BlockRef) -> TileBlock | ReadError:
-            try:
-                key = (ref.tile, ref.year)
-                if key not in self._tiles:  # the plan was made elsewhere
-                    self._tiles[key] = open_tile(*key)
-                return self._tiles[key].fetch(ref, wanted)
-            except ReadError as error:
-                return error
+    def _tiles_of(self, refs: Sequence[BlockRef]) -> dict[tuple[str, int], Any]:
+        """Return each reference's tile, or why it can't be opened; a plan may have been made elsewhere."""
+        keys = list(dict.fromkeys((ref.tile, ref.year) for ref in refs))
+        errors = self._open_keys([key for key in keys if key not in self._tiles])
+        return {key: errors.get(key) or self._tiles[key] for key in keys}
 
-        with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-            pending: deque[Future[TileBlock | ReadError]] = deque()
-            for ref in refs:
-                pending.append(pool.submit(fetch, ref))
-                if len(pending) > _READ_AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+    def _open_keys(self, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], GeePolygonsError]:
+        errors: dict[tuple[str, int], GeePolygonsError] = {}
+        for key, tile in zip(keys, open_tiles(keys, self.network, self._content), strict=True):
+            if isinstance(tile, Tile):
+                self._tiles[key] = tile
+            else:
+                errors[key] = tile
+        return errors
 
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
         """Return the pixels of a small region, north-up, in the UTM zone of its centroid.
@@ -167,35 +220,28 @@ class CogSource:
         EmbeddingImage
         """
         names = tuple(bands) if bands is not None else BANDS
-        wanted = _band_numbers(names)
-        area = Polygons(np.array([shapely.box(*region.bounds)], object))
-        index = self._index.take(np.flatnonzero(self._index.year == year))
-        crs = str(home_crs(area, index)[0])
-        tiles, broken = self._open(index.take(rows_near(area, [ZonePart(0, crs)], index)))
-        for error in broken.values():
-            raise error
-        lattice = tiles[0].grid.lattice if tiles else Lattice(crs, 10.0, 10.0)
-        window = lattice_window(area.geometries[0], lattice)
-        codes = np.full((len(names), window.height, window.width), NODATA, np.int8)
-        for tile in tiles:
-            for ref in refs_in(tile, window):
-                paste(codes, window, tile.fetch(ref, wanted))
-        return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source=self._label)
+        _check_bands(names)
+        patch = read_patches(self, Polygons(np.array([shapely.box(*region.bounds)], object)), [year], names)[0]
+        return EmbeddingImage(values=patch.values[0], grid=patch.grid, bands=names, year=year, source=self._label)
 
-    def _open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
+    def open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
         keys = list(zip(index.place.tolist(), index.year.tolist(), strict=True))
-        crs_of = dict(zip(keys, index.crs.tolist(), strict=True))
-        opened = open_tiles(unknown := [key for key in keys if key not in self._tiles])
-        broken: dict[tuple[str, int], GeePolygonsError] = {}
-        for key, tile in zip(unknown, opened, strict=True):
-            if not isinstance(tile, Tile):
-                broken[key] = tile
-            elif tile.grid.crs != crs_of[key]:
-                broken[key] = TileError(f"{tile.place}: lies in {tile.grid.crs}, the index says {crs_of[key]}")
-            else:
-                self._tiles[key] = tile
+        if index.headers is not None:
+            for key, header in zip(keys, index.headers, strict=True):
+                if header is not None and key not in self._tiles:
+                    self._tiles[key] = tile_from_header(*key, header)
+        broken = self._open_keys([key for key in keys if key not in self._tiles])
+        for key, crs in zip(keys, index.crs.tolist(), strict=True):
+            tile = self._tiles.get(key)
+            if tile is not None and tile.grid.crs != crs:
+                del self._tiles[key]
+                broken[key] = TileError(f"{tile.place}: lies in {tile.grid.crs}, the index says {crs}")
         return [self._tiles[key] for key in keys if key in self._tiles], broken
+
+
+def _of_years(index: TileIndex, years: Sequence[int]) -> TileIndex:
+    return index.take(np.flatnonzero(np.isin(index.year, list(years))))
 
 
 def _find_index(spec: str) -> str:
@@ -210,17 +256,12 @@ def _find_index(spec: str) -> str:
     return spec
 
 
-def _band_numbers(bands: Sequence[str]) -> list[int]:
+def _check_bands(bands: Sequence[str]) -> None:
     unknown = [band for band in bands if band not in BANDS]
     if unknown:
         raise UsageError(f"unknown band {unknown[0]!r}; the archive has A00..A63")
-    return [BANDS.index(band) for band in bands]
 
 
-def _is_synthetic(index: str) -> bool:
-    """Whether a local index says that its tiles are synthetic, as that of every sample archive does."""
-    import pyarrow.parquet as pq
-
-    if is_url(index) or not index.endswith(".parquet"):
-        return False
-    return b"synthetic" in (pq.read_schema(index).metadata or {})
+def _band_numbers(bands: Sequence[str], tile: Any) -> list[int]:
+    """Return the samples of a tile that hold some bands; a file may hold a few of a collection's only."""
+    return [tile.bands.index(band) for band in bands if band in tile.bands] if isinstance(tile, Tile) else []

@@ -55,6 +55,7 @@ __all__ = [
     "SAMPLE_YEARS",
     "UNLABELLED",
     "build_sample_archive",
+    "cache_folder",
     "make_benchmark_tile",
     "sample_archive_path",
     "sample_sites",
@@ -124,14 +125,15 @@ def sample_archive_path() -> Path:
 
     It lies in the folder named by the environment variable ``GEE_POLYGONS_CACHE``, else in the user's cache folder.
     """
-    folder = _cache_folder() / f"sample-{__version__}"
+    folder = cache_folder() / f"sample-{__version__}"
     if not _is_complete(folder, SAMPLE_YEARS):
         _log.info("building the synthetic sample archive in %s (about 90 MB, once)", folder)
         build_sample_archive(folder)
     return folder
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: ``GEE_POLYGONS_CACHE``, else in the user's cache folder."""
     if chosen := os.environ.get("GEE_POLYGONS_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -263,7 +265,7 @@ def _build(
             pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
             raise
         rows = [future.result() for future in futures]
-    _write_index(folder / INDEX_PATH, rows)
+    write_index(folder / INDEX_PATH, rows)
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / MANIFEST).write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
 
@@ -315,8 +317,8 @@ def _degrees(crs: str, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.flo
     return lon, lat
 
 
-def _write_index(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the index with the published columns, as GeoParquet 1.1."""
+def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write an index with the published columns, as GeoParquet 1.1; marked as synthetic."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import pyproj

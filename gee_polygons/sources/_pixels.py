@@ -1,0 +1,304 @@
+"""Pixels of many small regions at once: each block is fetched and decoded once, however many regions touch it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from gee_polygons.errors import ReadError, TileError
+from gee_polygons.sources._polygons import Polygons
+from gee_polygons.sources._tile import Tile, TileBlock
+from gee_polygons.sources._window import lattice_window, refs_in
+from gee_polygons.sources._zoning import ZonePart, home_crs, rows_near
+from gee_polygons.sources.base import BlockRef
+from gee_polygons.zonal.grid import Grid, Lattice, Window
+from gee_polygons.zonal.projection import transformer
+
+if TYPE_CHECKING:
+    from gee_polygons.sources.cog import CogSource
+
+__all__ = ["Patch", "Region", "read_patches", "read_regions", "regions_of", "sample"]
+
+
+_REACH_DEG = 0.001  # for each pixel of reach, so much further is looked for tiles: enough for pixels of 100 m
+
+
+@dataclass(frozen=True)
+class Region:
+    """A window on a lattice, and the tiles that may hold some of it."""
+
+    lattice: Lattice
+    window: Window
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """Pixels of one region, north-up.
+
+    Parameters
+    ----------
+    values : array, shape (years, bands, height, width)
+        As stored.
+    covered : bool array, shape (years, height, width)
+        Whether a tile holds the pixel.
+    grid : Grid
+        Where it is.
+    nodata : float, optional
+        Value of pixels without data.
+    """
+
+    values: NDArray[Any]
+    covered: NDArray[np.bool_]
+    grid: Grid
+    nodata: float | None
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where there is data, shape (years, bands, height, width)."""
+        valid = np.repeat(self.covered[:, None], self.values.shape[1], axis=1)
+        if self.nodata is not None:
+            valid &= ~np.isnan(self.values) if np.isnan(self.nodata) else self.values != self.nodata
+        return valid
+
+
+def regions_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Region]:
+    """Choose each area's zone and window of whole pixels.
+
+    Raises
+    ------
+    ReadError, TileError
+        If a tile that an area touches can't be opened.
+    """
+    if not len(areas):
+        return []
+    archive = source.near(areas)
+    index = archive.take(np.flatnonzero(np.isin(archive.year, list(years))))
+    home = [str(crs) for crs in home_crs(areas, archive)]
+    near = index.take(rows_near(areas, [ZonePart(i, crs) for i, crs in enumerate(home)], index))
+    tiles, broken = source.open(near)
+    for error in broken.values():
+        raise error
+    by_crs: dict[str, list[Tile]] = defaultdict(list)
+    for tile in tiles:
+        if set(bands) & set(tile.bands):
+            by_crs[tile.grid.crs].append(tile)
+    regions = []
+    for geometry, crs in zip(areas.geometries, home, strict=True):
+        here = by_crs[crs]
+        lattice = here[0].grid.lattice if here else Lattice(crs, 10.0, 10.0)
+        for tile in here:
+            if tile.grid.lattice != lattice:
+                raise TileError(
+                    f"{tile.place}: its pixels don't line up with those of {here[0].place}; ask for bands of one "
+                    "resolution at a time"
+                )
+        window = lattice_window(geometry, lattice)
+        inside = tuple(tile for tile in here if tile.grid.window.intersection(window) is not None)
+        regions.append(Region(lattice, window, inside))
+    return regions
+
+
+def read_patches(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Patch]:
+    """Read the bounding boxes of areas (EPSG:4326), each in its own zone.
+
+    Raises
+    ------
+    ReadError
+        Naming the file and the geometry, if a read fails.
+    """
+    return read_regions(source, regions_of(source, areas, years, bands), years, bands)
+
+
+def read_regions(
+    source: CogSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
+) -> list[Patch]:
+    """Read windows; the tiles of one zone are joined, a pixel without data never hides one with."""
+    column = {year: i for i, year in enumerate(years)}
+    patches = [_empty(region, len(years), len(bands)) for region in regions]
+    refs: dict[tuple[str, int, tuple[int, int]], BlockRef] = {}
+    users: dict[tuple[str, int, tuple[int, int]], list[int]] = defaultdict(list)
+    for number, region in enumerate(regions):
+        for tile in region.tiles:
+            for ref in refs_in(tile, region.window) if tile.year in column else ():
+                key = (ref.tile, ref.year, ref.index)
+                known = refs.get(key)
+                refs[key] = ref if known is None else replace(known, rows=max(known.rows, ref.rows))
+                users[key].append(number)
+    order = sorted(refs, key=lambda key: (refs[key].window, key))
+    for key, block in zip(order, source.read([refs[key] for key in order], bands), strict=True):
+        touched = users[key]
+        try:
+            if isinstance(block, ReadError):
+                raise block
+            _spread(block, [patches[i] for i in touched], column[key[1]], bands)
+        except ReadError as error:
+            raise ReadError(f"geometry {touched[0]}: {error}", url=error.url, year=error.year) from error
+    return patches
+
+
+def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
+    kinds = {(np.dtype(tile.dtype).newbyteorder("="), tile.nodata) for tile in region.tiles}
+    dtype = np.result_type(*(kind for kind, _ in kinds)) if kinds else np.dtype(np.int8)
+    nodata = next((n for _, n in kinds if n is not None), None) if kinds else -128.0
+    shape = (n_years, n_bands, region.window.height, region.window.width)
+    return Patch(
+        values=np.full(shape, 0 if nodata is None else nodata, dtype),
+        covered=np.zeros((n_years, *shape[2:]), np.bool_),
+        grid=region.lattice.grid(region.window),
+        nodata=nodata,
+    )
+
+
+def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequence[str]) -> None:
+    """Decode each part once and copy it to every patch that it touches."""
+    ref = block.ref
+    down, across = -1 if ref.flip_y else 1, -1 if ref.flip_x else 1
+    targets = []
+    for patch in patches:
+        window = patch.grid.window
+        common = ref.inside.intersection(window)
+        if common is not None:
+            targets.append((patch, _slices(common, window), _slices(common, ref.window)))
+    names = [block.tile.bands[number] for number in block.bands]
+    scratch = None
+    for part in range(block.n_parts):
+        scratch = block.decode(part, scratch)
+        for plane, position in zip(scratch, block.part_bands(part), strict=True):
+            pixels = plane[: ref.window.height * ref.window.width].reshape(ref.window.height, ref.window.width)
+            pixels = pixels[::down, ::across]
+            band = bands.index(names[position])
+            for patch, target, origin in targets:
+                held = patch.values[year, band][target]
+                if patch.nodata is None:
+                    missing = ~patch.covered[year][target]
+                else:
+                    missing = np.isnan(held) if np.isnan(patch.nodata) else held == patch.nodata
+                np.copyto(held, pixels[origin], where=missing, casting="same_kind")
+    if len(names) == len(bands) or block.n_parts:
+        for patch, target, _ in targets:
+            patch.covered[year][target] = True
+
+
+def _slices(common: Window, origin: Window) -> tuple[slice, slice]:
+    row, col = common.row - origin.row, common.col - origin.col
+    return slice(row, row + common.height), slice(col, col + common.width)
+
+
+def sample(
+    source: CogSource, lon: NDArray[Any], lat: NDArray[Any], years: Sequence[int], bands: Sequence[str], reach: int = 0
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Read the pixel at each point, or the nearest one with data within so many pixels.
+
+    Parameters
+    ----------
+    source : CogSource
+        Where from.
+    lon, lat : float arrays, shape (points,)
+        EPSG:4326.
+    years, bands : sequences
+        What is wanted.
+    reach : int
+        How many pixels away a pixel with data may lie, in rows and in columns.
+
+    Returns
+    -------
+    values : array, shape (points, years, bands)
+        As stored; nodata where there is none.
+    distance : int array, shape (points, years)
+        Pixels, the larger of rows and columns; -1 where there is no data.
+    """
+    # wide enough for all tiles that the neighbours may lie in
+    up = 1e-9 + reach * _REACH_DEG
+    side = up / np.cos(np.radians(np.abs(lat).clip(max=89.9)))
+    regions = regions_of(source, Polygons(shapely.box(lon - side, lat - up, lon + side, lat + up)), years, bands)
+    rows, cols = _positions(regions, lon, lat)
+    kinds = {(tile.dtype, tile.nodata) for region in regions for tile in region.tiles}
+    dtype, nodata = next(iter(sorted(kinds, key=str)), ("int8", -128.0))
+    values = np.full((len(lon), len(years), len(bands)), 0 if nodata is None else nodata,
+                     np.dtype(dtype).newbyteorder("="))  # fmt: skip
+    best = np.full((len(lon), len(years)), np.iinfo(np.int64).max)
+    offsets = _spiral(reach)
+    wanted: dict[tuple[Tile, tuple[int, int]], list[tuple[int, int, int, int]]] = defaultdict(list)
+    for point, region in enumerate(regions):
+        for rank, (down, across) in enumerate(offsets):
+            row, col = int(rows[point]) + down, int(cols[point]) + across
+            for tile in region.tiles:
+                window = tile.grid.window
+                if (
+                    tile.grid.lattice == region.lattice
+                    and window.row <= row < window.row_stop
+                    and window.col <= col < window.col_stop
+                    and tile.year in years
+                ):
+                    wanted[tile, tile.block_index(row, col)].append((point, rank, row, col))
+    order = sorted(wanted, key=lambda key: (key[0].ref(*key[1]).window, key[0].year))
+    refs = []
+    for tile, index in order:
+        here = [row for _, _, row, _ in wanted[tile, index]]
+        refs.append(tile.ref(*index).holding(min(here), max(here) + 1))
+    for (tile, index), block in zip(order, source.read(refs, bands), strict=True):
+        if isinstance(block, ReadError):
+            point = wanted[tile, index][0][0]
+            raise ReadError(f"point {point}: {block}", url=block.url, year=block.year) from block
+        _pick(block, np.array(wanted[tile, index], np.int64), values, best, list(years).index(tile.year), bands)
+    steps = np.array([max(abs(down), abs(across)) for down, across in offsets])
+    found = best < len(offsets)
+    return values, np.where(found, steps[np.where(found, best, 0)], -1)
+
+
+def _positions(
+    regions: Sequence[Region], lon: NDArray[Any], lat: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the lattice row and column of each point, in its region's zone."""
+    rows, cols = np.zeros(len(lon), np.int64), np.zeros(len(lon), np.int64)
+    members: dict[Lattice, list[int]] = defaultdict(list)
+    for i, region in enumerate(regions):
+        members[region.lattice].append(i)
+    for lattice, some in members.items():
+        x, y = transformer("EPSG:4326", lattice.crs).transform(lon[some], lat[some])
+        cols[some] = np.floor(x / lattice.step_x - lattice.phase_x)
+        rows[some] = np.floor(-y / lattice.step_y - lattice.phase_y)
+    return rows, cols
+
+
+def _spiral(reach: int) -> list[tuple[int, int]]:
+    """Return steps (rows, columns), the nearest first."""
+    steps = [(r, c) for r in range(-reach, reach + 1) for c in range(-reach, reach + 1)]
+    return sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, step))
+
+
+def _pick(
+    block: TileBlock, wanted: NDArray[np.int64], values: NDArray[Any], best: NDArray[np.int64], year: int,
+    bands: Sequence[str],
+) -> None:  # fmt: skip
+    """Take the pixels of one block that lie nearer to their points than those known."""
+    ref, tile = block.ref, block.tile
+    point, rank = wanted[:, 0], wanted[:, 1]
+    row, col = wanted[:, 2] - ref.window.row, wanted[:, 3] - ref.window.col
+    row = ref.window.height - 1 - row if ref.flip_y else row
+    col = ref.window.width - 1 - col if ref.flip_x else col
+    position = row * ref.window.width + col
+    planes: dict[int, NDArray[Any]] = {}
+    for part in range(block.n_parts):
+        decoded = block.decode(part)
+        for plane, number in zip(decoded, block.part_bands(part), strict=True):
+            planes[number] = plane[position].copy()
+    if not planes:
+        return
+    valid = np.ones(len(position), np.bool_)
+    if tile.nodata is not None:
+        for plane in planes.values():
+            valid &= ~np.isnan(plane) if np.isnan(tile.nodata) else plane != tile.nodata
+    for i in np.flatnonzero(valid):
+        if rank[i] <= best[point[i], year]:
+            best[point[i], year] = rank[i]
+            for number, plane in planes.items():
+                values[point[i], year, bands.index(tile.bands[block.bands[number]])] = plane[i]

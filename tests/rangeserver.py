@@ -1,0 +1,226 @@
+"""A server of byte ranges for tests and benchmarks: counts what it serves, is as slow and as faulty as asked.
+
+Nothing but the standard library; one thread a connection; listens on 127.0.0.1 only. `serve(...)` runs it in this
+process (for tests), `python tests/rangeserver.py FOLDER --latency 0.04` in one of its own (for benchmarks).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 416: "Range Not Satisfiable",
+           429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+
+
+@dataclass
+class Faults:
+    """What goes wrong, each with a probability per data request; drawn from a seed.
+
+    `error` answers `status`; `truncate` ends the body before its stated length; `drop` ends the connection before an
+    answer; `wrong_length` answers a shorter range than asked for; `lie` states the range asked for and sends a shorter
+    body of a consistent Content-Length. `only` restricts faults to paths with this text in them, `after` spares the
+    first requests, `headers` says whether ranges that start at 0 are faulty too.
+    """
+
+    error: float = 0.0
+    status: int = 503
+    truncate: float = 0.0
+    drop: float = 0.0
+    wrong_length: float = 0.0
+    lie: float = 0.0
+    seed: int = 0
+    only: str = ""
+    after: int = 0
+    headers: bool = True
+
+
+@dataclass
+class RangeServer:
+    """A running server.
+
+    `log` holds (path, first byte, last byte, status) of each request, in order of arrival.
+    """
+
+    root: Path
+    latency_s: float = 0.0
+    faults: Faults = field(default_factory=Faults)
+    log: list[tuple[str, int, int, int]] = field(default_factory=list)
+    sent: int = 0
+    most_at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.faults.seed)
+        self._lock = threading.Lock()
+        self._now = 0
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(512)
+        self._open: set[socket.socket] = set()
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def requests(self) -> int:
+        """Requests answered so far."""
+        return len(self.log)
+
+    @property
+    def statuses(self) -> Counter[int]:
+        """How often each status was answered."""
+        return Counter(status for *_, status in self.log)
+
+    def reset(self, faults: Faults | None = None) -> None:
+        """Forget what was counted; go on with other faults, if given."""
+        with self._lock:
+            self.log.clear()
+            self.sent = self.most_at_once = 0
+            if faults is not None:
+                self.faults, self._random = faults, random.Random(faults.seed)
+
+    def close(self) -> None:
+        """Stop listening, and end what is open."""
+        self._socket.close()
+        for connection in list(self._open):
+            connection.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open.add(connection)
+        pending = b""
+        try:
+            while True:
+                while b"\r\n\r\n" not in pending:
+                    received = connection.recv(65536)
+                    if not received:
+                        return
+                    pending += received
+                head, _, pending = pending.partition(b"\r\n\r\n")
+                with self._lock:
+                    self._now += 1
+                    self.most_at_once = max(self.most_at_once, self._now)
+                try:
+                    if not self._answer(connection, head.decode("latin-1").split("\r\n")):
+                        return
+                finally:
+                    with self._lock:
+                        self._now -= 1
+        except OSError:
+            return
+        finally:
+            self._open.discard(connection)
+            connection.close()
+
+    def _answer(self, connection: socket.socket, lines: list[str]) -> bool:
+        """Answer one request; False ends the connection."""
+        method, target, _ = lines[0].split(" ")
+        asked = next((line.split("=")[1] for line in lines[1:] if line.lower().startswith("range:")), None)
+        if self.latency_s:
+            time.sleep(self.latency_s)
+        path = target.split("?")[0]
+        file = self.root / path.lstrip("/")
+        if not file.is_file():
+            return self._say(connection, path, 404)
+        size = file.stat().st_size
+        first, last = 0, size - 1
+        if asked:
+            start, stop = asked.split("-")
+            first, last = int(start), min(int(stop), size - 1) if stop else size - 1
+            if first >= size:
+                return self._say(connection, path, 416, f"Content-Range: bytes */{size}\r\n")
+        fault = self._fault(path, first)
+        if fault == "drop":
+            self._note(path, first, last, 0)
+            return False
+        if fault == "error":
+            return self._say(connection, path, self.faults.status)
+        length = last - first + 1
+        if fault == "wrong_length":
+            last -= max(1, length // 3)
+            length = last - first + 1
+        stated = f"Content-Range: bytes {first}-{last}/{size}\r\n" if asked else ""
+        body = length - max(1, length // 3) if fault in ("lie", "truncate") else length
+        status = 206 if asked else 200
+        self._note(path, first, last if method == "GET" else first - 1, status)
+        answer = (
+            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {body if fault == 'lie' else length}\r\n"
+            f'Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "{size}"\r\nAccept-Ranges: bytes\r\n{stated}\r\n'
+        )
+        connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
+        if method == "GET":
+            with file.open("rb") as data:
+                while body > 0:
+                    done = os.sendfile(connection.fileno(), data.fileno(), first, body)
+                    first, body = first + done, body - done
+                    self.sent += done
+        return fault != "truncate"
+
+    def _fault(self, path: str, first: int) -> str | None:
+        faults = self.faults
+        if faults.only not in path or len(self.log) < faults.after or (first == 0 and not faults.headers):
+            return None
+        with self._lock:
+            draw = self._random.random()
+        for name in ("error", "truncate", "drop", "wrong_length", "lie"):
+            draw -= getattr(faults, name)
+            if draw < 0:
+                return name
+        return None
+
+    def _note(self, path: str, first: int, last: int, status: int) -> None:
+        with self._lock:
+            self.log.append((path, first, last, status))
+
+    def _say(self, connection: socket.socket, path: str, status: int, more: str = "") -> bool:
+        self._note(path, 0, -1, status)
+        connection.sendall(f"HTTP/1.1 {status} {REASONS[status]}\r\n{more}Content-Length: 0\r\n\r\n".encode())
+        return True
+
+
+@contextmanager
+def serve(root: Path | str, *, latency_s: float = 0.0, faults: Faults | None = None) -> Iterator[RangeServer]:
+    """Serve a folder while the block runs."""
+    server = RangeServer(Path(root), latency_s, faults or Faults())
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def main() -> None:
+    """Serve a folder until standard input ends; a line there is answered with the counts since the last one."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    options = parser.parse_args()
+    with serve(options.folder, latency_s=options.latency) as server:
+        sys.stdout.write(server.url + "\n")
+        sys.stdout.flush()
+        for _ in sys.stdin:
+            data = sum(first > 0 for _, first, _, _ in server.log)
+            sys.stdout.write(f"{server.requests} {data} {server.sent} {server.most_at_once}\n")
+            sys.stdout.flush()
+            server.reset()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,548 @@
+"""Collections: built once, a table to any tool, and pixels that are the truth."""
+
+import json
+import shutil
+from pathlib import Path
+
+import duckdb
+import geopandas
+import numpy as np
+import pandas as pd
+import polars
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from rangeserver import Faults, serve
+
+from gee_polygons.collection import Dataset, as_collection, build, build_from_table, datasets, load, register
+from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
+from gee_polygons.errors import ArchiveError, InputFileError, ReadError, SiteError, UsageError
+from gee_polygons.extract import extract_embeddings
+from gee_polygons.sources._fetch import Network
+from gee_polygons.sources.base import open_source
+from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.sample import truth_codes, write_tile
+from gee_polygons.zonal.grid import Grid
+
+QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+SAMPLE = "gee-polygons/sample"
+BOX = (-48.02, -22.36, -48.012, -22.355)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch, sample_archive):
+    """Collections and registered datasets of these tests go to a folder of their own; the sample stays."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / sample_archive.parents[2].name).symlink_to(sample_archive.parents[2])
+    monkeypatch.setenv("GEE_POLYGONS_CACHE", str(cache))
+
+
+@pytest.fixture
+def built(tmp_path):
+    return build(SAMPLE, path=tmp_path / "all.parquet")
+
+
+def truth_of(patch_grid, year):
+    return truth_codes(patch_grid.crs, patch_grid.window, year)
+
+
+# --- building
+
+
+def test_a_built_collection_gives_the_same_numbers_and_asks_for_no_header(sample_archive, sample_sites, tmp_path):
+    root = sample_archive.parents[2]
+    local = extract_embeddings(sample_sites, source=str(sample_archive), years=[2021, 2022])
+    with serve(root) as server:
+        index = f"{server.url}/v1/annual/aef_index.parquet"
+        collection = build(SAMPLE, source=index, path=tmp_path / "c.parquet", network=QUICK)
+        headers = [path for path, first, *_ in server.log if path.endswith(".tiff")]
+        assert len(headers) == len(set(headers)) == len(collection) == 20  # one request a tile
+        for source in (str(tmp_path / "c.parquet"), collection, load(tmp_path / "c.parquet")):
+            server.reset()
+            table = extract_embeddings(sample_sites, source=source, years=[2021, 2022])
+            pd.testing.assert_frame_equal(local, table, check_exact=True)
+            assert all(first > 0 for path, first, *_ in server.log)
+            assert not any(path.endswith(".parquet") for path, *_ in server.log)
+
+
+def test_bbox_and_dates_choose_tiles(tmp_path):
+    west = build(SAMPLE, bbox=(-48.045, -22.4, -48.035, -22.3), path=tmp_path / "west.parquet")
+    assert set(west.to_table()["utm_zone"].to_pylist()) == {"22S"}
+    assert len(west) == 6  # tile A has no 2020
+    dated = build(SAMPLE, date_range=("2021-06-01", "2022-01-01"), path=tmp_path / "dated.parquet")
+    assert dated.years == [2021, 2022]
+    with pytest.raises(ArchiveError, match="lists no tile in bbox"):
+        build(SAMPLE, bbox=(0, 0, 1, 1), path=tmp_path / "none.parquet")
+
+
+def test_building_again_reopens_and_other_parameters_are_refused(tmp_path):
+    path = tmp_path / "c.parquet"
+    build(SAMPLE, bbox=(-48.045, -22.4, -48.035, -22.3), path=path)
+    before = path.stat().st_mtime_ns
+    assert len(build(SAMPLE, bbox=(-48.045, -22.4, -48.035, -22.3), path=path)) == 6
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="was built with bbox="):
+        build(SAMPLE, path=path)
+    assert len(build(SAMPLE, path=path, force=True)) == 20
+    again = path.read_bytes()
+    build(SAMPLE, path=path, force=True)
+    assert path.read_bytes() == again
+
+
+def test_labels_are_kept_in_the_cache(tmp_path):
+    build(SAMPLE, name="my demo", date_range=(2023, 2023))
+    assert load("my demo").years == [2023]
+    assert str(tmp_path / "cache") in load("my demo").place
+
+
+def test_the_file_is_geoparquet_with_shared_fields_once(built):
+    frame = geopandas.read_parquet(built.place)
+    assert frame.crs.to_epsg() in (4326, None) or frame.crs.to_string() == "OGC:CRS84"
+    assert len(frame) == 20
+    header = frame["header"].iloc[0]
+    assert len(header["offsets"]) == 64 * 9 == len(header["lengths"])
+    metadata = json.loads(pq.read_schema(built.place).metadata[b"gee_polygons"])
+    assert metadata["dataset"]["id"] == SAMPLE
+    size = Path(built.place).stat().st_size
+    assert size < 20 * 64 * 9 * 6  # a position and a length: less than six bytes a block
+
+
+@pytest.mark.parametrize("suffix", ["csv", "gpkg", "stac.parquet"])
+def test_every_form_of_index_gives_the_same_numbers(suffix, sample_archive, sample_sites, tmp_path):
+    table = pq.read_table(sample_archive)
+    frame = geopandas.read_parquet(sample_archive)
+    frame["path"] = [str(sample_archive.parent / path) for path in frame["path"]]
+    path = tmp_path / f"index.{suffix}"
+    if suffix == "csv":
+        pd.DataFrame(frame.drop(columns="geom")).assign(geom=frame.geometry.to_wkt()).to_csv(path, index=False)
+    elif suffix == "gpkg":
+        frame.to_file(path, driver="GPKG")
+    else:
+        bounds = frame.geometry.bounds
+        items = pa.table(
+            {
+                "id": [f"t{i}" for i in range(len(frame))],
+                "datetime": pa.array([pd.Timestamp(f"{y}-01-01") for y in frame["year"]], pa.timestamp("us", "UTC")),
+                "proj:epsg": pa.array([int(crs[5:]) for crs in frame["crs"]]),
+                "bbox": pa.array(
+                    [dict(zip(("xmin", "ymin", "xmax", "ymax"), row, strict=True)) for row in bounds.to_numpy()]
+                ),
+                "assets": pa.array([{"data": {"href": p}} for p in frame["path"]]),
+                "geometry": table["geom"],
+            }
+        )
+        pq.write_table(items, path)
+    local = extract_embeddings(sample_sites, source=str(sample_archive), years=[2021])
+    pd.testing.assert_frame_equal(local, extract_embeddings(sample_sites, source=str(path), years=[2021]))
+    collection = build(SAMPLE, source=path, path=tmp_path / "c.parquet")
+    pd.testing.assert_frame_equal(local, extract_embeddings(sample_sites, source=collection, years=[2021]))
+
+
+def test_of_a_far_index_only_what_is_needed_is_read(sample_archive, sample_sites, tmp_path):
+    """A published index is 78 MB: row groups elsewhere and columns that nobody needs stay where they are."""
+    table = pq.read_table(sample_archive)
+    n = 20_000
+    far = pa.table(
+        {
+            name: pa.array(
+                np.random.default_rng(0).uniform(10, 60, n) if name.endswith(("west", "south", "east", "north")) else
+                [f"far/{i}.tiff" for i in range(n)] if name == "path" else [b"x" * 93] * n if name == "geom" else
+                ["EPSG:32632"] * n if name == "crs" else ["32N"] * n if name == "utm_zone" else [2020] * n,
+                table.schema.field(name).type,
+            )
+            for name in table.column_names
+        }
+    )  # fmt: skip
+    root = tmp_path / "archive"
+    shutil.copytree(sample_archive.parent, root)
+    with pq.ParquetWriter(root / "aef_index.parquet", table.schema) as writer:
+        for start in range(0, n, 2000):
+            writer.write_table(far.slice(start, 2000))
+        writer.write_table(table)
+    size = (root / "aef_index.parquet").stat().st_size
+    with serve(root) as server:
+        url = f"{server.url}/aef_index.parquet"
+        source = CogSource(url, network=QUICK)
+        local = extract_embeddings(sample_sites[:3], source=str(sample_archive), years=[2021])
+        remote = extract_embeddings(sample_sites[:3], source=source, years=[2021])
+        pd.testing.assert_frame_equal(local, remote)
+        sent = sum(last - first + 1 for path, first, last, _ in server.log if path.endswith(".parquet"))
+        assert sent < size / 5
+        server.reset()
+        collection = build(SAMPLE, source=url, bbox=BOX, path=tmp_path / "c.parquet", network=QUICK)
+        sent = sum(last - first + 1 for path, first, last, _ in server.log if path.endswith(".parquet"))
+        assert sent < size / 5
+        assert set(collection.to_table()["crs"].to_pylist()) <= {"EPSG:32722", "EPSG:32723"}
+
+
+def test_a_header_that_fails_names_the_tile(sample_archive, tmp_path):
+    faults = Faults(error=1.0, status=403, only="2023")
+    says = r"http.*/2023/.*\.tiff: .*403.* more of 20 tiles"
+    with serve(sample_archive.parent, faults=faults) as server, pytest.raises(ReadError, match=says):
+        build(SAMPLE, source=f"{server.url}/aef_index.parquet", path=tmp_path / "c.parquet", network=QUICK)
+    assert not (tmp_path / "c.parquet").exists()
+
+
+# --- as a table
+
+
+def test_duckdb_polars_and_pyarrow_read_it(built):
+    assert pa.table(built).num_rows == 20
+    assert polars.DataFrame(built).height == 20
+    assert duckdb.sql("SELECT count(*), min(year) FROM built").fetchall() == [(20, 2018)]
+
+
+def test_duckdb_filters_the_index_and_feeds_build_from_table(sample_archive, sample_sites, tmp_path):
+    found = duckdb.sql(
+        f"SELECT * FROM read_parquet('{sample_archive}') WHERE year = 2023 AND utm_zone = '22S'"
+    ).to_arrow_table()
+    collection = build_from_table(
+        found,
+        "duck",
+        column_map={"fid": "id", "geom": "geometry", "year": "datetime"},
+        href_column="path",
+        band_index_map={band: i for i, band in enumerate(BANDS)},
+        base=sample_archive.parent,
+    )
+    assert len(collection) == 2
+    assert collection.years == [2023]
+    mine = extract_embeddings(sample_sites, source=collection, years=[2023])
+    local = extract_embeddings(sample_sites, source=str(sample_archive), years=[2023])
+    both = (mine["status"] == "ok") & (mine["valid_fraction"] == local["valid_fraction"])
+    assert both.sum() > 10
+    pd.testing.assert_frame_equal(mine[both], local[both])
+
+
+@pytest.mark.parametrize("kind", ["arrow", "polars", "pandas", "geopandas", "path"])
+def test_any_table_will_do(kind, sample_archive, tmp_path):
+    table = pq.read_table(sample_archive).slice(0, 3)
+    given = {
+        "arrow": lambda: table,
+        "polars": lambda: polars.DataFrame(table),
+        "pandas": lambda: table.drop_columns(["geom"]).to_pandas(),
+        "geopandas": lambda: geopandas.read_parquet(sample_archive).iloc[:3],
+        "path": lambda: sample_archive,
+    }[kind]()
+    collection = build_from_table(given, base=sample_archive.parent, path=tmp_path / "c.parquet")
+    assert len(collection) == (20 if kind == "path" else 3)
+    assert collection.bands == BANDS
+
+
+def test_subset_and_as_collection_read_nothing(built):
+    some = built.subset(bbox=BOX, date_range=(2022, 2023), where="utm_zone = '22S'")
+    assert some.years == [2022, 2023]
+    assert len(some) == 2  # tile B's
+    assert len(built.subset(where=pc.field("year") == 2020)) == 2
+    assert len(built.subset(geometries=shapely.box(*BOX))) == len(built.subset(bbox=BOX))
+    wrapped = as_collection(duckdb.sql("SELECT * FROM built WHERE year = 2019"))
+    assert wrapped.years == [2019]
+    assert np.array_equal(wrapped.get_numpy(BOX, years=[2019]).data, built.get_numpy(BOX, years=[2019]).data)
+    with pytest.raises(UsageError, match="where="):
+        built.subset(where="no_such_column > 1")
+    with pytest.raises(ArchiveError, match="no column 'header'"):
+        as_collection(load(SAMPLE).to_table())
+
+
+def test_saved_and_loaded_is_the_same(built, tmp_path):
+    path = built.subset(date_range=(2024, 2024)).save(tmp_path / "some.parquet")
+    assert load(path).years == [2024]
+    assert open_source(path).years() == [2024]
+
+
+# --- pixels
+
+
+def test_get_numpy_is_the_truth_in_codes_and_vectors(built):
+    array = built.get_numpy(BOX, years=[2022, 2023])
+    data = built.get_xarray(BOX, years=[2022, 2023])
+    grid = Grid(crs=data.attrs["crs"], transform=data.attrs["transform"], shape=array.shape[2:])
+    for i, year in enumerate((2022, 2023)):
+        assert np.array_equal(array.data[i], truth_of(grid, year))
+    vectors = built.get_numpy(BOX, years=[2023], bands=["A05", "A63"], decode="vectors")
+    assert np.array_equal(vectors.data[0], codes_to_vectors(truth_of(grid, 2023))[[5, 63]], equal_nan=True)
+
+
+def test_geometries_of_any_kind_and_crs_give_the_same_pixels(built):
+    shape = shapely.box(*BOX)
+    frame = geopandas.GeoDataFrame({"name": ["a"]}, geometry=[shape], crs=4326)
+    expected = built.get_numpy(shape, years=[2023], bands=["A00"])
+    wkb = pa.array([shapely.to_wkb(shape)], pa.binary())
+    for kind, geometries in {
+        "list": [shape],
+        "GeoDataFrame": frame,
+        "GeoSeries": frame.geometry,
+        "arrow array": wkb,
+        "arrow table": pa.table({"geometry": wkb, "name": ["a"]}),
+        "polars": polars.DataFrame({"geometry": [shapely.to_wkb(shape)]}),
+        "wkb": [shapely.to_wkb(shape)],
+    }.items():
+        (array,) = built.get_numpy(geometries, years=[2023], bands=["A00"])
+        assert np.array_equal(array.data, expected.data), kind
+        assert np.array_equal(array.mask, expected.mask), kind
+    projected = frame.to_crs(5880)
+    (array,) = built.get_numpy(projected, years=[2023], bands=["A00"])
+    assert array.shape == expected.shape
+    (array,) = built.get_numpy(list(projected.geometry), geometry_crs="EPSG:5880", years=[2023], bands=["A00"])
+    assert array.shape == expected.shape
+
+
+def test_geometries_of_different_sizes_and_below_a_pixel(built, sample_sites):
+    tiny = shapely.Point(-48.0151, -22.3571).buffer(1e-6)
+    arrays = built.get_numpy([*sample_sites.polygons[:5], tiny, shapely.Point(-48.0151, -22.3571)], years=[2023])
+    assert len({array.shape for array in arrays}) > 3
+    assert arrays[5].shape == arrays[6].shape == (1, 64, 1, 1)
+    assert not arrays[5].mask.any()
+    assert np.array_equal(arrays[5].data, arrays[6].data)
+
+
+def test_masked_pixels_match_the_count_of_the_extraction(built, sample_sites):
+    table = extract_embeddings(sample_sites, source=built, years=[2023], statistics=["count"])
+    arrays = built.get_numpy(sample_sites, years=[2023], bands=["A00"])
+    for site, array, count in zip(sample_sites, arrays, table["A00"].fillna(0), strict=True):
+        if site.site_id == "zone-seam-long":  # needs both zones; pixels are those of its home zone
+            assert 0.8 * count < array.count() < count
+        else:
+            assert array.count() == count
+
+
+def test_tiles_of_a_zone_are_joined_and_zones_never_mixed(built):
+    across = (-48.005, -22.36, -47.995, -22.355)  # over 48 W, where 22S and 23S overlap
+    array = built.get_numpy(across, years=[2023], bands=["A00"])
+    data = built.get_xarray(across, years=[2023], bands=["A00"])
+    grid = Grid(crs=data.attrs["crs"], transform=data.attrs["transform"], shape=array.shape[2:])
+    assert np.array_equal(array.data[0], truth_of(grid, 2023)[:1])
+    both = [shapely.Point(-48.01, -22.36).buffer(0.001), shapely.Point(-47.98, -22.36).buffer(0.001)]
+    with pytest.raises(UsageError, match="2 zones, each with a grid of its own: EPSG:32722, EPSG:32723"):
+        built.get_xarray(both, years=[2023])
+    assert built.get_xarray(both, years=[2023], crs="EPSG:32723").attrs["crs"] == "EPSG:32723"
+    assert [a.shape[1] for a in built.get_numpy(both, years=[2023])] == [64, 64]
+
+
+def test_lazy_xarray_reads_the_same(built):
+    eager = built.get_xarray(BOX, years=[2022, 2023], bands=["A00", "A01"])
+    lazy = built.get_xarray(BOX, years=[2022, 2023], bands=["A00", "A01"], chunks={"y": 20, "x": 30})
+    assert lazy["A00"].chunks is not None
+    assert lazy.compute().equals(eager)
+    assert eager["A00"].dims == ("year", "y", "x")
+    assert float(eager.y[0]) > float(eager.y[-1])
+
+
+def test_get_gdf_keeps_columns_and_mask_apart(built, sample_sites):
+    frame = sample_sites.to_geodataframe()
+    found = built.get_gdf(frame.iloc[:4], years=[2019, 2020], bands=["A00", "A01", "A02"])
+    assert len(found) == 8
+    assert found["site_id"].tolist() == [s for s in frame["site_id"].iloc[:4] for _ in range(2)]
+    for row in found.itertuples():
+        assert row.pixels.shape[0] == 3
+        assert row.pixels.shape[1:] == row.valid.shape
+        grid = Grid(crs=row.crs, transform=row.transform, shape=row.valid.shape)
+        truth = truth_of(grid, row.year)[:3]
+        missing = (row.pixels == NODATA) & ~row.valid
+        assert np.array_equal(np.where(missing, truth, row.pixels), truth)
+
+
+def test_sample_points_are_the_truth_and_keep_columns(built):
+    chance = np.random.default_rng(0)
+    points = geopandas.GeoDataFrame(
+        {"plot": range(200)},
+        geometry=shapely.points(chance.uniform(-48.04, -47.975, 200), chance.uniform(-22.363, -22.338, 200)), crs=4326,
+    )  # fmt: skip
+    found = built.sample_points(points.to_crs(5880), years=[2019, 2023])
+    assert list(found.columns) == ["plot", "year", *BANDS, "distance_px", "geometry"]
+    assert found["plot"].tolist() == [i for i in range(200) for _ in range(2)]
+    assert (found["distance_px"] == 0).sum() > 300
+    for i in range(0, 200, 10):
+        array = built.get_numpy(points.geometry[i], years=[2019, 2023])
+        rows = found[found["plot"] == i]
+        for y in range(2):
+            row = rows[list(BANDS)].iloc[y]
+            if array.mask[y].any():
+                assert row.isna().all()
+            else:
+                assert row.astype(int).tolist() == array.data[y, :, 0, 0].tolist()
+
+
+def test_a_point_without_data_may_take_a_neighbour(built, sample_sites):
+    import pyproj
+
+    # just south of the tiles' southern edge
+    to_degrees = pyproj.Transformer.from_crs(32722, 4326, always_xy=True)
+    lon, lat = to_degrees.transform(805_005, 7_523_735)
+    alone = built.sample_points(np.array([[lon, lat]]), years=[2023], bands=["A00"])
+    assert alone["A00"].isna().all()
+    near = built.sample_points(np.array([[lon, lat]]), years=[2023], bands=["A00"], max_distance_px=3)
+    assert near["distance_px"].tolist() == [2]
+
+
+def test_each_block_is_read_once_however_many_geometries(sample_archive, tmp_path):
+    chance = np.random.default_rng(1)
+    points = np.column_stack([chance.uniform(-48.02, -48.01, 100), chance.uniform(-22.36, -22.355, 100)])
+    shapes = list(shapely.buffer(shapely.points(points), 0.0005))
+    with serve(sample_archive.parent) as server:
+        collection = build(SAMPLE, source=f"{server.url}/aef_index.parquet", date_range=(2023, 2023),
+                           path=tmp_path / "c.parquet", network=QUICK)  # fmt: skip
+        server.reset()
+        collection.get_numpy(shapes, years=[2023])
+        assert len(server.log) == len(set(server.log))
+        most = 64 * 9  # a tile's blocks
+        assert len(server.log) <= most
+        server.reset()
+        collection.sample_points(points, years=[2023], bands=["A07"])
+        assert len(server.log) <= 9
+
+
+def test_a_failed_read_names_url_and_geometry(sample_archive, tmp_path):
+    with serve(sample_archive.parent) as server:
+        collection = build(SAMPLE, source=f"{server.url}/aef_index.parquet", path=tmp_path / "c.parquet", network=QUICK)
+        server.reset(Faults(error=1.0, status=404))
+        for read in (collection.get_numpy, collection.get_gdf, collection.get_xarray):
+            with pytest.raises(ReadError, match=r"geometry 0: http.*tiff: block .* band A00: .*no such file"):
+                read(BOX, years=[2023])
+        with pytest.raises(ReadError, match=r"point 0: http.*tiff: block .* band A03"):
+            collection.sample_points(shapely.Point(-48.015, -22.357), years=[2023], bands=["A03"])
+
+
+# --- wrong calls
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda c: c.get_numpy(BOX, bands=["B99"]), UsageError, "unknown band 'B99'"),
+        (lambda c: c.get_numpy(BOX, decode="floats"), UsageError, "decode is 'codes' or 'vectors'"),
+        (lambda c: c.get_numpy((1, 5, 2, 3)), UsageError, "south below north"),
+        (lambda c: c.get_numpy(shapely.LineString([(0, 0), (1, 1)])), SiteError, "geometry 0 is a LineString"),
+        (lambda c: c.get_numpy(shapely.box(800000, 1, 800100, 100)), SiteError, "aren't degrees"),
+        (lambda c: c.get_numpy([shapely.Polygon()]), SiteError, "geometry 0 is empty"),
+        (lambda c: c.get_numpy("sites"), UsageError, "a table is one of"),
+        (lambda c: c.get_numpy(BOX, years=["2023"]), UsageError, "years are whole numbers"),
+        (lambda c: c.sample_points(shapely.box(*BOX)), UsageError, "takes points"),
+        (lambda c: c.get_xarray(BOX, chunks={"z": 1}), UsageError, "chunks name"),
+        (lambda c: c.subset(date_range=(2024, 2020)), UsageError, "runs backwards"),
+        (lambda c: load("no-such-collection"), InputFileError, "no such collection"),
+        (lambda c: build("no/dataset"), UsageError, "unknown dataset"),
+        (lambda c: build_from_table(pa.table({"a": [1]})), ArchiveError, "is missing"),
+    ],
+)  # fmt: skip
+def test_wrong_calls_say_so_in_a_line(built, call, error, says):
+    with pytest.raises(error, match=says) as caught:
+        call(built)
+    assert "\n" not in str(caught.value)
+
+
+# --- other datasets
+
+
+# rasterio's own use of affine
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+
+@pytest.fixture
+def sentinel(tmp_path):
+    """Three scenes of two days: one file a band, uint16, north-up; listed as STAC items."""
+    import rasterio
+    import rasterio.warp
+    from rasterio.transform import from_origin
+
+    rows = []
+    for i, (day, west) in enumerate((("2024-01-05", 800_000), ("2024-01-05", 801_280), ("2024-01-15", 800_000))):
+        assets = {}
+        for band, name in enumerate(("B04", "B08")):
+            path = tmp_path / f"{i}_{name}.tif"
+            y, x = np.mgrid[0:128, 0:128]
+            values = (1000 * (i + 1) + 500 * band + y + x).astype(np.uint16)
+            options = {"driver": "GTiff", "width": 128, "height": 128, "count": 1, "dtype": "uint16",
+                       "crs": "EPSG:32722", "tiled": True, "blockxsize": 64, "blockysize": 64, "nodata": 0,
+                       "compress": "deflate", "predictor": 2}  # fmt: skip
+            with rasterio.open(path, "w", transform=from_origin(west, 7_525_000, 10, 10), **options) as file:
+                file.write(values, 1)
+            assets[name] = {"href": str(path)}
+        left, bottom, right, top = rasterio.warp.transform_bounds(
+            32722, 4326, west, 7_525_000 - 1280, west + 1280, 7_525_000
+        )
+        rows.append({"id": str(i), "datetime": pd.Timestamp(day, tz="UTC"), "assets": assets, "proj:epsg": 32722,
+                     "bbox": {"xmin": left, "ymin": bottom, "xmax": right, "ymax": top},
+                     "eo:cloud_cover": 10.0 * i})  # fmt: skip
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_sentinel_like_items_of_one_file_a_band(sentinel, tmp_path):
+    collection = build_from_table(sentinel, path=tmp_path / "s2.parquet")
+    assert collection.bands == ("B04", "B08")
+    assert collection.years == [20240105, 20240115]
+    assert len(collection) == 6
+    bounds = pq.read_table(sentinel)["bbox"].to_pylist()[:2]
+    box = (bounds[0]["xmax"] - 0.001, bounds[0]["ymin"] + 0.004, bounds[0]["xmax"] + 0.001, bounds[0]["ymin"] + 0.005)
+    array = collection.get_numpy(box)
+    assert array.dtype == np.uint16
+    assert array.shape[:2] == (2, 2)
+    assert not array.mask[0].any()  # the scenes of a day are joined
+    assert array.mask[1].any()  # the second day has one of them
+    assert np.array_equal(array.data[0, 1], array.data[0, 0] + 500)
+    assert len(collection.subset(where='"eo:cloud_cover" < 5')) == 2
+    assert collection.subset(date_range=("2024-01-10", "2024-01-20")).years == [20240115]
+    with pytest.raises(UsageError, match="only AlphaEarth codes"):
+        collection.get_numpy(box, decode="vectors")
+
+
+@pytest.mark.parametrize(("dtype", "predictor"), [("float32", 3), ("float32", 1), ("int16", 2), ("uint8", 1)])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_other_types_and_layouts(tmp_path, dtype, predictor, interleave):
+    import rasterio
+    import rasterio.warp
+    from rasterio.transform import from_origin
+
+    values = np.random.default_rng(0).integers(1, 100, (3, 100, 90)).astype(dtype)
+    path = tmp_path / "t.tif"
+    options = {"driver": "GTiff", "width": 90, "height": 100, "count": 3, "dtype": dtype, "crs": "EPSG:32722",
+               "tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate", "predictor": predictor,
+               "interleave": interleave}  # fmt: skip
+    with rasterio.open(path, "w", transform=from_origin(800_000, 7_525_000, 10, 10), **options) as file:
+        file.write(values)
+    box = rasterio.warp.transform_bounds(32722, 4326, 800_000, 7_524_000, 800_900, 7_525_000)
+    table = pa.table({"path": [str(path)], "year": [2020], "crs": ["EPSG:32722"], "bbox": [list(box)]})
+    collection = build_from_table(table, path=tmp_path / "c.parquet", band_index_map={"red": 0, "green": 1, "blue": 2})
+    data = collection.get_numpy(shapely.box(*box).buffer(-6e-4), bands=["blue", "red"])
+    grid = collection.get_xarray(shapely.box(*box).buffer(-6e-4), bands=["red"]).attrs["transform"]
+    row, col = round((7_525_000 - grid[5]) / 10), round((grid[2] - 800_000) / 10)
+    height, width = data.shape[2:]
+    assert np.array_equal(data.data[0], values[[2, 0], row : row + height, col : col + width])
+
+
+def test_a_registered_dataset_is_in_the_catalogue(sample_archive, tmp_path):
+    assert list(datasets()) == ["aef/v1-annual", SAMPLE]
+    register(Dataset(id="mine", title="my tiles", index=str(sample_archive), bands=BANDS, dtype="int8", nodata=-128))
+    assert "mine" in datasets()
+    assert build("mine", date_range=(2023, 2023)).years == [2023]
+    assert load("mine").years == list(range(2018, 2025))
+    with pytest.raises(UsageError, match="can't be registered"):
+        register(Dataset(id=SAMPLE))
+    with pytest.raises(InputFileError, match="no such index"):
+        register(Dataset(id="other", index=str(tmp_path / "none.parquet")))
+
+
+def test_the_published_index_is_opened_without_a_request():
+    collection = load("aef/v1-annual")
+    assert "read as needed" in repr(collection)
+    assert collection.bands == BANDS
+
+
+def test_a_hundred_tiles_take_at_most_two_requests_each(tmp_path):
+    root = tmp_path / "many"
+    root.mkdir()
+    grid = Grid(crs="EPSG:32722", transform=(10, 0, 800_000, 0, 10, 7_520_000), shape=(16, 16))
+    codes = np.full((64, 16, 16), 16, np.int8)
+    first = write_tile(root / "0.tiff", grid, codes, block=16)
+    for i in range(1, 30):
+        shutil.copy(first, root / f"{i}.tiff")
+    table = pa.table({"path": [f"{i}.tiff" for i in range(30)], "year": [2020] * 30, "crs": ["EPSG:32722"] * 30,
+                      "bbox": [[-48.1, -22.4, -48.0, -22.3]] * 30})  # fmt: skip
+    with serve(root, latency_s=0.02) as server:
+        build_from_table(table, base=server.url, path=tmp_path / "c.parquet", network=QUICK)
+        assert server.requests <= 60
+        assert server.most_at_once > 10

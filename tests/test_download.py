@@ -1,0 +1,91 @@
+"""Local copies: the same bits without a network, and a file for each site."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from rangeserver import Faults, serve
+
+from gee_polygons.download import download
+from gee_polygons.errors import OutputError, ReadError, UsageError
+from gee_polygons.extract import extract_embeddings
+from gee_polygons.sources._fetch import Network
+from gee_polygons.sources.base import open_source
+from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.sample import truth_codes
+from gee_polygons.zonal.grid import Grid
+
+QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+
+
+def test_a_local_archive_gives_the_same_bits(sample_archive, sample_sites, tmp_path):
+    years = [2020, 2021, 2022]
+    with serve(sample_archive.parent) as server:
+        source = CogSource(f"{server.url}/aef_index.parquet", network=QUICK)
+        index = download(sample_sites, years, tmp_path / "copy", source=source)
+        far = extract_embeddings(sample_sites, source=source, years=years, statistics=["mean", "std", "p50", "medoid"])
+    here = extract_embeddings(
+        sample_sites, source=str(tmp_path / "copy"), years=years, statistics=["mean", "std", "p50", "medoid"]
+    )
+    pd.testing.assert_frame_equal(far, here, check_exact=True)
+    assert index.name == "aef_index.parquet"
+    for path in index.parent.rglob("*.tiff"):
+        with rasterio.open(path) as file:  # another program reads it
+            assert file.count == 64
+
+
+def test_only_what_sites_need_is_kept(sample_archive, sample_sites, tmp_path):
+    index = download(sample_sites[:1], [2023], tmp_path / "copy", source=open_source("sample"))
+    size = sum(path.stat().st_size for path in index.parent.rglob("*.tiff"))
+    whole = sum(path.stat().st_size for path in (sample_archive.parent / "2023").rglob("*.tiff"))
+    assert size < whole / 2
+
+
+def test_an_interrupted_download_goes_on(sample_archive, sample_sites, tmp_path):
+    with serve(sample_archive.parent) as server:
+        source = CogSource(f"{server.url}/aef_index.parquet", network=QUICK)
+        server.reset(Faults(error=1.0, status=404, only="2022", headers=False))
+        with pytest.raises(ReadError, match=r"http.*2022.*band A00"):
+            download(sample_sites, [2021, 2022], tmp_path / "copy", source=source)
+        done = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*.tiff")}
+        assert 0 < len(done) < 6
+        assert not list((tmp_path / "copy").rglob("*.parquet"))
+        server.reset(Faults())
+        download(sample_sites, [2021, 2022], tmp_path / "copy", source=source)
+        assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+        assert not any("/2021/" in path and first > 0 for path, first, *_ in server.log)
+        server.reset()
+        download(sample_sites, [2021, 2022], tmp_path / "copy", source=source)
+        assert not any(first > 0 for _, first, *_ in server.log)
+
+
+@pytest.mark.parametrize("format", ["tif", "npy"])
+def test_a_file_for_each_site(sample_sites, tmp_path, format):
+    sites = sample_sites[:3]
+    download(sites, [2022, 2023], tmp_path / "files", source=open_source("sample"), format=format)
+    for site in sites:
+        if format == "npy":
+            assert np.load(tmp_path / "files" / f"{site.site_id}.npy").shape[:2] == (2, 64)
+            continue
+        path = tmp_path / "files" / f"{site.site_id}_2023.tif"
+        with rasterio.open(path) as file:
+            grid = Grid(crs=file.crs.to_string(), transform=tuple(file.transform)[:6], shape=file.shape)
+            assert np.array_equal(file.read(), truth_codes(grid.crs, grid.window, 2023))
+    if format == "tif":
+        one = extract_embeddings(sites[:1], source=str(path.with_name(f"{sites[0].site_id}_2023.tif")), years=[2023])
+        expected = extract_embeddings(sites[:1], source="sample", years=[2023])
+        pd.testing.assert_frame_equal(one, expected)
+
+
+def test_wrong_folders_and_formats_are_refused(sample_sites, tmp_path):
+    source = open_source("sample")
+    (tmp_path / "other.txt").write_text("x")
+    with pytest.raises(OutputError, match="other files"):
+        download(sample_sites[:1], [2023], tmp_path, source=source)
+    download(sample_sites[:1], [2023], tmp_path / "a", source=source, format="npy")
+    with pytest.raises(OutputError, match="of other years"):
+        download(sample_sites[:1], [2022], tmp_path / "a", source=source, format="npy")
+    with pytest.raises(UsageError, match="format is one of"):
+        download(sample_sites[:1], [2023], tmp_path / "b", source=source, format="zip")
+    with pytest.raises(UsageError, match="none of the years"):
+        download(sample_sites[:1], [1999], tmp_path / "b", source=source)

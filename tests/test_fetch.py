@@ -1,0 +1,280 @@
+"""Requests: merged, many at once, in bounded memory, retried, and never silently wrong."""
+
+import os
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+from rangeserver import Faults, serve
+
+from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.sources import _fetch
+from gee_polygons.sources._fetch import (
+    MAX_REQUEST_BYTES,
+    MAX_WASTE_BYTES,
+    Failed,
+    Network,
+    Want,
+    fetch,
+    merge,
+    stream,
+)
+from gee_polygons.sources._store import read_ranges
+
+QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=5)
+SIZE = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranges")
+    (path / "a.bin").write_bytes(random.Random(1).randbytes(SIZE))
+    (path / "b.bin").write_bytes(random.Random(2).randbytes(SIZE))
+    return path
+
+
+def some_wants(base, n=40, seed=0):
+    chance = np.random.default_rng(seed)
+    wants = []
+    for _ in range(n):
+        starts = chance.integers(1, SIZE - 5000, 6).tolist()
+        lengths = chance.integers(1, 5000, 6).tolist()
+        wants.append(Want(f"{base}/{chance.choice(['a', 'b'])}.bin", starts, lengths))
+    return wants
+
+
+def check(folder, wants, answers):
+    content = {name: (folder / name).read_bytes() for name in ("a.bin", "b.bin")}
+    assert len(answers) == len(wants)
+    for want, answer in zip(wants, answers, strict=True):
+        data = content[want.place.rsplit("/", 1)[1]]
+        assert isinstance(answer, list), answer
+        for start, length, part in zip(want.starts, want.lengths, answer, strict=True):
+            assert bytes(part) == data[start : start + length]
+
+
+# --- merging
+
+
+def test_neighbours_are_one_request_and_waste_has_a_limit():
+    right = Want("t", [0, 10_000_000], [400_000, 400_000]), Want("t", [400_008, 10_400_008], [400_000, 400_000])
+    assert [(r.start, r.stop) for r in merge(right)] == [(0, 800_008), (10_000_000, 10_800_008)]
+    gaps = [Want("t", [i * (100 + MAX_WASTE_BYTES // 4)], [100]) for i in range(40)]
+    for request in merge(gaps):
+        assert request.waste <= MAX_WASTE_BYTES
+        assert request.waste == request.stop - request.start - 100 * len(request.parts)
+    assert len(merge(gaps)) == 8  # five of them have four gaps between them
+
+
+def test_a_merged_request_has_a_size_limit_and_a_large_range_is_left_whole():
+    row = [Want("t", [i * 2**20], [2**20]) for i in range(8)]
+    assert [r.stop - r.start for r in merge(row)] == [MAX_REQUEST_BYTES] * 2
+    assert [r.stop - r.start for r in merge([Want("t", [0], [3 * MAX_REQUEST_BYTES])])] == [3 * MAX_REQUEST_BYTES]
+
+
+def test_files_are_not_mixed_and_the_same_range_is_asked_for_once():
+    wants = [Want("t", [5], [10]), Want("u", [5], [10]), Want("t", [5], [10]), Want("t", [7], [3])]
+    assert [(r.place, r.start, r.stop, sorted(r.parts)) for r in merge(wants)] == [
+        ("t", 5, 15, [(0, 0), (2, 0), (3, 0)]),
+        ("u", 5, 15, [(1, 0)]),
+    ]
+
+
+# --- streaming
+
+
+def test_everything_comes_in_order_from_disk_and_over_http(folder):
+    for base in (str(folder), folder.as_uri()):
+        wants = some_wants(base)
+        check(folder, wants, list(stream(wants)))
+    with serve(folder) as server:
+        wants = some_wants(server.url)
+        check(folder, wants, list(stream(wants, QUICK)))
+        assert server.requests == len(merge(wants))
+
+
+def test_nothing_wanted_is_nothing_asked(folder):
+    assert list(stream([])) == []
+    assert list(stream([Want(str(folder / "a.bin"), [], [])])) == [[]]
+
+
+def test_at_most_so_many_requests_are_under_way(folder):
+    with serve(folder, latency_s=0.01) as server:
+        wants = [Want(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
+        check(folder, wants, list(stream(wants, Network(max_concurrent=4))))
+        assert server.most_at_once == 4
+
+
+def test_requests_of_several_wants_are_under_way_together(folder):
+    with serve(folder, latency_s=0.05) as server:
+        wants = [Want(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
+        began = time.perf_counter()
+        check(folder, wants, list(stream(wants)))
+        assert time.perf_counter() - began < 0.5  # one after the other: 0.75 s
+        assert server.most_at_once > 8
+
+
+def test_what_is_fetched_ahead_is_bounded(folder, monkeypatch):
+    monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
+    monkeypatch.setattr(_fetch, "BATCH_BYTES", 300_000)
+    with serve(folder) as server:
+        wants = [Want(f"{server.url}/{'ab'[i % 2]}.bin", [i * 100_000 + 1], [90_000]) for i in range(29)]
+        answers = stream(wants)
+        first = next(answers)
+        time.sleep(0.3)
+        assert server.sent <= 500_000 + 90_000
+        check(folder, wants, [first, *answers])
+
+
+def test_leaving_early_ends_the_requests(folder):
+    with serve(folder, latency_s=0.02) as server:
+        wants = [Want(f"{server.url}/a.bin", [i * 1000 + 1], [10]) for i in range(0, 2900, 70)]
+        answers = stream(wants, Network(max_concurrent=2))
+        next(answers)
+        answers.close()
+        time.sleep(0.1)
+        so_far = server.requests
+        assert so_far < len(wants)
+        time.sleep(0.1)
+        assert server.requests == so_far
+
+
+def test_what_is_read_ahead_of_a_disk_is_bounded(folder, monkeypatch):
+    read, original = [], _fetch._read_want
+    monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
+    monkeypatch.setattr(_fetch, "_read_want", lambda want: read.append(want.size) or original(want))
+    wants = [Want(str(folder / f"{'ab'[i % 2]}.bin"), [i * 100_000 + 1], [90_000]) for i in range(29)]
+    answers = stream([*wants, Want(wants[0].place, [0], [SIZE])])  # one that is larger than the bound is read by itself
+    found = [next(answers)]
+    time.sleep(0.1)
+    assert sum(read) <= 500_000
+    found += answers
+    check(folder, wants, found[:-1])
+    assert len(found[-1][0]) == SIZE
+
+
+def test_a_failure_on_a_disk_names_its_range_and_spoils_only_who_wanted_it(folder):
+    here = str(folder / "a.bin")
+    wants = [Want(here, [1], [10]), Want(here, [1, SIZE - 1], [2, 2]), Want(str(folder), [0], [2]),
+             Want(here + "x", [0], [2]), Want(here, [7], [10])]  # fmt: skip
+    first, *bad, last = stream(wants)
+    check(folder, [wants[0], wants[-1]], [first, last])
+    assert [failed.span for failed in bad] == [1, 0, 0]
+    for failed, want, words in zip(bad, wants[1:], ("truncated", "can't be read", "no such file"), strict=False):
+        assert str(failed.error).startswith(f"{want.place}: ")
+        assert words in str(failed.error)
+
+
+def test_ranges_of_one_file_are_read_by_a_plain_function(folder):
+    data = (folder / "a.bin").read_bytes()
+    for place in (str(folder / "a.bin"), (folder / "a.bin").as_uri()):
+        assert [bytes(part) for part in read_ranges(place, [5, 900], [10, 20])] == [data[5:15], data[900:920]]
+        with pytest.raises(ReadError, match="truncated"):
+            read_ranges(place, [5, SIZE - 1], [10, 20])
+
+
+# --- faults
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(error=0.2, seed=1),
+        Faults(error=0.2, status=429, seed=2),
+        Faults(error=0.2, status=500, seed=3),
+        Faults(truncate=0.2, seed=4),
+        Faults(drop=0.2, seed=5),
+        Faults(wrong_length=0.06, seed=6),
+        Faults(lie=0.06, seed=7),
+        Faults(error=0.1, truncate=0.1, drop=0.1, seed=8),
+    ],
+    ids=lambda f: "-".join(n for n in ("error", "truncate", "drop", "wrong_length", "lie") if getattr(f, n)),
+)
+def test_transient_faults_are_retried_until_all_is_right(folder, faults):
+    with serve(folder, faults=faults) as server:
+        wants = some_wants(server.url, seed=faults.seed)
+        check(folder, wants, list(stream(wants, QUICK)))
+        assert server.requests > len(merge(wants))  # there were faults
+
+
+@pytest.mark.parametrize("kind", ["error", "truncate", "drop", "wrong_length", "lie"])
+def test_faults_that_stay_are_errors_that_name_the_url_after_so_many_tries(folder, kind):
+    with serve(folder, faults=Faults(**{kind: 1.0})) as server:
+        with pytest.raises(ReadError, match=r"/a\.bin: can't be read after \d tries: ") as caught:
+            fetch(f"{server.url}/a.bin", 10, 100, QUICK)
+        assert caught.value.url == f"{server.url}/a.bin"
+        assert "\n" not in str(caught.value)
+        assert server.requests == (3 if kind in ("wrong_length", "lie") else QUICK.attempts)
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(404, "no such file"), (403, "403"), (416, "416"), (400, "400"), (401, "401")]
+)
+def test_permanent_errors_are_raised_at_once(folder, status, says, monkeypatch):
+    monkeypatch.setitem(__import__("rangeserver").REASONS, 400, "Bad Request")
+    monkeypatch.setitem(__import__("rangeserver").REASONS, 401, "Unauthorized")
+    with serve(folder, faults=Faults(error=1.0, status=status)) as server:
+        with pytest.raises(ReadError, match=says):
+            fetch(f"{server.url}/a.bin", 10, 100)
+        assert server.requests == 1
+
+
+def test_a_range_past_the_end_is_an_error_at_once_here_and_there(folder):
+    with serve(folder) as server:
+        for place in (f"{server.url}/a.bin", str(folder / "a.bin")):
+            with pytest.raises(ReadError, match=r"a\.bin"):
+                fetch(place, SIZE + 5, 10)
+            with pytest.raises(ReadError, match="truncated"):
+                fetch(place, SIZE - 5, 10, QUICK)
+            assert len(fetch(place, SIZE - 5, 10, QUICK, clip=True)) == 5
+
+
+def test_a_failure_spoils_only_who_wanted_it(folder):
+    with serve(folder) as server:
+        wants = [Want(f"{server.url}/a.bin", [1], [10]), Want(f"{server.url}/none.bin", [1, 9], [2, 2]),
+                 Want(f"{server.url}/b.bin", [1], [10])]  # fmt: skip
+        first, second, third = stream(wants)
+        check(folder, [wants[0], wants[2]], [first, third])
+        assert isinstance(second, Failed)
+        assert second.span == 0
+        assert "none.bin" in str(second.error)
+
+
+def test_a_panic_is_an_error_too(folder, monkeypatch):
+    import obstore
+
+    class PanicException(BaseException):
+        pass
+
+    def panic(*args, **options):
+        raise PanicException("range start index 5 out of range")
+
+    monkeypatch.setattr(obstore, "get_range", panic)
+    with pytest.raises(ReadError, match="PanicException"):
+        fetch("http://127.0.0.1:1/a.bin", 0, 1, Network(attempts=2, first_wait_s=0.001))
+
+
+def test_a_server_that_says_nothing_is_given_up(folder):
+    with serve(folder, latency_s=3) as server, pytest.raises(ReadError, match="after 2 tries: no answer in time"):
+        fetch(f"{server.url}/a.bin", 1, 1, Network(attempts=2, first_wait_s=0.001, timeout_s=0.2))
+
+
+def test_waiting_ends_when_nobody_waits_for_the_answer(folder):
+    stop = threading.Event()
+    stop.set()
+    with serve(folder, faults=Faults(error=1.0)) as server:
+        with pytest.raises(ReadError, match="503"):
+            fetch(f"{server.url}/a.bin", 1, 1, stop=stop)
+        assert server.requests == 1
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(UsageError, match="at least 1"):
+        Network(max_concurrent=0)
+    with pytest.raises(ReadError, match="unknown kind of URL"):
+        fetch("ftp://host/file", 0, 1)
+    with pytest.raises(ReadError, match="with a query"):
+        fetch("https://host/file?signature=1", 0, 1)
+    assert os.environ.get("AWS_ENDPOINT_URL") is None  # these tests rely on no setting
