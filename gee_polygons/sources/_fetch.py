@@ -37,7 +37,6 @@ MAX_WASTE_BYTES: Final = 64 * 2**10
 MAX_REQUEST_BYTES: Final = 4 * 2**20
 BATCH_BYTES: Final = 128 * 2**20  # ranges are merged among blocks of so many bytes: two of 64 bands, many of a few
 AHEAD_BYTES: Final = 64 * 2**20  # fetched or under way, and not consumed yet
-LOCAL_CONCURRENT: Final = 4  # blocks read from a disk at the same time
 
 _LENGTH_ATTEMPTS: Final = 3  # a server that gives a wrong length mostly goes on doing so
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -175,7 +174,8 @@ def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[
     larger) are fetched and not consumed.
     """
     if all(local_path(want.place) is not None for want in wants):
-        yield from _from_disk(wants)
+        # nothing is read ahead: a disk has no latency to hide, and the blocks in hand are what memory is spent on
+        yield from map(_read_want, wants)
         return
     workers = min(network.max_concurrent, max(1, sum(len(want.starts) for want in wants)))
     stop = threading.Event()
@@ -187,23 +187,6 @@ def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[
             yield feeder.take(number)
     finally:
         stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _from_disk(wants: Sequence[Want]) -> Generator[list[Any] | Failed, None, None]:
-    """Read what is wanted of local files, in order, each want by one thread and as far ahead as `AHEAD_BYTES` allow."""
-    pool = ThreadPoolExecutor(LOCAL_CONCURRENT, thread_name_prefix="fetch")
-    waiting: deque[Future[list[Any] | Failed]] = deque()
-    ahead = submitted = 0
-    try:
-        for want in wants:
-            while submitted < len(wants) and (not waiting or ahead + wants[submitted].size <= AHEAD_BYTES):
-                waiting.append(pool.submit(_read_want, wants[submitted]))
-                ahead += wants[submitted].size
-                submitted += 1
-            ahead -= want.size
-            yield waiting.popleft().result()
-    finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
