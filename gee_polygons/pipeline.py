@@ -6,6 +6,7 @@ sums, and the calling thread merges them. So the result doesn't depend on the nu
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import threading
@@ -78,7 +79,8 @@ def reduce_polygons(
     names, needs = parse_statistics(statistics)
     asked = Polygons(polygons)
     how = _How(source, asked, tuple(years), tuple(bands), names, needs, on_error, max_workers or os.cpu_count() or 1)
-    plan = source.plan(asked, years)
+    with _collector_paused():
+        plan = source.plan(asked, years)
     with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
         results = _run_plan(plan, how, advance)
         if isinstance(source, Replanning) and (incomplete := _incomplete(results, years)):
@@ -305,6 +307,22 @@ class _JobCoverage:
             if self._left == 0:  # the last year: free the memory
                 self._coverage, self._in_block = None, {}
             return found
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's cycle collector still while a plan is made.
+
+    A plan is tens of thousands of small objects without a cycle; counting them brings on full collections, which go
+    through all that the process holds: 0.05 to 0.1 s each, of the second that 10,000 fields take.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

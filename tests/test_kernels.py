@@ -56,12 +56,18 @@ def brute(plane, runs, edges, n):
     return area, edge_area, total, weighted
 
 
+def columns(spans):
+    """The two columns of spans, each by itself."""
+    return np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1])
+
+
 def run_kernels(plane, runs, edges, n, prefix=""):
     spans = place(runs, edges, n)
     found = []
     for name in ("weights", "sums"):
         full, edge = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        getattr(kernels, f"add_{prefix}{name}")(plane, *spans, full, edge)
+        edge_spans = columns(spans[3]) if (prefix, name) == ("", "sums") else spans[3:]
+        getattr(kernels, f"add_{prefix}{name}")(plane, *spans[:3], *edge_spans, full, edge)
         found += [full, edge]
     return found
 
@@ -113,7 +119,8 @@ def test_a_long_run_does_not_overflow():
 def test_sums_are_added_to_what_is_there():
     plane = padded(np.full((1, 40), 3, np.int8))
     full, edge = np.array([5], np.int64), np.array([7], np.int64)
-    kernels.add_sums(plane, *place([(0, 0, 10)], [(0, 0, 2)]), full, edge)
+    *spans, edges = place([(0, 0, 10)], [(0, 0, 2)])
+    kernels.add_sums(plane, *spans, *columns(edges), full, edge)
     assert (full[0], edge[0]) == (5 + 90, 7 + 18)
 
 

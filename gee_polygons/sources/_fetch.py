@@ -5,8 +5,8 @@ ranges and over blocks. So the ranges of several blocks are known together, neig
 requests run ahead of what is consumed, up to a number of bytes.
 
 obstore's `get_ranges` panics where a merged range gets a short answer, so ranges are merged here and each is asked
-for by itself. Local files are read without it, a block in one go: a disk has no latency to hide, and each request has
-its price in CPU time.
+for by itself. Ranges of local files are read without it, when they are decoded: a disk has no latency to hide, and each
+request has its price in CPU time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.sources._store import first_line, local_path, locate
 
-__all__ = ["NETWORK", "Failed", "Network", "Request", "Want", "fetch", "merge", "stream"]
+__all__ = ["NETWORK", "Failed", "LocalRange", "Network", "Request", "Want", "fetch", "merge", "stream"]
 
 # Two ranges are one request where the bytes between them that nobody wants, over the whole request, stay below this:
 # at 100 Mbit/s they take 5 ms, a new request's latency is 20-100 ms.
@@ -174,7 +175,7 @@ def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[
     larger) are fetched and not consumed.
     """
     if all(local_path(want.place) is not None for want in wants):
-        # nothing is read ahead: a disk has no latency to hide, and the blocks in hand are what memory is spent on
+        # a disk has no latency to hide: what lies on it is read when it is decoded
         yield from map(_read_want, wants)
         return
     workers = min(network.max_concurrent, max(1, sum(len(want.starts) for want in wants)))
@@ -190,15 +191,87 @@ def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_want(want: Want) -> list[Any] | Failed:
-    found: list[Any] = []
+class LocalRange:
+    """A range of a file on a disk, read when it is decoded, into a buffer that its thread uses again and again.
+
+    So the bytes of a block never lie in memory all at once, no new page is cleared for them, and what was just copied
+    is still in the processor's cache when it is decoded.
+    """
+
+    __slots__ = ("_file", "_length", "_start")
+
+    def __init__(self, file: _LocalFile, start: int, length: int) -> None:
+        self._file, self._start, self._length = file, start, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.read())
+
+    def read(self) -> memoryview:
+        """Return the bytes; they are good until this thread's next call."""
+        buffer: memoryview | None = getattr(_own, "buffer", None)
+        if buffer is None or len(buffer) < self._length:
+            buffer = _own.buffer = memoryview(bytearray(self._length))
+        return self._file.read_into(buffer[: self._length], self._start)
+
+
+_own = threading.local()
+
+
+class _LocalFile:
+    """A file that is open as long as one of its ranges may be wanted."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._lock = threading.Lock()
+        try:
+            self._file = Path(str(local_path(place))).open("rb", buffering=0)  # noqa: SIM115 - closed by __del__
+        except OSError as error:
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+            raise ReadError(f"{place}: can't be read: {reason}", url=place) from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    def expect(self, start: int, length: int) -> None:
+        """Check that the file is long enough, and have the system read this range ahead."""
+        if start + length > (size := os.fstat(self._file.fileno()).st_size):
+            raise ReadError(
+                f"{self._place}: can't be read: truncated: {length} bytes asked for at {start}, the file has {size}",
+                url=self._place,
+            )
+        if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
+            os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
+
+    def read_into(self, buffer: memoryview, start: int) -> memoryview:
+        """Fill a buffer with the bytes from `start` on."""
+        done = 0
+        try:
+            with self._lock:  # two threads have one position in the file (pread isn't there on Windows)
+                self._file.seek(start)
+                while done < len(buffer) and (n := self._file.readinto(buffer[done:])):
+                    done += n
+        except OSError as error:
+            raise ReadError(f"{self._place}: can't be read: {error.strerror}", url=self._place) from error
+        if done < len(buffer):
+            self.expect(start, len(buffer))
+        return buffer
+
+
+def _read_want(want: Want) -> list[LocalRange] | Failed:
+    """Return what is wanted of a file on a disk, to be read when it is decoded; or what can't be had."""
+    ranges: list[LocalRange] = []
     try:
-        with _open(want.place) as file:
-            for start, length in zip(want.starts, want.lengths, strict=True):
-                found.append(_read(want.place, file, start, length))
+        file = _LocalFile(want.place)
+        for start, length in zip(want.starts, want.lengths, strict=True):
+            file.expect(start, length)
+            ranges.append(LocalRange(file, start, length))
     except ReadError as error:
-        return Failed(len(found), error)
-    return found
+        return Failed(len(ranges), error)
+    return ranges
 
 
 @contextmanager

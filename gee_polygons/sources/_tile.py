@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._fetch import NETWORK, Failed, Network, Want, stream
+from gee_polygons.sources._fetch import NETWORK, Failed, LocalRange, Network, Want, stream
 from gee_polygons.sources.base import BlockRef
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
@@ -207,7 +207,7 @@ class TileBlock:
         n_out = 1 if tile.planar else len(self.bands)
         if scratch is None or scratch.shape != (n_out, height * width + PADDING) or scratch.dtype != self._plain:
             scratch = np.full((n_out, height * width + PADDING), tile.empty, self._plain)
-        payload = self._payloads[part]
+        payload = self._bytes(part)
         if payload is None:
             scratch[:, : height * width] = tile.empty
         elif tile.planar:
@@ -224,7 +224,7 @@ class TileBlock:
         if not (
             self._first_rows and _decode_first(payload, raw[: raw.size // self.tile.block_shape[0] * self._first_rows])
         ):
-            self._decode_whole(part, raw)
+            self._decode_whole(payload, part, raw)
         height = self.tile.block_shape[0]
         if self.tile.predictor == 3:
             out[:] = _undo_float_predictor(raw, out.dtype, height, samples)
@@ -236,11 +236,21 @@ class TileBlock:
             rows = out.view(kind).reshape(height, -1, samples)
             np.cumsum(rows, axis=1, dtype=kind, out=rows)
 
-    def _decode_whole(self, part: int, raw: NDArray[np.uint8]) -> None:
+    def _bytes(self, part: int) -> Any:
+        payload = self._payloads[part]
+        if not isinstance(payload, LocalRange):
+            return payload
+        try:
+            return payload.read()
+        except ReadError as error:
+            raise self.error(part, str(error)) from error
+
+    def _decode_whole(self, payload: Any, part: int, raw: NDArray[np.uint8]) -> None:
         if self._first_rows:  # the prefix was too short
             self._fetch_rest(part)
+            payload = self._bytes(part)
         try:
-            decoded = _decoder(self.tile.compression)(self._payloads[part], raw)
+            decoded = _decoder(self.tile.compression)(payload, raw)
         except RuntimeError as error:  # imagecodecs' codec errors are RuntimeErrors
             raise self.error(part, f"damaged: {error}") from error
         if decoded != raw.size:
@@ -258,7 +268,7 @@ class TileBlock:
         if isinstance(rest, Failed):
             raise self.error(short[rest.span], str(rest.error)) from rest.error
         for i, more in zip(short, rest, strict=True):
-            self._payloads[i] = b"".join([self._payloads[i], more])
+            self._payloads[i] = bytes(self._payloads[i]) + bytes(more)
         self._first_rows = 0
 
     def error(self, part: int, what: str) -> ReadError:

@@ -14,6 +14,7 @@ orientation, blocks, or the order of work. Fractions below 1e-6 are rounding noi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numba
@@ -83,6 +84,11 @@ class BlockCoverage:
 
     def __len__(self) -> int:
         return len(self.run_offsets) - 1
+
+    @cached_property
+    def edge_columns(self) -> tuple[_Ints, _Ints]:
+        """Positions and weights of the edges, each by itself: vectors want neighbours in memory."""
+        return np.ascontiguousarray(self.edges[:, 0]), np.ascontiguousarray(self.edges[:, 1])
 
 
 def compute_coverage(rings: Rings) -> Coverage:
@@ -175,15 +181,17 @@ def _coverage(coords: Any, ring_offsets: Any, is_hole: Any, polygon_offsets: Any
         n_rows = int(np.floor(vertices[:, 1].max() - row0)) + 1
         _sort_cells(index, n_cells, n_rows, order)
 
+        run, edge = run_offsets[p], edge_offsets[p]
+        origin = (int(row0), int(col0))
         least = _LEAST
-        n_runs, n_edges = _sweep(index, value, order, n_cells, least, 0, 0, runs[:0], 0, edges[:0], 0)
+        n_runs, n_edges = _sweep(index, value, order, n_cells, least, origin, runs, run, edges, edge)
         if n_runs + n_edges == 0:
             least = 0.0  # thinner than 1e-6 of any pixel: keep what it touches
-            n_runs, n_edges = _sweep(index, value, order, n_cells, least, 0, 0, runs[:0], 0, edges[:0], 0)
-        run, edge = run_offsets[p], edge_offsets[p]
-        runs = _grown(runs, run, run + n_runs)
-        edges = _grown(edges, edge, edge + n_edges)
-        _sweep(index, value, order, n_cells, least, int(row0), int(col0), runs, run, edges, edge)
+            n_runs, n_edges = _sweep(index, value, order, n_cells, least, origin, runs, run, edges, edge)
+        if run + n_runs > len(runs) or edge + n_edges > len(edges):
+            runs = _grown(runs, run, run + n_runs)
+            edges = _grown(edges, edge, edge + n_edges)
+            _sweep(index, value, order, n_cells, least, origin, runs, run, edges, edge)
         run_offsets[p + 1] = run + n_runs
         edge_offsets[p + 1] = edge + n_edges
     return run_offsets, runs[: run_offsets[n]].copy(), edge_offsets, edges[: edge_offsets[n]].copy()
@@ -294,12 +302,11 @@ def _sort_cells(index: Any, n: int, n_rows: int, order: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _sweep(
-    index: Any, value: Any, order: Any, n: int, least: float, row0: int, col0: int,
-    runs: Any, run: int, edges: Any, edge: int,
+    index: Any, value: Any, order: Any, n: int, least: float, origin: Any, runs: Any, run: int, edges: Any, edge: int
 ) -> tuple[int, int]:  # fmt: skip
     """Sum covers along each row. Returns how many runs and edges there are; writes them where there is room."""
+    row0, col0 = origin
     first_run, first_edge = run, edge
-    writing = len(runs) + len(edges) > 0
     i = 0
     while i < n:
         row = index[order[i], 0]
@@ -327,7 +334,7 @@ def _sweep(
                         run_stop = b
                     else:
                         if run_stop > run_col:
-                            if writing:
+                            if run < len(runs):
                                 runs[run, 0], runs[run, 1], runs[run, 2] = (
                                     row0 + row,
                                     col0 + run_col,
@@ -337,11 +344,11 @@ def _sweep(
                         run_col, run_stop = a, b
                 elif weight > 0:
                     for c in range(a, b):
-                        if writing:
+                        if edge < len(edges):
                             edges[edge, 0], edges[edge, 1], edges[edge, 2] = row0 + row, col0 + c, weight
                         edge += 1
         if run_stop > run_col:
-            if writing:
+            if run < len(runs):
                 runs[run, 0], runs[run, 1], runs[run, 2] = row0 + row, col0 + run_col, run_stop - run_col
             run += 1
     return run - first_run, edge - first_edge

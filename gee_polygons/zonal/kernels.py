@@ -70,12 +70,17 @@ def add_weights(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edge
 
 
 @numba.njit(nogil=True, cache=True)
-def add_sums(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
+def add_sums(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
+) -> None:
     """Add the sums of sign(k) k^2: over runs into `full`, weighted over edges into `edge` (int64), nodata left out.
 
-    An edge term is below 2^38, so 64 bits hold more than 2^24 edge pixels.
+    An edge term is below 2^38, so 64 bits hold more than 2^24 edge pixels. Edges come as `BlockCoverage.edge_columns`;
+    their codes are gathered first, so that all the arithmetic is on vectors.
     """
-    bytes_ = plane.view(np.uint8)
+    codes = np.empty(len(positions), np.int8)
+    for i in range(_u(len(positions))):
+        codes[i] = plane[_u(positions[i])]
     for p in range(len(run_offsets) - 1):
         total = np.int64(0)
         for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
@@ -96,7 +101,8 @@ def add_sums(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: 
         full[p] += total
         weighted = np.int64(0)
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            weighted += np.int64(edges[i, 1]) * np.int64(_SQUARES[bytes_[_u(edges[i, 0])]])
+            code = np.int32(codes[i] if codes[i] != -128 else 0)
+            weighted += np.int64(weights[i]) * np.int64(np.int32(code * abs(code)))
         edge[p] += weighted
 
 
@@ -173,15 +179,24 @@ def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edg
     for p in range(len(run_offsets) - 1):
         least, most = np.int32(low[p]), np.int32(high[p])
         for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
-            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
-                k = np.int32(plane[j])
-                least = min(least, k if k != -128 else least)
-                most = max(most, k if k != -128 else most)
+            base = _u(runs[i, 0])
+            left = np.int64(runs[i, 1])
+            while left > 0:
+                lanes = _u(left if left < CHUNK else CHUNK)
+                lower, upper = np.int8(127), np.int8(-128)
+                for lane in range(_u(CHUNK)):
+                    k = plane[base + lane]  # always loaded: a load on condition is no vector's
+                    k = np.int8(k if _TAIL[lanes, lane] != np.int8(0) else np.int8(-128))
+                    upper = max(upper, k)
+                    lower = min(lower, np.int8(k if k != np.int8(-128) else np.int8(127)))
+                if upper != -128:  # else no lane is valid
+                    least, most = min(least, np.int32(lower)), max(most, np.int32(upper))
+                base += _u(CHUNK)
+                left -= CHUNK
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            k = np.int32(plane[_u(edges[i, 0])])
-            if k != -128:
-                least = min(least, k)
-                most = max(most, k)
+            code = np.int32(plane[_u(edges[i, 0])])
+            if code != -128:
+                least, most = min(least, code), max(most, code)
         low[p], high[p] = least, most
 
 
@@ -270,10 +285,15 @@ def add_norms(plane: Any, chunks: Any, norms: Any, missing: Any) -> None:
     `missing` (uint8) counts the bands that are nodata: all or none, in a sound pixel. Sixteen bits and eight keep this
     check far cheaper than decoding.
     """
-    for c in range(len(chunks)):
-        pixel = _u(chunks[c]) * _u(CHUNK)
-        slot = _u(c) * _u(CHUNK)
-        for lane in range(_u(CHUNK)):
+    first = 0
+    while first < len(chunks):
+        # neighbouring chunks at one go: whether the arrays overlap is asked once a loop
+        stop = first + 1
+        while stop < len(chunks) and chunks[stop] == chunks[stop - 1] + 1:
+            stop += 1
+        pixel, slot, n = _u(chunks[first]) * _u(CHUNK), _u(first) * _u(CHUNK), _u(stop - first) * _u(CHUNK)
+        first = stop
+        for lane in range(n):
             k = np.int16(plane[pixel + lane])
             doubled = np.uint16(np.uint16(k * k) * np.uint16(2))
             share = np.uint16((np.uint32(doubled) * np.uint32(doubled)) >> np.uint32(16))

@@ -135,7 +135,7 @@ class BlockReducer:
             add_weights(plane, *place, parts["area_full"], parts["area_edge"])
             add_counts(plane, *place, parts["count"])
         column = np.zeros((2, len(coverage)), np.int64)
-        add_sums(plane, *place, column[0], column[1])
+        add_sums(plane, *place[:3], *coverage.edge_columns, column[0], column[1])
         parts["sum_full"][:, band], parts["sum_edge"][:, band] = column
         if self.needs.squares:
             column[:] = 0
