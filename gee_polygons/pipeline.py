@@ -84,7 +84,8 @@ def reduce_polygons(
     with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
         results = _run_plan(plan, how, advance)
         if isinstance(source, Replanning) and (incomplete := _incomplete(results, years)):
-            again = source.replan(asked, incomplete)
+            with _collector_paused():
+                again = source.replan(asked, incomplete)
             if again is not None:
                 _improve(results, _run_plan(again, how, lambda: None))
     return results

@@ -100,10 +100,13 @@ def split_parts(polygons: Polygons, pairs: Iterable[tuple[int, int]], index: Til
     wanted: dict[int, set[int]] = defaultdict(set)
     for polygon, year in pairs:
         wanted[polygon].add(year)
+    across = list(_across_cells(polygons))
+    if not across:
+        return []
     years = frozenset(int(year) for year in index.year)
     home = home_crs(polygons, index)
     parts: list[ZonePart] = []
-    for i, cells in _across_cells(polygons):
+    for i, cells in across:
         now = {y for y in wanted.get(i, ()) if _covered(polygons.geometries[i], str(home[i]), index, y)}
         if now:
             parts += [ZonePart(i, crs, cell, years - now) for crs, cell in cells]
