@@ -26,6 +26,7 @@ from gee_polygons.merging import Merger, Results
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import paste
 from gee_polygons.sources.base import Block, BlockRef, Job, PixelSource, Plan
+from gee_polygons.zonal.areas import weigh
 from gee_polygons.zonal.coverage import BlockCoverage, Coverage, clip_to_block, compute_coverage
 from gee_polygons.zonal.damage import DamagedPixels
 from gee_polygons.zonal.grid import Window
@@ -300,9 +301,12 @@ class _JobCoverage:
                 self.areas = self._coverage.weights
             key = (ref.window, ref.inside, ref.flip_y, ref.flip_x)
             if key not in self._in_block:
-                self._in_block[key] = clip_to_block(
+                clipped = clip_to_block(
                     self._coverage, ref.window, inside=ref.inside, flip_y=ref.flip_y, flip_x=ref.flip_x
                 )
+                if self._plan.by_area:
+                    clipped = weigh(clipped, self._job.lattice, ref.window, flip_y=ref.flip_y)
+                self._in_block[key] = clipped
             found = self._in_block[key]
             self._left -= 1
             if self._left == 0:  # the last year: free the memory

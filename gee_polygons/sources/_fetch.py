@@ -29,7 +29,20 @@ from typing import Any, Final
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.sources._store import first_line, local_path, locate
 
-__all__ = ["NETWORK", "Failed", "LocalRange", "Network", "Request", "Want", "fetch", "merge", "stream"]
+__all__ = [
+    "NETWORK",
+    "AbsentError",
+    "Failed",
+    "LocalRange",
+    "Network",
+    "Request",
+    "Want",
+    "fetch",
+    "fetch_end",
+    "fetch_whole",
+    "merge",
+    "stream",
+]
 
 # Two ranges are one request where the bytes between them that nobody wants, over the whole request, stay below this:
 # at 100 Mbit/s they take 5 ms, a new request's latency is 20-100 ms.
@@ -89,13 +102,18 @@ class Network:
 NETWORK: Final = Network()
 
 
+class AbsentError(ReadError):
+    """There is no such file, which may be an answer: a chunk that was never written."""
+
+
 @dataclass(frozen=True)
 class Want:
-    """Ranges of one file that are wanted together: a block's bands."""
+    """Ranges of one file that are wanted together: a block's bands. With `clip` the file may end inside them."""
 
     place: str
     starts: Sequence[int]
     lengths: Sequence[int]
+    clip: bool = False
 
     @property
     def size(self) -> int:
@@ -121,6 +139,7 @@ class Request:
     waste: int = 0
     parts: list[tuple[int, int]] = field(default_factory=list)
     future: Future[Any] | None = None
+    clip: bool = False
     waiting: int = 0
     """Wants that haven't been consumed yet."""
 
@@ -147,12 +166,12 @@ def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[R
     """
     known = range(len(wants)) if numbers is None else numbers
     spans = sorted(
-        (want.place, start, start + length, number, span)
+        (want.place, start, start + length, number, span, want.clip)
         for want, number in zip(wants, known, strict=True)
         for span, (start, length) in enumerate(zip(want.starts, want.lengths, strict=True))
     )
     requests: list[Request] = []
-    for place, start, stop, number, span in spans:
+    for place, start, stop, number, span, clip in spans:
         last = requests[-1] if requests and requests[-1].place == place else None
         if last is not None:
             waste = last.waste + max(0, start - last.stop)
@@ -160,8 +179,9 @@ def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[R
             if stop <= last.stop or (fits and start - last.stop <= MAX_WASTE_BYTES):
                 last.stop, last.waste = max(stop, last.stop), waste
                 last.parts.append((number, span))
+                last.clip |= clip
                 continue
-        requests.append(Request(place, start, stop, parts=[(number, span)]))
+        requests.append(Request(place, start, stop, parts=[(number, span)], clip=clip))
     for request in requests:
         request.waiting = len({number for number, _ in request.parts})
     requests.sort(key=lambda request: min(request.parts))
@@ -229,22 +249,25 @@ class _LocalFile:
         try:
             self._file = Path(str(local_path(place))).open("rb", buffering=0)  # noqa: SIM115 - closed by __del__
         except OSError as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-            raise ReadError(f"{place}: can't be read: {reason}", url=place) from error
+            raise _not_opened(place, error) from error
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def expect(self, start: int, length: int) -> None:
-        """Check that the file is long enough, and have the system read this range ahead."""
-        if start + length > (size := os.fstat(self._file.fileno()).st_size):
+    def expect(self, start: int, length: int, *, clip: bool = False) -> int:
+        """Check that the file is long enough, and have the system read this range ahead; return its length."""
+        size = os.fstat(self._file.fileno()).st_size
+        if clip:
+            length = min(length, max(size - start, 0))
+        if start + length > size:
             raise ReadError(
                 f"{self._place}: can't be read: truncated: {length} bytes asked for at {start}, the file has {size}",
                 url=self._place,
             )
         if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
             os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
+        return length
 
     def read_into(self, buffer: memoryview, start: int) -> memoryview:
         """Fill a buffer with the bytes from `start` on."""
@@ -267,11 +290,16 @@ def _read_want(want: Want) -> list[LocalRange] | Failed:
     try:
         file = _LocalFile(want.place)
         for start, length in zip(want.starts, want.lengths, strict=True):
-            file.expect(start, length)
-            ranges.append(LocalRange(file, start, length))
+            ranges.append(LocalRange(file, start, file.expect(start, length, clip=want.clip)))
     except ReadError as error:
         return Failed(len(ranges), error)
     return ranges
+
+
+def _not_opened(place: str, error: OSError) -> ReadError:
+    if isinstance(error, FileNotFoundError):
+        return AbsentError(f"{place}: can't be read: there is no such file", url=place)
+    return ReadError(f"{place}: can't be read: {error.strerror}", url=place)
 
 
 @contextmanager
@@ -280,8 +308,7 @@ def _open(place: str) -> Iterator[int]:
     try:
         file = os.open(str(local_path(place)), os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise ReadError(f"{place}: can't be read: {reason}", url=place) from error
+        raise _not_opened(place, error) from error
     try:
         yield file
     finally:
@@ -369,7 +396,7 @@ class _Feeder:
 
 
 def _fetch_request(request: Request, network: Network, stop: threading.Event) -> Any:
-    return fetch(request.place, request.start, request.stop - request.start, network, stop=stop)
+    return fetch(request.place, request.start, request.stop - request.start, network, clip=request.clip, stop=stop)
 
 
 def fetch(
@@ -410,14 +437,74 @@ def fetch(
             return _read(place, file, start, length, clip=clip)
     import obstore
 
+    def once(store: Any, path: str) -> Any:
+        if not clip:
+            return _checked(obstore.get_range(store, path, start=start, length=length), start, length)
+        answer = obstore.get(store, path, options={"range": (start, start + length)})
+        return _checked(answer.bytes(), start, min(length, answer.meta["size"] - start))
+
+    return _retried(place, network, once, stop)
+
+
+def fetch_whole(place: str, network: Network = NETWORK) -> Any:
+    """Read a whole file: `fetch` for one whose size isn't known.
+
+    Raises
+    ------
+    AbsentError
+        If there is no such file.
+    ReadError
+        If it can't be read.
+    """
+    if local_path(place) is not None:
+        with _open(place) as file:
+            size = os.fstat(file).st_size
+            return _read(place, file, 0, size) if size else b""
+    import obstore
+
+    def once(store: Any, path: str) -> Any:
+        answer = obstore.get(store, path)
+        return _checked(answer.bytes(), 0, answer.meta["size"])
+
+    return _retried(place, network, once)
+
+
+def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any, int]:
+    """Read the last bytes of a file. Returns them and the file's size; errors as those of `fetch_whole`."""
+    if local_path(place) is not None:
+        with _open(place) as file:
+            size = os.fstat(file).st_size
+            return _read(place, file, max(size - length, 0), length), size
+    import obstore
+
+    def once(store: Any, path: str) -> tuple[Any, int]:
+        answer = obstore.get(store, path, options={"range": {"suffix": length}})
+        size = answer.meta["size"]
+        return _checked(answer.bytes(), size - length, length), size
+
+    found: tuple[Any, int] = _retried(place, network, once)
+    return found
+
+
+class _ShortError(Exception):
+    """An answer of another length than asked for."""
+
+
+def _checked(data: Any, start: int, length: int) -> Any:
+    if len(data) != length:
+        raise _ShortError(f"{length} bytes asked for at {start}, {len(data)} found: truncated")
+    return data
+
+
+def _retried(place: str, network: Network, once: Callable[[Any, str], Any], stop: threading.Event | None = None) -> Any:
+    """Ask until there is an answer, an error that stays, or no more tries."""
     store, path = locate(place, network.timeout_s)
     began = time.monotonic()
     for attempt in range(1, network.attempts + 1):
         try:
-            data = obstore.get_range(store, path, start=start, length=length)
-            if len(data) == length or (clip and 0 < len(data) < length):
-                return data
-            fault = _Fault(f"{length} bytes asked for at {start}, {len(data)} found: truncated", _LENGTH_ATTEMPTS)
+            return once(store, path)
+        except _ShortError as error:
+            fault = _Fault(str(error), _LENGTH_ATTEMPTS)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of pyo3 is no Exception
@@ -427,7 +514,8 @@ def fetch(
         late = time.monotonic() - began + wait > network.give_up_after_s
         if attempt >= most or late or (stop is not None and stop.is_set()):
             tries = f" after {attempt} tries" if attempt > 1 else ""
-            raise ReadError(f"{place}: can't be read{tries}: {fault.what}", url=place)
+            kind = AbsentError if fault.what == _WORDS["FileNotFoundError"] else ReadError
+            raise kind(f"{place}: can't be read{tries}: {fault.what}", url=place)
         log.info("%s: %s; try %d of %d follows in %.2f s", place, fault.what, attempt + 1, most, wait)
         if stop is not None:
             stop.wait(wait)
