@@ -16,7 +16,7 @@ from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.pipeline import Progress, Results, reduce_polygons
 from gee_polygons.sources.base import Failure, PixelSource, ReducingSource, Source, open_source
-from gee_polygons.tables import columns, provenance
+from gee_polygons.tables import WEIGHTS, columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def extract_embeddings(
         raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
     table = _table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
-        source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names
-    )
+        source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names,
+        weights=getattr(opened, "weights", WEIGHTS),
+    )  # fmt: skip
     if on_error == "collect":
         table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
     return table

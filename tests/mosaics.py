@@ -35,7 +35,7 @@ class Mosaic:
     west: float = -48.05
     north: float = -22.33
     step: float = STEP
-    shard: tuple[int, ...] | None = (1, 64, 64, 64)
+    shard: tuple[int, ...] | None = (1, 64, 32, 64)
     chunk: tuple[int, ...] = (1, 64, 16, 16)
     codecs: tuple[Any, ...] = (BytesCodec(), ZstdCodec(level=3))
     index_codecs: tuple[Any, ...] = (BytesCodec(), Crc32cCodec())
@@ -166,7 +166,7 @@ class Mosaic:
 
 
 def make(
-    shape: tuple[int, int] = (96, 160), n_years: int = 2, seed: int = 5, masked: float = 0.05, **how: Any
+    shape: tuple[int, int] = (64, 96), n_years: int = 2, seed: int = 5, masked: float = 0.05, **how: Any
 ) -> Mosaic:
     """Return a mosaic of random smooth vectors."""
     codes = np.stack([unit_codes(shape, seed=seed + i, masked=masked) for i in range(n_years)])

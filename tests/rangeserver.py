@@ -144,6 +144,8 @@ class RangeServer:
         first, last = 0, size - 1
         if asked:
             start, stop = asked.split("-")
+            if not start:  # the last so many bytes
+                start, stop = str(max(size - int(stop), 0)), ""
             first, last = int(start), min(int(stop), size - 1) if stop else size - 1
             if first >= size:
                 return self._say(connection, path, 416, f"Content-Range: bytes */{size}\r\n")

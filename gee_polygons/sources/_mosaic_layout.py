@@ -139,6 +139,13 @@ def _axes(node: Node, names: Sequence[str], attributes: Sequence[dict[str, Any]]
     return Axes(found.get("time"), found["band"], found["y"], found["x"])
 
 
+def _coordinate(node: Node, names: Sequence[str], axis: int, role: str) -> Any:
+    """Return a dimension's coordinate array: by its name, or by a usual one if it has none."""
+    candidates = [names[axis]] if names[axis] else _NAMES[role][:3]
+    found = (node.sibling(name) for name in candidates)
+    return next((array for array in found if array is not None and array.shape == node.array.shape[axis : axis + 1]), None)
+
+
 # --- where
 
 
@@ -189,7 +196,7 @@ def _transform(
             a, b, c, d, e, f = found
             found = (a, b, c - a / 2, d, e, f - e / 2)
         return found
-    x, y = (node.sibling(names[axis]) if names[axis] else None for axis in (axes.x, axes.y))
+    x, y = _coordinate(node, names, axes.x, "x"), _coordinate(node, names, axes.y, "y")
     if x is not None and y is not None:
         (c, a), (f, e) = _regular(node, x), _regular(node, y)
         return (a, 0.0, c, 0.0, e, f)
@@ -237,8 +244,8 @@ def _years(
 ) -> dict[int, int]:
     n = 1 if axes.time is None else int(node.array.shape[axes.time])
     found: list[int] | None = None
-    coordinate = node.sibling(names[axes.time]) if axes.time is not None and names[axes.time] else None
-    if coordinate is not None and coordinate.shape == (n,):
+    coordinate = None if axes.time is None else _coordinate(node, names, axes.time, "time")
+    if coordinate is not None:
         found = _decode_years(node, coordinate[...], dict(coordinate.attrs))
     elif (stated := _first(attributes, ("years", "time", "year"))) is not None:
         values = np.atleast_1d(np.asarray(stated))
@@ -282,8 +289,8 @@ def _decode_years(node: Node, values: NDArray[Any], attributes: Mapping[str, Any
 def _bands(node: Node, attributes: Sequence[dict[str, Any]], names: Sequence[str], axes: Axes) -> tuple[str, ...]:
     n = int(node.array.shape[axes.band])
     candidates: list[list[Any]] = []
-    coordinate = node.sibling(names[axes.band]) if names[axes.band] else None
-    if coordinate is not None and coordinate.shape == (n,):
+    coordinate = _coordinate(node, names, axes.band, "band")
+    if coordinate is not None:
         candidates.append(coordinate[...].tolist())
     candidates += [
         list(each[key]) for each in attributes for key in _BAND_KEYS if isinstance(each.get(key), (list, tuple))

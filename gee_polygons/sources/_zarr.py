@@ -2,8 +2,8 @@
 
 zarr-python opens the store and reads all metadata. Chunks are read without it, for it fetches a shard's index again at
 every read, one chunk at a time, and gives up at the first fault. Here an index is kept, and chunks go through the same
-merged, retried and checked requests as the blocks of a tile. zarr decodes what isn't in the published codecs (bytes, then
-zstd), indexes included: any codec that it knows is read.
+merged, retried and checked requests as the blocks of a tile. zarr decodes what isn't in the published codecs (bytes,
+then zstd), indexes included: any codec that it knows is read.
 """
 
 from __future__ import annotations
@@ -108,7 +108,6 @@ def open_node(place: str, network: Network, name: str = "embeddings") -> Node:
     ReadError
         If the metadata can't be read.
     """
-    place = place.rstrip("/").removesuffix("/zarr.json")
     if (local := local_path(place)) is not None:
         place = str(Path(local).absolute())
     store = _Store(place, network)

@@ -331,7 +331,8 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     spec : str, path or Source, optional
         ``"sample"`` (the synthetic archive, built on first use), ``"source-coop"`` (the open archive, no account),
         ``"mosaic"`` (the open mosaic in Zarr, no account), ``"earthengine"``, or a path or URL: an archive's index or
-        folder, a Zarr store, or a single GeoTIFF or NumPy file. ``"mosaic:URL"`` says that a URL is a Zarr store. Default: the setting ``GEE_POLYGONS_SOURCE``, else Earth Engine where you have initialised it, else
+        folder, a Zarr store, or a single GeoTIFF or NumPy file. ``"mosaic:URL"`` says that a URL is a Zarr store.
+        Default: the setting ``GEE_POLYGONS_SOURCE``, else Earth Engine where you have initialised it, else
         ``"source-coop"``.
     year : int, optional
         Year of a single raster, or a mosaic of one year, that doesn't state it.

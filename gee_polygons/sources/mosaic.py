@@ -4,10 +4,10 @@ A polygon costs one request where the archive's tiles take 64. In return the pix
 neighbours, and where tiles overlap their codes were averaged: such pixels aren't unit vectors, so damage to a chunk
 shows only if it can't be decoded.
 
-Pixels differ in area from row to row; each weighs by its coverage times its area (`gee_polygons.zonal.areas`). `n_pixels`
-and `count` are of the mosaic's own pixels, whatever their area, and `valid_fraction` is `n_pixels` over the same sum
-for the whole polygon. A chunk that was never written has no data, as one full of nodata: inside the grid, in
-a year that the mosaic has, such a polygon is ``masked``.
+Pixels differ in area from row to row; each weighs by its coverage times its area (`gee_polygons.zonal.areas`).
+`n_pixels` and `count` are of the mosaic's own pixels, whatever their area, and `valid_fraction` is `n_pixels` over the
+same sum for the whole polygon. A chunk that was never written has no data, as one full of nodata: inside the grid, in a
+year that the mosaic has, such a polygon is ``masked``.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class MosaicSource:
     Parameters
     ----------
     place : str or Path
-        The store: the group that holds an array ``embeddings`` (or one other that can be it), or the array itself. Nothing
-        is asked of it before it is needed.
+        The store: the group that holds an array ``embeddings`` (or one other that can be it), or the array itself.
+        Nothing is asked of it before it is needed.
     network : Network, optional
         How hard to try, how much to ask for at once, and which mirror to read.
     year : int, optional
@@ -79,7 +79,7 @@ class MosaicSource:
         self.archive = str(place)
         self.network = network
         self._year = year
-        self._place = rewrite(self.archive, network.url_rewrite)
+        self._place = rewrite(self.archive, network.url_rewrite).rstrip("/").removesuffix("/zarr.json")
         self._lock = threading.Lock()
         self._known: _Mosaic | None = None
         local = local_path(self._place)
@@ -431,9 +431,9 @@ class _MosaicBlock:
 def _planes(
     n_bands: int, n_pixels: int, dtype: np.dtype[Any], scratch: NDArray[Any] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return planes that follow each other in memory, so that each one's padding is the next one's start; and all as one.
+    """Return planes that follow each other in memory, and all of them as one array, which a codec can write to.
 
-    The codec writes straight into them. `scratch` is used again where it is such an array.
+    So each one's padding is the next one's start. `scratch` is used again where it is such an array.
     """
     shape, strides = (n_bands, n_pixels + PADDING), (n_pixels * dtype.itemsize, dtype.itemsize)
     if scratch is None or scratch.dtype != dtype or scratch.shape != shape or scratch.strides != strides:

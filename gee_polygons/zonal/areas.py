@@ -1,10 +1,10 @@
 """Pixels of different size: on a lon/lat grid a pixel's area falls towards the poles, row by row.
 
 There a pixel's weight is its coverage times its area. The area is that of the ellipsoidal zone between its row's
-edges (the authalic function q of J. P. Snyder, *Map Projections: A Working Manual*, 1987, eq. 3-12), relative to that of
-a pixel at the equator, rounded to an integer multiple of 2^-26; the product of the two is rounded once more, pixel by
-pixel, to the same unit. So all weights are integers, sums over them are exact, and their bits depend on neither
-blocks, threads nor order. At 60 degrees north an area is off by 3e-8 of itself at most.
+edges (the authalic function q of J. P. Snyder, *Map Projections: A Working Manual*, 1987, eq. 3-12), relative to that
+of a pixel at the equator, rounded to an integer multiple of 2^-26; the product of the two is rounded once more, pixel
+by pixel, to the same unit. So all weights are integers, sums over them are exact, and their bits depend on neither
+blocks, threads nor order. At 60 degrees north an area is off by 2e-8 of itself at most.
 
 Kernels know weights of single pixels (edges) and none of runs. A run lies in one row, so runs are summed row by row by
 the same kernels, and the sums are multiplied by the row's area.
@@ -12,6 +12,7 @@ the same kernels, and the sums are multiplied by the row's area.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -58,7 +59,7 @@ def row_areas(lattice: Lattice, row: int, height: int) -> NDArray[np.int64]:
     # one by one: what an element of a vector comes to may depend on its place in it
     edges = [_authalic(-(i + lattice.phase_y) * lattice.step_y, e2) for i in range(row, row + height + 1)]
     one = 2 * _authalic(lattice.step_y / 2, e2)
-    areas = np.array([round((north - south) / one * AREA_ONE) for north, south in zip(edges, edges[1:], strict=False)])
+    areas = np.array([round((north - south) / one * AREA_ONE) for north, south in itertools.pairwise(edges)])
     return areas.astype(np.int64)
 
 

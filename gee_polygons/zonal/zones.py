@@ -83,7 +83,7 @@ def unwrap(polygons: NDArray[Any]) -> NDArray[Any]:
 
 
 def wrap(polygon: Any, west: float) -> Any:
-    """Bring a polygon's longitudes into west..west + 360; what reaches past either end is cut and comes in at the other.
+    """Bring a polygon's longitudes into west..west + 360: what reaches past one end is cut and comes in at the other.
 
     Examples
     --------
