@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
+import numba
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
@@ -170,11 +171,23 @@ class RowWeights(AreaWeights):
 
     def histograms(self, plane: NDArray[np.int8]) -> NDArray[np.int64]:
         """Return each polygon's weights by code, shape (polygons, 256)."""
-        per_row = np.zeros((len(self.group_areas), 256), np.int64)
-        add_histograms(plane, self.group_offsets, self.runs, self._no_edges, self.edges, per_row)
-        found = _per_polygon((per_row >> 24) * self.group_areas[:, None], self.polygon_offsets)
+        found = np.zeros((len(self.edge_offsets) - 1, 256), np.int64)
+        _add_run_histograms(plane, self.polygon_offsets, self.group_offsets, self.group_areas, self.runs, found)
         add_histograms(plane, self._no_runs, self.runs, self.edge_offsets, self.edges, found)
         return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_run_histograms(
+    plane: Any, polygon_offsets: Any, group_offsets: Any, areas: Any, runs: Any, histograms: Any
+) -> None:
+    """Add the area of each valid pixel of the runs to its code's bin (code + 128)."""
+    for p in range(len(polygon_offsets) - 1):
+        for g in range(polygon_offsets[p], polygon_offsets[p + 1]):
+            for i in range(group_offsets[g], group_offsets[g + 1]):
+                for j in range(runs[i, 0], runs[i, 0] + runs[i, 1]):
+                    histograms[p, np.intp(plane[j]) + 128] += areas[g]
+        histograms[p, 0] = 0  # nodata
 
 
 def _per_polygon(rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
