@@ -241,8 +241,9 @@ def test_some_bands_are_the_same_numbers(store, expected):
 def test_a_shard_inside_another_codec_is_decoded_whole(tmp_path, expected):
     path = MOSAIC.write(tmp_path / "m.zarr")
     shutil.rmtree(path / "embeddings")
+    zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
     inner = {"name": "sharding_indexed", "configuration": {
-        "chunk_shape": [1, 64, 16, 16], "codecs": [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
+        "chunk_shape": [1, 64, 16, 16], "codecs": [{"name": "bytes"}, zstd],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]}}  # fmt: skip
     group = json.loads((path / "zarr.json").read_text())
     assert group["node_type"] == "group"
@@ -380,8 +381,9 @@ def test_one_year_without_a_time_axis(tmp_path, expected):
     path = MOSAIC.but(time=None).write(tmp_path / "m.zarr")
     shutil.rmtree(path / "embeddings")
     group = zarr.open_group(path, mode="r+")
-    group.create_array("embeddings", data=MOSAIC.codes[1], chunks=(64, 16, 16), dimension_names=["band", "y", "x"], fill_value=-128)  # fmt: skip
-    with pytest.raises(UsageError, match="doesn't state its 1 years .* give year="):
+    names = ["band", "y", "x"]
+    group.create_array("embeddings", data=MOSAIC.codes[1], chunks=(64, 16, 16), dimension_names=names, fill_value=-128)
+    with pytest.raises(UsageError, match=r"doesn't state its 1 years .* give year="):
         MosaicSource(path).years()
     found = extract_embeddings(FRAME, source=open_source(path, year=2024), statistics=EVERYTHING)
     same(found, expected[expected["year"] == 2024].reset_index(drop=True))
@@ -606,7 +608,7 @@ def test_chunks_of_two_years_are_asked_for_once(tmp_path):
 
 
 def test_a_chunk_is_asked_for_once_by_polygons_on_both_sides_of_180(round_the_world):
-    mosaic, path = round_the_world
+    _, path = round_the_world
     polygons = [shapely.box(179, 8, 181, 9), shapely.box(-179.7, 8, -179.2, 9), shapely.box(179.3, 8, 179.6, 9)]
     with serve(path.parent) as server:
         extract_embeddings(frame_of(polygons), source=over_http(server))
@@ -664,9 +666,9 @@ def test_metadata_that_can_t_be_read_is_an_error(tmp_path):
 
 def test_forbidden_is_not_missing(tmp_path):
     MOSAIC.but(shard=None).write(tmp_path / "m.zarr")
-    with serve(tmp_path, faults=Faults(error=1.0, status=403, only="embeddings/c/")) as server:
-        with pytest.raises(ReadError, match="403"):
-            extract_embeddings(FRAME[:1], source=over_http(server), years=[2024])
+    faults = Faults(error=1.0, status=403, only="embeddings/c/")
+    with serve(tmp_path, faults=faults) as server, pytest.raises(ReadError, match="403"):
+        extract_embeddings(FRAME[:1], source=over_http(server), years=[2024])
 
 
 def test_a_mirror_is_read_instead(tmp_path, expected):

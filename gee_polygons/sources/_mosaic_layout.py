@@ -35,6 +35,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _CRS_KEYS: Final = ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg", "geo:proj", "crs_wkt", "spatial_ref", "crs",
                     "_CRS", "crs_proj4")  # fmt: skip
+_DEGREES_EAST: Final = ("degrees_east", "degree_east", "degrees_e", "degree_e")  # by the CF conventions
 _TRANSFORM_KEYS: Final = ("spatial:transform", "proj:transform", "transform", "GeoTransform", "geo:proj")
 _BOUNDS_KEYS: Final = ("spatial:bbox", "proj:bbox", "bounds", "bbox")
 _BAND_KEYS: Final = ("band_names", "embedding_dimensions", "bands", "long_name", "descriptions")
@@ -95,7 +96,8 @@ def read_layout(node: Node, year: int | None = None) -> Layout:
     attributes = node.attributes
     names = _dimension_names(node, attributes)
     axes = _axes(node, names, attributes)
-    attributes += _grid_mapping(node, attributes)
+    if _stated_crs(node, attributes) is None:
+        attributes += _grid_mapping(node, attributes)
     shape = (int(node.array.shape[axes.y]), int(node.array.shape[axes.x]))
     transform = _transform(node, attributes, shape, names, axes)
     crs = _crs(node, attributes, names, axes)
@@ -143,20 +145,33 @@ def _coordinate(node: Node, names: Sequence[str], axis: int, role: str) -> Any:
     """Return a dimension's coordinate array: by its name, or by a usual one if it has none."""
     candidates = [names[axis]] if names[axis] else _NAMES[role][:3]
     found = (node.sibling(name) for name in candidates)
-    return next((array for array in found if array is not None and array.shape == node.array.shape[axis : axis + 1]), None)
+    return next(
+        (array for array in found if array is not None and array.shape == node.array.shape[axis : axis + 1]), None
+    )
 
 
 # --- where
 
 
 def _grid_mapping(node: Node, attributes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the attributes of the array that holds the CRS by the CF conventions."""
-    name = _first(attributes, ("grid_mapping",))
-    found = node.sibling(name) if isinstance(name, str) else None
-    return [] if found is None else [dict(found.attrs)]
+    """Return the attributes of the array that holds the CRS by the CF conventions; xarray may leave its name out."""
+    stated = str(_first(attributes, ("grid_mapping",)) or "").partition(":")[0]
+    found = (node.sibling(name) for name in (stated, "spatial_ref", "crs") if name)
+    return next(([dict(array.attrs)] for array in found if array is not None), [])
 
 
 def _crs(node: Node, attributes: Sequence[dict[str, Any]], names: Sequence[str], axes: Axes) -> str:
+    if (stated := _stated_crs(node, attributes)) is not None:
+        return stated
+    if names[axes.y].lower().startswith("lat") and names[axes.x].lower().startswith("lon"):
+        return "EPSG:4326"
+    coordinate = _coordinate(node, names, axes.x, "x")
+    if coordinate is not None and str(coordinate.attrs.get("units", "")).lower() in _DEGREES_EAST:
+        return "EPSG:4326"
+    raise TileError(f"{node.place}: has no CRS (proj:code), so its place is unknown")
+
+
+def _stated_crs(node: Node, attributes: Sequence[dict[str, Any]]) -> str | None:
     for each in attributes:
         for key in _CRS_KEYS:
             value = each.get(key)
@@ -173,9 +188,7 @@ def _crs(node: Node, attributes: Sequence[dict[str, Any]], names: Sequence[str],
                 return "EPSG:4326"  # OGC:CRS84 and WKT too
             code = crs.to_epsg()
             return f"EPSG:{code}" if code else str(crs.to_wkt())
-    if names[axes.y].lower().startswith("lat") and names[axes.x].lower().startswith("lon"):
-        return "EPSG:4326"
-    raise TileError(f"{node.place}: has no CRS (proj:code), so its place is unknown")
+    return None
 
 
 def _transform(

@@ -226,6 +226,9 @@ class _Mosaic:
         chunks = Chunks(node, network)
         if chunks.dtype != np.int8 and chunks.dtype.kind != "f":
             raise TileError(f"{node.place}: holds {chunks.dtype}; embeddings are int8 codes or float vectors")
+        nodata = node.array.attrs.get("_FillValue", node.array.attrs.get("nodata"))
+        if chunks.dtype == np.int8 and isinstance(nodata, int) and nodata != NODATA:
+            raise TileError(f"{node.place}: nodata is {nodata}; codes have -128")
         return cls(chunks, read_layout(node, year))
 
     @property
@@ -459,9 +462,10 @@ def _mask_incomplete(flat: Any, n_bands: int) -> None:
 
 def _check_vectors(flat: NDArray[Any], n_pixels: int, array: Any, url: str) -> None:
     """Set what is nodata to NaN; refuse what can't be vectors."""
-    fill = array.fill_value
-    if fill is not None and not np.isnan(fill) and fill != 0:
-        flat[flat == flat.dtype.type(fill)] = np.nan
+    stated = array.attrs.get("_FillValue", array.attrs.get("nodata"))
+    for fill in (array.fill_value, stated):
+        if isinstance(fill, (int, float, np.floating)) and fill != 0:  # 0 is what is put where nobody chose
+            flat[flat == flat.dtype.type(fill)] = np.nan
     planes = flat.reshape(-1, n_pixels)
     planes[:, np.isnan(planes).any(axis=0)] = np.nan
     if float(np.nanmax(np.abs(flat), initial=0.0)) > 1.0 + FLOAT32_ROUNDING:
