@@ -84,7 +84,7 @@ def warm_up() -> WarmUp:
 def _sources(
     archive: CogSource, place: shapely.Geometry, folder: Path
 ) -> Iterator[tuple[PixelSource, tuple[str, ...]]]:
-    """Yield the archive, a mosaic, and rasters of each type of pixel around a place, with the statistics they can give."""
+    """Yield the archive, a mosaic, and rasters of each type of pixel around a place, and their statistics."""
     image = archive.image(place, _YEAR)
     yield archive, _CODES
     yield _mosaic(folder, image.codes, place), _CODES
