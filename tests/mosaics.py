@@ -141,10 +141,14 @@ class Mosaic:
 
     def truth(self, polygon: Any, year: int) -> dict[str, Any]:
         """Return what a row of the table has to say of a polygon, by brute force."""
-        coverage = self.coverage(polygon)
+        coverage, areas = self.coverage(polygon), self.areas()[:, None]
         codes = self.codes[self.years.index(year)]
+        if coverage.any():  # the polygon's box alone
+            rows, cols = (np.flatnonzero(coverage.any(axis=axis)) for axis in (1, 0))
+            box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+            coverage, areas, codes = coverage[box], areas[box[0]], codes[:, *box]
         valid = codes[0] != -128
-        weights = coverage * self.areas()[:, None] * valid
+        weights = coverage * areas * valid
         vectors = codes_to_vectors(codes, np.float64)
         n_pixels = float((coverage * valid).sum())
         found: dict[str, Any] = {

@@ -49,7 +49,8 @@ class Faults:
 class RangeServer:
     """A running server.
 
-    `log` holds (path, first byte, last byte, status) of each request, in order of arrival.
+    `log` holds (path, first byte, last byte, status) of each request, in order of arrival. Not every server knows
+    ranges that count from the end of a file: `counts_from_the_end`.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class RangeServer:
     log: list[tuple[str, int, int, int]] = field(default_factory=list)
     sent: int = 0
     most_at_once: int = 0
+    counts_from_the_end: bool = True
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.faults.seed)
@@ -144,6 +146,8 @@ class RangeServer:
         first, last = 0, size - 1
         if asked:
             start, stop = asked.split("-")
+            if not start and not self.counts_from_the_end:
+                return self._say(connection, path, 416, f"Content-Range: bytes */{size}\r\n")
             if not start:  # the last so many bytes
                 start, stop = str(max(size - int(stop), 0)), ""
             first, last = int(start), min(int(stop), size - 1) if stop else size - 1

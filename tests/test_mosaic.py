@@ -599,6 +599,16 @@ def test_each_chunk_and_each_index_is_asked_for_once(shard, tmp_path, expected):
             assert plan.requests == plan.blocks == 2 * 24
 
 
+def test_a_server_that_doesn_t_count_from_the_end(tmp_path, expected):
+    MOSAIC.write(tmp_path / "m.zarr")
+    with serve(tmp_path) as server:
+        server.counts_from_the_end = False
+        source = over_http(server)
+        same(extract_embeddings(FRAME, source=source, years=[2023, 2024], statistics=EVERYTHING), expected)
+        heads = [entry for entry in server.log if entry[1:] == (0, -1, 200)]
+        assert len(heads) == server.statuses[416] == 8  # once for each shard
+
+
 def test_chunks_of_two_years_are_asked_for_once(tmp_path):
     MOSAIC.but(chunk=(2, 64, 16, 16), shard=None).write(tmp_path / "m.zarr")
     with serve(tmp_path) as server:

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import resampled
 import shapely
-from mosaics import BANDS, STEP, BytesCodec, Mosaic, ZstdCodec, make
+import zarr
+from mosaics import ATTRIBUTES, BANDS, STEP, BytesCodec, Mosaic, ZstdCodec, make
 from oracles import star, unit_codes
 from rangeserver import serve
 
@@ -116,6 +117,75 @@ def test_a_wide_polygon_among_small_ones_is_the_same_alone(wide):
     for rows in (slice(0, 12), slice(12, 13), slice(13, 31)):
         alone = extract_embeddings(together[rows], source=source, bands=bands, statistics=("mean", "std", "count"))
         pd.testing.assert_frame_equal(table[rows].reset_index(drop=True), alone, check_exact=True)
+
+
+# --- the published size
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The published shape, shards and chunks, with a few chunks written: a field's place, and both sides of 180."""
+    west, north = -180.0, 83.68570533713473
+    path = tmp_path_factory.mktemp("published") / "m.zarr"
+    about = {"proj:code": "EPSG:4326", "spatial:transform": [STEP, 0, west, 0, -STEP, north], **ATTRIBUTES}
+    group = zarr.create_group(path, zarr_format=3, attributes=about)
+    array = group.create_array(
+        "embeddings", shape=(9, 64, 1_859_584, 4_009_984), shards=(1, 64, 4096, 4096), chunks=(1, 64, 256, 256),
+        dtype="int8", fill_value=-128, dimension_names=["time", "band", "y", "x"], compressors=ZstdCodec(level=1),
+    )  # fmt: skip
+    group.create_array("time", data=np.arange(2017, 2026, dtype=np.int32), dimension_names=["time"])
+    codes = unit_codes((512, 512), seed=2, masked=0.02)
+    row, col = (int((north + 22.33) / STEP) // 256 * 256, int((-48.05 - west) / STEP) // 256 * 256)
+    last = int(360 / STEP) // 256 * 256
+    array[7, :, row : row + 512, col : col + 512] = codes
+    array[7, :, row : row + 256, last : last + 256] = codes[:, :256, :256]  # on to 180.02 degrees
+    array[7, :, row : row + 256, :256] = codes[:, 256:, 256:]
+    here = {"north": north - row * STEP, "years": (2024,)}
+    field = Mosaic(codes=codes[None], west=west + col * STEP, **here)
+    ends = [Mosaic(codes=codes[None, :, :256, :256], west=west + last * STEP, **here)]
+    ends += [Mosaic(codes=codes[None, :, 256:, 256:], west=west, **here)]
+    return path, field, ends
+
+
+def test_the_published_size_costs_no_more(published):
+    path, mosaic, _ = published
+    polygons = [star(i, (200 + 30 * i, 250), 60) for i in range(4)]
+    polygons = [shapely.transform(p, lambda xy: xy * (STEP, -STEP) + (mosaic.west, mosaic.north)) for p in polygons]
+    polygons.append(shapely.box(-10, -23, -9.99, -22.99))
+    frame = geopandas.GeoDataFrame({"site_id": range(5)}, geometry=polygons, crs=4326)
+    with serve(path.parent) as server:
+        source = MosaicSource(f"{server.url}/m.zarr")
+        plan = source.plan(frame.geometry.to_numpy(), range(2017, 2026))
+        assert plan.requests == 4
+        assert 4e6 < plan.bytes < 4 * 64 * 256 * 256
+        opened = server.requests
+        table = extract_embeddings(frame, source=source, years=[2023, 2024, 2026])
+        assert server.requests - opened <= 4
+        assert server.sent < plan.bytes + 100_000 + 18 * 4100  # two shards' indexes of nine years
+    table = table.set_index(["site_id", "year"])
+    for i, polygon in enumerate(polygons[:4]):
+        found = table.loc[(i, 2024), list(BANDS)].to_numpy(float)
+        assert np.abs(found - mosaic.truth(polygon, 2024)["mean"]).max() < 1e-6
+    assert table.loc[(0, [2023, 2026]), "status"].tolist() == ["masked", "no_data"]
+    assert (table.loc[[(4, 2023), (4, 2024)], "status"] == "masked").all()
+
+
+def test_across_180_at_the_published_size(published):
+    path, mosaic, (west_end, east_end) = published
+    south, north = mosaic.north - 90.5 * STEP, mosaic.north - 20.2 * STEP
+    west, east = shapely.box(180 - 90.3 * STEP, south, 180, north), shapely.box(-180, south, -180 + 41.7 * STEP, north)
+    frame = geopandas.GeoDataFrame({"site_id": [1]}, geometry=[shapely.MultiPolygon([west, east])], crs=4326)
+    row = extract_embeddings(frame, source=path, years=[2024]).iloc[0]
+    total, weight, pixels = np.zeros(64), 0.0, 0.0
+    for end, part in ((west_end, west), (east_end, east)):
+        covered = end.coverage(part) * (end.codes[0, 0] != -128)
+        weights = covered * end.areas()[:, None]
+        total += np.nansum(codes_to_vectors(end.codes[0], np.float64) * weights, axis=(1, 2))
+        weight, pixels = weight + weights.sum(), pixels + covered.sum()
+    assert np.abs(row[list(BANDS)].to_numpy(float) - total / weight).max() < 1e-6
+    assert row["n_pixels"] == pytest.approx(pixels, abs=1e-4)
+    image = MosaicSource(path).image(shapely.box(180 - 10 * STEP, south, 180 + 10 * STEP, north), 2024)
+    assert image.valid.mean() > 0.9
 
 
 # --- the same ground as the archive's
