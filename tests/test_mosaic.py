@@ -674,6 +674,20 @@ def test_metadata_that_can_t_be_read_is_an_error(tmp_path):
             over_http(server, "nothing.zarr").years()
 
 
+def test_coordinates_are_retried_too(tmp_path):
+    path = MOSAIC.but(time=None).write(tmp_path / "m.zarr")
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("time", data=np.array([2023, 2024]), chunks=(1,), shards=(2,), dimension_names=["time"])
+    for seed in range(6):
+        with serve(tmp_path, faults=Faults(error=0.3, drop=0.1, truncate=0.1, seed=seed)) as server:
+            assert over_http(server).years() == [2023, 2024]
+            assert len(server.statuses) > 1
+    time = path / "time" / "c" / "0"
+    time.write_bytes(time.read_bytes()[:-8])
+    with pytest.raises(ReadError, match="coordinate 'time' can't be read"):
+        MosaicSource(path).years()
+
+
 def test_forbidden_is_not_missing(tmp_path):
     MOSAIC.but(shard=None).write(tmp_path / "m.zarr")
     faults = Faults(error=1.0, status=403, only="embeddings/c/")

@@ -237,7 +237,9 @@ def _regular(node: Node, coordinate: Any) -> tuple[float, float]:
     n = coordinate.shape[0]
     if n < 2:
         raise TileError(f"{node.place}: one coordinate doesn't give a step; spatial:transform is needed")
-    ends = np.concatenate([coordinate[:2], coordinate[n - 1 :]]).astype(np.float64)
+    # not those between: the published mosaic has four million
+    ends = np.concatenate([node.values(coordinate, slice(0, 2)), node.values(coordinate, slice(n - 1, n))])
+    ends = ends.astype(np.float64)
     step = float(ends[2] - ends[0]) / (n - 1)
     slack = max(0.01 * abs(step), 4 * float(np.finfo(_float_type(coordinate)).eps) * float(np.abs(ends).max()))
     if not step or not math.isfinite(step) or abs(float(ends[1] - ends[0]) - step) > slack:
@@ -259,7 +261,7 @@ def _years(
     found: list[int] | None = None
     coordinate = None if axes.time is None else _coordinate(node, names, axes.time, "time")
     if coordinate is not None:
-        found = _decode_years(node, coordinate[...], dict(coordinate.attrs))
+        found = _decode_years(node, node.values(coordinate), dict(coordinate.attrs))
     elif (stated := _first(attributes, ("years", "time", "year"))) is not None:
         values = np.atleast_1d(np.asarray(stated))
         found = _decode_years(node, values, {"units": _first(attributes, ("time_units",))})
@@ -304,7 +306,7 @@ def _bands(node: Node, attributes: Sequence[dict[str, Any]], names: Sequence[str
     candidates: list[list[Any]] = []
     coordinate = _coordinate(node, names, axes.band, "band")
     if coordinate is not None:
-        candidates.append(coordinate[...].tolist())
+        candidates.append(node.values(coordinate).tolist())
     candidates += [
         list(each[key]) for each in attributes for key in _BAND_KEYS if isinstance(each.get(key), (list, tuple))
     ]
