@@ -868,3 +868,19 @@ def test_a_mosaic_in_a_projected_crs_weighs_by_coverage(tmp_path):
         frame, source=RasterSource(MOSAIC.codes[1], grid=grid, year=2024), statistics=EVERYTHING
     )
     same(extract_embeddings(frame, source=path, years=2024, statistics=EVERYTHING), raster)
+
+
+@pytest.mark.parametrize("layout", ["one chunk a band", "bands in four chunks", "unsharded"])
+@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
+def test_medoids_of_long_vectors_whose_bands_lie_in_any_order(layout, tmp_path):
+    """A pixel's codes may be any, not only a unit vector's, and its first band may be stored last."""
+    rng = np.random.default_rng(3)
+    codes = rng.integers(100, 128, MOSAIC.codes.shape).astype(np.int8) * rng.choice([-1, 1], (1, 64, 1, 1))
+    order = rng.permutation(64)
+    mosaic = MOSAIC.but(codes=codes.astype(np.int8))
+    path = mosaic.but(codes=mosaic.codes[:, order], **LAYOUTS[layout]).write(tmp_path / "m.zarr")
+    names = np.array([BANDS[i] for i in order])
+    zarr.open_group(path, mode="r+").create_array("band", data=names, dimension_names=["band"])
+    table = extract_embeddings(FRAME, source=path, years=[2024], statistics=EVERYTHING)
+    for _, row in table.iterrows():
+        assert_truth(row, mosaic.truth(to_degrees(SHAPES[row["site_id"]]), 2024))
