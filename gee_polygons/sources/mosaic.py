@@ -157,8 +157,7 @@ class MosaicSource:
                 payloads = []
                 for chunk in need:
                     if chunk not in held:
-                        answer = next(fetched) if wants[chunk] is not None else None
-                        held[chunk] = payload_of(answer, chunk in shared)
+                        held[chunk] = payload_of(next(fetched) if wants[chunk] else None, chunk in shared)
                     payloads.append(held[chunk])
                     left[chunk] -= 1
                     if not left[chunk]:

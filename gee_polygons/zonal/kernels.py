@@ -257,8 +257,8 @@ def add_similarities(
     """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length, k^4.
 
     Entries are all runs' pixels, polygon by polygon, and then all edge pixels. `means` is the band's, per polygon;
-    `dots` (float64) are in units of 127.5^-2, as are the roots of `norms` (uint64: a unit vector's is 127.5^4 < 2^28, but
-    rasters and mosaics may hold longer ones, up to 2^34).
+    `dots` (float64) are in units of 127.5^-2, as are the roots of `norms` (uint64: a unit vector's is 127.5^4 < 2^28,
+    but rasters and mosaics may hold longer ones, up to 2^34).
     """
     e = _u(0)
     for p in range(len(run_offsets) - 1):
