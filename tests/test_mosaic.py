@@ -647,7 +647,9 @@ def test_faults_change_no_number(shard, faults, tmp_path, expected):
     same(table, expected)
     with serve(tmp_path) as server:
         extract_embeddings(FRAME, source=over_http(server), years=[2023, 2024], bands=["A00"])
-        assert asked > server.requests > 20
+        assert asked >= server.requests > 20
+        rare = faults in ("wrong length", "lies")  # a request that meets three of these is given up
+        assert rare or asked > server.requests
 
 
 @pytest.mark.parametrize("shard", [(1, 64, 32, 64), None], ids=["sharded", "unsharded"])
