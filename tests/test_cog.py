@@ -33,7 +33,7 @@ from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, 
 from gee_polygons.sources import _fetch
 from gee_polygons.sources._header import open_tile, open_tiles
 from gee_polygons.sources._tiff_writer import write_tile
-from gee_polygons.sources._tile import Tile
+from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources.base import PixelSource, Plan
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.raster import RasterSource
@@ -199,7 +199,7 @@ def test_a_plan_knows_its_cost_and_reads_no_pixels(source, frame, monkeypatch):
         raise AssertionError("a pixel was read while planning")
 
     monkeypatch.setattr(_fetch, "_read_want", refuse)
-    monkeypatch.setattr(Tile, "fetch", refuse)
+    monkeypatch.setattr(TileBlock, "decode", refuse)
     plan = source.plan(frame.geometry.to_numpy(), [2024, 2023])
     tile = open_tile(plan.jobs[0].reads[0].tile, 2024)
     assert (plan.blocks, plan.requests, plan.bytes) == (9, 9 * 64, int(tile.lengths.sum()))

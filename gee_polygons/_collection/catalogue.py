@@ -62,7 +62,7 @@ class Dataset:
 
     id: str
     title: str = ""
-    index: str = ""
+    index: str = field(default="", repr=False)  # a URL of it may be signed
     bands: tuple[str, ...] = ()
     dtype: str = ""
     nodata: float | None = None

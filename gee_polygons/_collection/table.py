@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from gee_polygons.errors import ArchiveError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._header import Content, header_of, open_tiles
 from gee_polygons.sources._records import SIDES
-from gee_polygons.sources._store import is_url, join, rewrite
+from gee_polygons.sources._store import hide_query, is_url, join, rewrite
 from gee_polygons.sources._tile import Tile
 
 __all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write"]
@@ -196,7 +197,8 @@ def write(table: Any, path: Path, dataset: Dataset, parameters: dict[str, Any]) 
         "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
     }
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    ours = {"what": "collection", "dataset": dataset.as_dict(), **parameters}
+    entry = replace(dataset, index=hide_query(dataset.index)).as_dict()
+    ours = {"what": "collection", "dataset": entry, **parameters}
     metadata = {"geo": json.dumps(geo), "gee_polygons": json.dumps(ours, sort_keys=True)}
     leaves = ("header.offsets.list.element", "header.lengths.list.element")
     repeating = [leaf for leaf in _leaves(table.schema) if leaf not in leaves]

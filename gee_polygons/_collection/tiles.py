@@ -15,7 +15,7 @@ from gee_polygons.errors import ArchiveError, DependencyError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._index import ArchiveIndex
 from gee_polygons.sources._records import Area, canonical, read_records
-from gee_polygons.sources._store import folder_of
+from gee_polygons.sources._store import folder_of, hide_query
 from gee_polygons.sources.cog import CogSource
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Collection:
     """
 
     def __init__(self, index: Any, *, dataset: Dataset, place: str, network: Network = NETWORK) -> None:
-        self.dataset, self.place, self.network = dataset, place, network
+        self.dataset, self.place, self.network = dataset, hide_query(place), network
         self._table = None if isinstance(index, str) else index
         self._source: CogSource | None = None
 

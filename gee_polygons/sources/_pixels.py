@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import itertools
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -133,15 +137,63 @@ def read_regions(
                 refs[key] = ref if known is None else replace(known, rows=max(known.rows, ref.rows))
                 users[key].append(number)
     order = sorted(refs, key=lambda key: (refs[key].window, key))
-    for key, block in zip(order, source.read([refs[key] for key in order], bands), strict=True):
-        touched = users[key]
-        try:
-            if isinstance(block, ReadError):
-                raise block
-            _spread(block, [patches[i] for i in touched], column[key[1]], bands)
-        except ReadError as error:
-            raise ReadError(f"geometry {touched[0]}: {error}", url=error.url, year=error.year) from error
+    blocks = source.read([refs[key] for key in order], bands)  # bytes come when they are decoded
+    jobs = (
+        _Spread(block, users[key], [patches[i] for i in users[key]], column[key[1]], tuple(bands))
+        for key, block in zip(order, blocks, strict=True)
+    )
+    # without a nodata value, one band's pixels say for all whether a pixel is taken already
+    alone = any(patch.nodata is None for patch in patches)
+    _run_spreads(jobs, 1 if alone else min(os.cpu_count() or 1, len(bands), 8 * len(refs)))
     return patches
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """A block, and the patches that it is copied to."""
+
+    block: TileBlock | ReadError
+    regions: Sequence[int]
+    patches: Sequence[Patch]
+    year: int
+    bands: tuple[str, ...]
+
+
+def _run_spreads(jobs: Iterator[_Spread], n: int) -> None:
+    """Spread blocks, the bands dealt out to threads: of overlapping tiles the first one counts, in every band.
+
+    Raises
+    ------
+    ReadError
+        For the first block that can't be had, whichever thread finds it.
+    """
+    lock = threading.Lock()
+
+    def deal(worker: int, mine: Iterator[_Spread]) -> tuple[int, ReadError] | None:
+        number = -1
+        while True:
+            with lock:
+                job = next(mine, None)
+            if job is None:
+                return None
+            number += 1
+            try:
+                if isinstance(job.block, ReadError):
+                    raise job.block
+                _spread(job.block, job.patches, job.year, job.bands, range(worker, job.block.n_parts, n))
+            except ReadError as error:
+                where = f"geometry {job.regions[0]}: {error}"
+                return number, ReadError(where, url=error.url, year=error.year)
+
+    copies = itertools.tee(jobs, max(n, 1))
+    if n <= 1:
+        found = [deal(0, copies[0])]
+    else:
+        with ThreadPoolExecutor(n, thread_name_prefix="decode") as pool:
+            found = list(pool.map(deal, range(n), copies))
+    errors = [error for error in found if error is not None]
+    if errors:
+        raise min(errors, key=lambda pair: pair[0])[1]
 
 
 def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
@@ -157,8 +209,8 @@ def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
     )
 
 
-def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequence[str]) -> None:
-    """Decode each part once and copy it to every patch that it touches."""
+def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequence[str], parts: Sequence[int]) -> None:
+    """Decode some parts, each once, and copy them to every patch that the block touches."""
     ref = block.ref
     down, across = -1 if ref.flip_y else 1, -1 if ref.flip_x else 1
     targets = []
@@ -169,7 +221,7 @@ def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequen
             targets.append((patch, _slices(common, window), _slices(common, ref.window)))
     names = [block.tile.bands[number] for number in block.bands]
     scratch = None
-    for part in range(block.n_parts):
+    for part in parts:
         scratch = block.decode(part, scratch)
         for plane, position in zip(scratch, block.part_bands(part), strict=True):
             pixels = plane[: ref.window.height * ref.window.width].reshape(ref.window.height, ref.window.width)
@@ -244,11 +296,10 @@ def sample(
     for tile, index in order:
         here = [row for _, _, row, _ in wanted[tile, index]]
         refs.append(tile.ref(*index).holding(min(here), max(here) + 1))
-    for (tile, index), block in zip(order, source.read(refs, bands), strict=True):
-        if isinstance(block, ReadError):
-            point = wanted[tile, index][0][0]
-            raise ReadError(f"point {point}: {block}", url=block.url, year=block.year) from block
-        _pick(block, np.array(wanted[tile, index], np.int64), values, best, list(years).index(tile.year), bands)
+    found_at = [np.array(wanted[key], np.int64) for key in order]
+    for number, planes in enumerate(_decoded_ahead(source.read(refs, bands), found_at)):
+        tile = order[number][0]
+        _pick(tile, planes, found_at[number], values, best, list(years).index(tile.year), bands)
     steps = np.array([max(abs(down), abs(across)) for down, across in offsets])
     found = best < len(offsets)
     return values, np.where(found, steps[np.where(found, best, 0)], -1)
@@ -275,30 +326,56 @@ def _spiral(reach: int) -> list[tuple[int, int]]:
     return sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, step))
 
 
+def _decoded_ahead(
+    blocks: Iterator[TileBlock | ReadError], wanted: Sequence[NDArray[np.int64]]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield what `_picked` returns, in order; a few blocks are decoded at once."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[dict[str, NDArray[Any]]]] = deque()
+        for block, here in zip(blocks, wanted, strict=True):
+            waiting.append(pool.submit(_picked, block, here))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _picked(block: TileBlock | ReadError, wanted: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the pixels at (point, rank, row, column) of each band that a block holds."""
+    try:
+        if isinstance(block, ReadError):
+            raise block
+        ref, tile = block.ref, block.tile
+        row, col = wanted[:, 2] - ref.window.row, wanted[:, 3] - ref.window.col
+        row = ref.window.height - 1 - row if ref.flip_y else row
+        col = ref.window.width - 1 - col if ref.flip_x else col
+        position = row * ref.window.width + col
+        planes: dict[str, NDArray[Any]] = {}
+        scratch = None
+        for part in range(block.n_parts):
+            scratch = block.decode(part, scratch)
+            for plane, number in zip(scratch, block.part_bands(part), strict=True):
+                planes[tile.bands[block.bands[number]]] = plane[position]
+    except ReadError as error:
+        raise ReadError(f"point {wanted[0, 0]}: {error}", url=error.url, year=error.year) from error
+    return planes
+
+
 def _pick(
-    block: TileBlock, wanted: NDArray[np.int64], values: NDArray[Any], best: NDArray[np.int64], year: int,
-    bands: Sequence[str],
+    tile: Tile, planes: Mapping[str, NDArray[Any]], wanted: NDArray[np.int64], values: NDArray[Any],
+    best: NDArray[np.int64], year: int, bands: Sequence[str],
 ) -> None:  # fmt: skip
     """Take the pixels of one block that lie nearer to their points than those known."""
-    ref, tile = block.ref, block.tile
-    point, rank = wanted[:, 0], wanted[:, 1]
-    row, col = wanted[:, 2] - ref.window.row, wanted[:, 3] - ref.window.col
-    row = ref.window.height - 1 - row if ref.flip_y else row
-    col = ref.window.width - 1 - col if ref.flip_x else col
-    position = row * ref.window.width + col
-    planes: dict[int, NDArray[Any]] = {}
-    for part in range(block.n_parts):
-        decoded = block.decode(part)
-        for plane, number in zip(decoded, block.part_bands(part), strict=True):
-            planes[number] = plane[position].copy()
     if not planes:
         return
-    valid = np.ones(len(position), np.bool_)
+    point, rank = wanted[:, 0], wanted[:, 1]
+    valid = np.ones(len(wanted), np.bool_)
     if tile.nodata is not None:
         for plane in planes.values():
             valid &= ~np.isnan(plane) if np.isnan(tile.nodata) else plane != tile.nodata
     for i in np.flatnonzero(valid):
         if rank[i] <= best[point[i], year]:
             best[point[i], year] = rank[i]
-            for number, plane in planes.items():
-                values[point[i], year, bands.index(tile.bands[block.bands[number]])] = plane[i]
+            for band, plane in planes.items():
+                values[point[i], year, bands.index(band)] = plane[i]

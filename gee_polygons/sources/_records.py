@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gee_polygons.errors import ArchiveError, InputFileError, ReadError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._files import RemoteFile
-from gee_polygons.sources._store import is_url
+from gee_polygons.sources._store import has_suffix, hide_query, is_url
 
 __all__ = ["SIDES", "Area", "canonical", "file_metadata", "read_records"]
 
@@ -125,14 +125,14 @@ def read_records(
     InputFileError
         If the file is missing or isn't what its name says.
     """
+    place = hide_query(place)
     wanted = Filter(area, None if years is None else frozenset(int(year) for year in years))
     if not is_url(place) and not Path(place).is_file():
         raise InputFileError(f"{place}: no such index; name an aef_index.parquet or the folder that holds one")
-    suffix = place.lower().rsplit(".", 1)[-1]
     try:
-        if suffix == "csv":
+        if has_suffix(place, ".csv"):
             table = _read_csv(place, network)
-        elif suffix == "gpkg":
+        elif has_suffix(place, ".gpkg"):
             table = _read_gpkg(place, network)
         else:
             return _read_parquet(place, wanted, columns, network)
@@ -152,6 +152,7 @@ def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, b
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    place = hide_query(place)
     try:
         with pq.ParquetFile(_opened(place, network)) as file:
             schema = file.schema_arrow

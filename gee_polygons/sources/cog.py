@@ -24,7 +24,7 @@ from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import Area
-from gee_polygons.sources._store import is_url
+from gee_polygons.sources._store import has_suffix, is_url
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._zoning import (
     ZonePart,
@@ -246,7 +246,7 @@ def _of_years(index: TileIndex, years: Sequence[int]) -> TileIndex:
 
 def _find_index(spec: str) -> str:
     if is_url(spec):
-        return spec if spec.endswith((".parquet", ".csv", ".gpkg")) else f"{spec.rstrip('/')}/{INDEX_NAME}"
+        return spec if has_suffix(spec, ".parquet", ".csv", ".gpkg") else f"{spec.rstrip('/')}/{INDEX_NAME}"
     path = Path(spec)
     if path.is_dir():
         for candidate in (path / INDEX_NAME, path / "v1" / "annual" / INDEX_NAME):
