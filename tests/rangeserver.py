@@ -62,7 +62,7 @@ class RangeServer:
     def __post_init__(self) -> None:
         self._random = random.Random(self.faults.seed)
         self._lock = threading.Lock()
-        self._now = 0
+        self._busy: set[socket.socket] = set()
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", 0))
@@ -116,18 +116,15 @@ class RangeServer:
                     pending += received
                 head, _, pending = pending.partition(b"\r\n\r\n")
                 with self._lock:
-                    self._now += 1
-                    self.most_at_once = max(self.most_at_once, self._now)
-                try:
-                    if not self._answer(connection, head.decode("latin-1").split("\r\n")):
-                        return
-                finally:
-                    with self._lock:
-                        self._now -= 1
+                    self._busy.add(connection)
+                    self.most_at_once = max(self.most_at_once, len(self._busy))
+                if not self._answer(connection, head.decode("latin-1").split("\r\n")):
+                    return
         except OSError:
             return
         finally:
             self._open.discard(connection)
+            self._finish(connection)
             connection.close()
 
     def _answer(self, connection: socket.socket, lines: list[str]) -> bool:
@@ -165,14 +162,23 @@ class RangeServer:
             f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {body if fault == 'lie' else length}\r\n"
             f'Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "{size}"\r\nAccept-Ranges: bytes\r\n{stated}\r\n'
         )
+        if method != "GET" or body <= 1:
+            self._finish(connection)
         connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
         if method == "GET":
             with file.open("rb") as data:
                 while body > 0:
-                    done = os.sendfile(connection.fileno(), data.fileno(), first, body)
+                    if body == 1:  # who has the last byte may ask for more at once
+                        self._finish(connection)
+                    done = os.sendfile(connection.fileno(), data.fileno(), first, max(body - 1, 1))
                     first, body = first + done, body - done
                     self.sent += done
         return fault != "truncate"
+
+    def _finish(self, connection: socket.socket) -> None:
+        """Count a request as answered: just before its answer is complete, for the next one may come right after."""
+        with self._lock:
+            self._busy.discard(connection)
 
     def _fault(self, path: str, first: int) -> str | None:
         faults = self.faults
@@ -192,6 +198,7 @@ class RangeServer:
 
     def _say(self, connection: socket.socket, path: str, status: int, more: str = "") -> bool:
         self._note(path, 0, -1, status)
+        self._finish(connection)
         connection.sendall(f"HTTP/1.1 {status} {REASONS[status]}\r\n{more}Content-Length: 0\r\n\r\n".encode())
         return True
 

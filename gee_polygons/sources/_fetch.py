@@ -23,16 +23,29 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError, UsageError
-from gee_polygons.sources._local import LocalFile, LocalRange, read_local
+from gee_polygons.sources._local import AbsentError, LocalFile, LocalRange, read_local, size_of
 from gee_polygons.sources._store import local_path, locate, without_query
 
-__all__ = ["NETWORK", "Failed", "FarRange", "LocalRange", "Network", "Request", "Want", "fetch", "fetch_some", "merge",
-           "stream"]  # fmt: skip
+__all__ = [
+    "NETWORK",
+    "AbsentError",
+    "Failed",
+    "FarRange",
+    "LocalRange",
+    "Network",
+    "Request",
+    "Want",
+    "fetch",
+    "fetch_end",
+    "fetch_some",
+    "fetch_whole",
+    "merge",
+    "stream",
+]
 
 # Two ranges are one request where the bytes between them that nobody wants, over the whole request, stay below this:
 # at 100 Mbit/s they take 5 ms, a new request's latency is 20-100 ms.
@@ -95,11 +108,12 @@ NETWORK: Final = Network()
 
 @dataclass(frozen=True)
 class Want:
-    """Ranges of one file that are wanted together: a block's bands."""
+    """Ranges of one file that are wanted together: a block's bands. With `clip` the file may end inside them."""
 
     place: str
     starts: Sequence[int]
     lengths: Sequence[int]
+    clip: bool = False
 
     @property
     def size(self) -> int:
@@ -124,6 +138,7 @@ class Request:
     stop: int
     waste: int = 0
     parts: list[tuple[int, int]] = field(default_factory=list)
+    clip: bool = False
     answer: Future[Any] = field(default_factory=Future, repr=False)
     started: bool = False
     left: int = 0
@@ -162,12 +177,12 @@ def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[R
     """
     known = range(len(wants)) if numbers is None else numbers
     spans = sorted(
-        (want.place, start, start + length, number, span)
+        (want.place, start, start + length, number, span, want.clip)
         for want, number in zip(wants, known, strict=True)
         for span, (start, length) in enumerate(zip(want.starts, want.lengths, strict=True))
     )
     requests: list[Request] = []
-    for place, start, stop, number, span in spans:
+    for place, start, stop, number, span, clip in spans:
         last = requests[-1] if requests and requests[-1].place == place else None
         if last is not None:
             waste = last.waste + max(0, start - last.stop)
@@ -175,8 +190,9 @@ def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[R
             if stop <= last.stop or (fits and start - last.stop <= MAX_WASTE_BYTES):
                 last.stop, last.waste = max(stop, last.stop), waste
                 last.parts.append((number, span))
+                last.clip |= clip
                 continue
-        requests.append(Request(place, start, stop, parts=[(number, span)]))
+        requests.append(Request(place, start, stop, parts=[(number, span)], clip=clip))
     for request in requests:
         request.left = len(request.parts)
     requests.sort(key=lambda request: min(request.parts))
@@ -186,7 +202,7 @@ def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[R
 def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[Any] | Failed, None, None]:
     """Hand out what is wanted, in order: for each `Want` its ranges, to be read (and waited for) when they are decoded.
 
-    At most `network.max_concurrent` requests are under way, and about `AHEAD_BYTES` are fetched, or under way, and unread.
+    At most `network.max_concurrent` requests are under way, and about `AHEAD_BYTES` are under way or unread.
     A range far away raises `ReadError` when it is read; what can't be had of a disk is told at once, as `Failed`.
     """
     if all(local_path(want.place) is not None for want in wants):
@@ -207,8 +223,7 @@ def _read_want(want: Want) -> list[LocalRange] | Failed:
     try:
         file = LocalFile(want.place)
         for start, length in zip(want.starts, want.lengths, strict=True):
-            file.expect(start, length)
-            ranges.append(LocalRange(file, start, length))
+            ranges.append(LocalRange(file, start, file.expect(start, length, clip=want.clip)))
     except ReadError as error:
         return Failed(len(ranges), error)
     return ranges
@@ -217,10 +232,11 @@ def _read_want(want: Want) -> list[LocalRange] | Failed:
 class FarRange:
     """A range that is under way; whoever reads it waits for it. Its memory is let go as soon as it was read."""
 
-    __slots__ = ("_feeder", "_length", "_request", "_start", "_where")
+    __slots__ = ("_clip", "_feeder", "_length", "_request", "_start", "_where")
 
     def __init__(self, feeder: _Feeder, request: Request, start: int, length: int) -> None:
-        self._feeder, self._where, self._start, self._length = feeder, request.place, start, length
+        self._feeder, self._where, self._clip = feeder, request.place, request.clip
+        self._start, self._length = start, length
         self._request: Request | None = request
 
     def __len__(self) -> int:
@@ -243,7 +259,7 @@ class FarRange:
         """
         request = self._request
         if request is None:  # it was read before: a second look is rare, and worth another request
-            return memoryview(fetch(self._where, self._start, self._length, self._feeder.network))
+            return memoryview(fetch(self._where, self._start, self._length, self._feeder.network, clip=self._clip))
         self._feeder.expedite(request)
         try:
             whole = memoryview(request.answer.result())
@@ -353,7 +369,8 @@ class _Feeder:
 def _answer(request: Request, network: Network, stop: threading.Event, feeder: weakref.ref[_Feeder]) -> None:
     """Fetch what a request asks for, and tell those who wait for it."""
     try:
-        request.answer.set_result(fetch(request.place, request.start, request.size, network, stop=stop))
+        data = fetch(request.place, request.start, request.size, network, clip=request.clip, stop=stop)
+        request.answer.set_result(data)
     except BaseException as error:  # it is raised where somebody waits
         request.answer.set_exception(error)
     if (sender := feeder()) is not None:
@@ -371,7 +388,13 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 
 
 def fetch(
-    place: str, start: int, length: int, network: Network = NETWORK, *, stop: threading.Event | None = None
+    place: str,
+    start: int,
+    length: int,
+    network: Network = NETWORK,
+    *,
+    clip: bool = False,
+    stop: threading.Event | None = None,
 ) -> Any:
     """Read one range, again and again where the error is transient.
 
@@ -383,33 +406,36 @@ def fetch(
         Bytes.
     network : Network
         How often, how long.
+    clip : bool
+        Whether the file may end inside the range.
     stop : Event, optional
         Ends the waiting between tries.
 
     Returns
     -------
-    A buffer of `length` bytes.
+    A buffer of `length` bytes; with `clip`, of all up to the file's end.
 
     Raises
     ------
     ReadError
         Naming the place.
     """
+    if clip:
+        return fetch_some(place, start, length, network, stop=stop)[0]
     if local_path(place) is not None:
         return read_local(place, start, length)
     import obstore
 
     def ask(store: Any, path: str) -> Any:
-        data = obstore.get_range(store, path, start=start, length=length)
-        if len(data) != length:
-            raise _ShortAnswerError(f"{length} bytes asked for at {start}, {len(data)} found: truncated")
-        return data
+        return _checked(obstore.get_range(store, path, start=start, length=length), start, length)
 
-    return _persist(place, ask, network, stop)
+    return _retried(place, network, ask, stop)
 
 
-def fetch_some(place: str, start: int, length: int, network: Network = NETWORK) -> tuple[Any, int]:
-    """Read a range that the file may end in; retries as `fetch` does.
+def fetch_some(
+    place: str, start: int, length: int, network: Network = NETWORK, *, stop: threading.Event | None = None
+) -> tuple[Any, int]:
+    """Read a range that the file may end in; retries and errors as those of `fetch`.
 
     Returns
     -------
@@ -418,30 +444,60 @@ def fetch_some(place: str, start: int, length: int, network: Network = NETWORK) 
     size : int
         The file's.
     """
-    path = local_path(place)
-    if path is not None:
-        data = read_local(place, start, length, clip=True)
-        return data, Path(path).stat().st_size
+    if local_path(place) is not None:
+        return read_local(place, start, length, clip=True), size_of(place)
     import obstore
 
     def ask(store: Any, path: str) -> tuple[Any, int]:
         # not a HEAD request: a signed URL is good for GET only, and what HEAD says of the size can't be checked
         answer = obstore.get(store, path, options={"range": (start, start + length)})
         size = int(answer.meta["size"])
-        data, expected = answer.bytes(), min(length, size - start)
-        if len(data) != expected:
-            raise _ShortAnswerError(f"{expected} bytes asked for at {start}, {len(data)} found: truncated")
-        return data, size
+        return _checked(answer.bytes(), start, min(length, size - start)), size
 
-    found: tuple[Any, int] = _persist(place, ask, network, None)
+    found: tuple[Any, int] = _retried(place, network, ask, stop)
     return found
 
 
-class _ShortAnswerError(Exception):
-    """An answer of the wrong length."""
+def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any, int]:
+    """Read the last bytes of a file. Returns them and the file's size; retries and errors as those of `fetch`."""
+    if local_path(place) is not None:
+        size = size_of(place)
+        return read_local(place, max(size - length, 0), min(length, size)), size
+    import obstore
+
+    def ask(store: Any, path: str) -> tuple[Any, int]:
+        answer = obstore.get(store, path, options={"range": {"suffix": length}})
+        size = int(answer.meta["size"])
+        return _checked(answer.bytes(), max(size - length, 0), min(length, size)), size
+
+    found: tuple[Any, int] = _retried(place, network, ask)
+    return found
 
 
-def _persist(place: str, ask: Callable[[Any, str], Any], network: Network, stop: threading.Event | None) -> Any:
+def fetch_whole(place: str, network: Network = NETWORK) -> Any:
+    """Read a whole file; retries and errors as those of `fetch`."""
+    if local_path(place) is not None:
+        return read_local(place, 0, size_of(place))
+    import obstore
+
+    def ask(store: Any, path: str) -> Any:
+        answer = obstore.get(store, path)
+        return _checked(answer.bytes(), 0, int(answer.meta["size"]))
+
+    return _retried(place, network, ask)
+
+
+class _ShortError(Exception):
+    """An answer of another length than it should have."""
+
+
+def _checked(data: Any, start: int, length: int) -> Any:
+    if len(data) != length:
+        raise _ShortError(f"{length} bytes asked for at {start}, {len(data)} found: truncated")
+    return data
+
+
+def _retried(place: str, network: Network, ask: Callable[[Any, str], Any], stop: threading.Event | None = None) -> Any:
     """Ask until there is a right answer, or no hope of one."""
     store, path = locate(place, network.timeout_s)
     began = time.monotonic()
@@ -457,7 +513,8 @@ def _persist(place: str, ask: Callable[[Any, str], Any], network: Network, stop:
         late = time.monotonic() - began + wait > network.give_up_after_s
         if attempt >= most or late or (stop is not None and stop.is_set()):
             tries = f" after {attempt} tries" if attempt > 1 else ""
-            raise ReadError(f"{place}: can't be read{tries}: {fault.what}", url=place)
+            kind = AbsentError if fault.what == _WORDS["FileNotFoundError"] else ReadError
+            raise kind(f"{place}: can't be read{tries}: {fault.what}", url=place)
         log.info("%s: %s; try %d of %d follows in %.2f s", place, fault.what, attempt + 1, most, wait)
         if stop is not None:
             stop.wait(wait)
@@ -487,7 +544,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 def _fault(error: BaseException) -> _Fault:
     text = without_query(" ".join(str(error).split()))
     name = type(error).__name__
-    if isinstance(error, _ShortAnswerError):
+    if isinstance(error, _ShortError):
         return _Fault(text, _LENGTH_ATTEMPTS)
     if name in _WORDS:
         return _Fault(_WORDS[name], 1)

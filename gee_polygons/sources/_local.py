@@ -11,7 +11,11 @@ from pathlib import Path
 from gee_polygons.errors import ReadError
 from gee_polygons.sources._store import local_path
 
-__all__ = ["LocalFile", "LocalRange", "read_local"]
+__all__ = ["AbsentError", "LocalFile", "LocalRange", "read_local", "size_of"]
+
+
+class AbsentError(ReadError):
+    """There is no such file, which may be an answer: a chunk that was never written."""
 
 
 class LocalRange:
@@ -52,22 +56,25 @@ class LocalFile:
         try:
             self._file = Path(str(local_path(place))).open("rb", buffering=0)  # noqa: SIM115 - closed by __del__
         except OSError as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-            raise ReadError(f"{place}: can't be read: {reason}", url=place) from error
+            raise _not_opened(place, error) from error
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def expect(self, start: int, length: int) -> None:
-        """Check that the file is long enough, and have the system read this range ahead."""
-        if start + length > (size := os.fstat(self._file.fileno()).st_size):
+    def expect(self, start: int, length: int, *, clip: bool = False) -> int:
+        """Check that the file is long enough, and have the system read this range ahead; return its length."""
+        size = os.fstat(self._file.fileno()).st_size
+        if clip:
+            length = min(length, max(size - start, 0))
+        if start + length > size:
             raise ReadError(
                 f"{self._place}: can't be read: truncated: {length} bytes asked for at {start}, the file has {size}",
                 url=self._place,
             )
         if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
             os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
+        return length
 
     def read_into(self, buffer: memoryview, start: int) -> memoryview:
         """Fill a buffer with the bytes from `start` on."""
@@ -84,10 +91,22 @@ class LocalFile:
         return buffer
 
 
+def _not_opened(place: str, error: OSError) -> ReadError:
+    if isinstance(error, FileNotFoundError):
+        return AbsentError(f"{place}: can't be read: there is no such file", url=place)
+    return ReadError(f"{place}: can't be read: {error.strerror}", url=place)
+
+
 def read_local(place: str, start: int, length: int, *, clip: bool = False) -> bytes:
     """Read one range of a file at once; with `clip` the file may end inside it."""
     with _open(place) as file:
         return _read(place, file, start, length, clip=clip)
+
+
+def size_of(place: str) -> int:
+    """Return how many bytes a file has."""
+    with _open(place) as file:
+        return os.fstat(file).st_size
 
 
 @contextmanager
@@ -96,8 +115,7 @@ def _open(place: str) -> Iterator[int]:
     try:
         file = os.open(str(local_path(place)), os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise ReadError(f"{place}: can't be read: {reason}", url=place) from error
+        raise _not_opened(place, error) from error
     try:
         yield file
     finally:
