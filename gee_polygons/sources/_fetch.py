@@ -39,6 +39,7 @@ __all__ = [
     "Network",
     "Request",
     "Want",
+    "cost",
     "fetch",
     "fetch_end",
     "fetch_some",
@@ -353,17 +354,33 @@ class _Feeder:
                     _pool().submit(_answer, request, self.network, self._stop, weakref.ref(self))
 
     def _batch(self) -> None:
-        first, size = self._next, 0
-        while self._next < len(self._wants):
-            size += self._wants[self._next].size
-            if size > BATCH_BYTES and self._next > first:
-                break
-            self._next += 1
-        numbers = range(first, self._next)
-        for request in merge(self._wants[first : self._next], numbers):
+        first, self._next = self._next, _batch_end(self._wants, self._next)
+        for request in merge(self._wants[first : self._next], range(first, self._next)):
             self._queue.append(request)
             for number in {owner for owner, _ in request.parts}:
                 self._of.setdefault(number, []).append(request)
+
+
+def _batch_end(wants: Sequence[Want], first: int) -> int:
+    """Return where the batch ends that begins with a want."""
+    size, stop = 0, first
+    while stop < len(wants):
+        size += wants[stop].size
+        if size > BATCH_BYTES and stop > first:
+            break
+        stop += 1
+    return stop
+
+
+def cost(wants: Sequence[Want]) -> tuple[int, int]:
+    """Return the requests that `stream` will send for what is wanted, and their bytes."""
+    n_requests = n_bytes = first = 0
+    while first < len(wants):
+        stop = _batch_end(wants, first)
+        requests = merge(wants[first:stop])
+        n_requests, n_bytes = n_requests + len(requests), n_bytes + sum(request.size for request in requests)
+        first = stop
+    return n_requests, n_bytes
 
 
 def _answer(request: Request, network: Network, stop: threading.Event, feeder: weakref.ref[_Feeder]) -> None:

@@ -150,6 +150,11 @@ class ArchiveIndex:
     def __repr__(self) -> str:
         return f"{len(self._whole)} tiles" if self._whole is not None else "read as needed"
 
+    @property
+    def has_headers(self) -> bool:
+        """Whether it keeps the tiles' headers, so that none is asked for."""
+        return self._whole is not None and self._whole.headers is not None
+
     def whole(self) -> TileIndex:
         """Return all of it."""
         if self._whole is None:

@@ -55,7 +55,7 @@ def hide_query(url: str) -> str:
     Examples
     --------
     >>> hide_query("https://host/a.tiff?X-Signature=secret")
-    'https://host/a.tiff?hidden-6b0ba4c1'
+    'https://host/a.tiff?hidden-ea446826'
     >>> hide_query("https://host/a.tiff")
     'https://host/a.tiff'
     """

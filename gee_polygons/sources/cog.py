@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources._fetch import NETWORK, Network, stream
+from gee_polygons.sources._fetch import NETWORK, Network, cost, stream
 from gee_polygons.sources._header import AEF, Content, open_tiles, tile_from_header
 from gee_polygons.sources._index import ArchiveIndex, TileIndex
 from gee_polygons.sources._pixels import read_patches
@@ -162,6 +162,20 @@ class CogSource:
         return make_plan(
             source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles, failures=failures
         )
+
+    def cost_of(self, plan: Plan) -> tuple[int, int]:
+        """Return the requests that reading a plan's blocks takes, neighbouring ranges merged, and their bytes."""
+        refs = [ref for job in plan.jobs for ref in job.reads]
+        tiles = self._tiles_of([*refs, *(part for ref in refs for part in ref.beneath)])
+        blocks = [tiles[ref.tile, ref.year].want(ref, range(len(BANDS))) for ref in refs]
+        hiding = [tiles[part.tile, part.year].want(part, [0]) for ref in refs for part in ref.beneath]
+        (requests, n_bytes), (more, more_bytes) = cost(blocks), cost(hiding)
+        return requests + more, n_bytes + more_bytes
+
+    def holds(self, ref: BlockRef) -> bool:
+        """Whether a block was ever written: a local copy holds only those that its sites touch."""
+        tile = self._tiles_of([ref])[ref.tile, ref.year]
+        return isinstance(tile, Tile) and bool(tile.held(ref, [0]))
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
         """Fetch blocks in order, ahead of what is asked for; what can't be read comes as its error."""
