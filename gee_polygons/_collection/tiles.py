@@ -164,8 +164,9 @@ class Collection:
         ----------
         geometries
             ``(west, south, east, north)`` in EPSG:4326; shapely geometries (polygons or points); a GeoDataFrame, sites,
-            or Arrow WKB in a column or table. Each is read in its own UTM zone (that of its centroid); what only the
-            next zone's tiles hold is masked, for zones' grids are never mixed.
+            or Arrow WKB in a column or table. Each is read in its own UTM zone (that of its centroid), whose tiles
+            reach past the zone's edge. One that they don't cover is cut at the edge: its array holds the part in its
+            own zone, with a warning, for zones' grids are never mixed; `get_gdf` and `get_xarray` give all parts.
         bands : sequence of str, optional
             Default: all.
         years : sequence of int, optional
@@ -222,19 +223,21 @@ class Collection:
         geometries, bands, years, decode, geometry_crs, geometry_column
             See `get_numpy`. Pixels outside the geometries are read too.
         crs : str, optional
-            The zone to read, where geometries lie in several: each has its own grid, and they are never mixed.
+            One zone to read, where geometries lie in several.
         chunks : mapping or "auto", optional
             Read lazily, in dask chunks of so many of "year", "y", "x"; "auto": a year and 1024 px.
 
         Returns
         -------
-        xarray.Dataset
-            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`.
+        xarray.Dataset, or dict of CRS to xarray.Dataset
+            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`. One
+            grid a zone: where geometries lie in several, a dict of them. A geometry that is cut at a zone's edge (see
+            `get_numpy`) has its pixels in the zone that their centres lie in, and nodata in the other.
 
         Raises
         ------
         UsageError
-            If geometries lie in several zones and `crs` isn't given.
+            If no geometry lies in `crs`.
         """
         from gee_polygons._collection.reading import dataset_of
 
@@ -252,6 +255,9 @@ class Collection:
         geometry_column: str | None = None,
     ) -> geopandas.GeoDataFrame:
         """Read pixels as a table: one row for each geometry and year.
+
+        A geometry that is cut at a zone's edge (see `get_numpy`) has a row for each zone: of the same ground, `valid`
+        is True in one of them only, so that counts add up.
 
         Returns
         -------

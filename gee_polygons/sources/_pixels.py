@@ -17,30 +17,43 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ReadError, TileError
+from gee_polygons.sources._index import TileIndex
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._window import lattice_window, refs_in
-from gee_polygons.sources._zoning import ZonePart, home_crs, rows_near
+from gee_polygons.sources._zoning import ZonePart, home_crs, polygons_near, rows_near
 from gee_polygons.sources.base import BlockRef
+from gee_polygons.zonal.coverage import compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import transformer
 
 if TYPE_CHECKING:
     from gee_polygons.sources.cog import CogSource
 
-__all__ = ["Patch", "Region", "read_patches", "read_regions", "regions_of", "sample"]
+__all__ = [
+    "Patch", "Region", "inside", "open_near", "read_patches", "read_regions", "region_of", "regions_of", "sample",
+]  # fmt: skip
 
 
 _REACH_DEG = 0.001  # for each pixel of reach, so much further is looked for tiles: enough for pixels of 100 m
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Region:
-    """A window on a lattice, and the tiles that may hold some of it."""
+    """A window on a lattice, and the tiles that may hold some of it.
+
+    `owner` is the number of the geometry that messages name. `cells` are its parts: windows, and the degrees that their
+    pixels' centres must lie in to count; None: everywhere.
+    """
 
     lattice: Lattice
     window: Window
     tiles: tuple[Tile, ...]
+    owner: int = 0
+    cells: tuple[tuple[Window, Box | None], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,41 +86,60 @@ class Patch:
         return valid
 
 
-def regions_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Region]:
-    """Choose each area's zone and window of whole pixels.
+def regions_of(
+    source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str], what: str = "geometry"
+) -> list[Region]:
+    """Choose each area's home zone, and the window of whole pixels in it.
 
     Raises
     ------
     ReadError, TileError
-        If a tile that an area touches can't be opened.
+        If a tile that an area touches can't be opened, naming both.
     """
     if not len(areas):
         return []
     archive = source.near(areas)
     index = archive.take(np.flatnonzero(np.isin(archive.year, list(years))))
-    home = [str(crs) for crs in home_crs(areas, archive)]
-    near = index.take(rows_near(areas, [ZonePart(i, crs) for i, crs in enumerate(home)], index))
+    parts = [ZonePart(i, str(crs)) for i, crs in enumerate(home_crs(areas, archive))]
+    tiles = open_near(source, areas, parts, index, bands, what)
+    return [region_of(areas, part, tiles[part.crs]) for part in parts]
+
+
+def open_near(
+    source: CogSource, areas: Polygons, parts: Sequence[ZonePart], index: TileIndex, bands: Sequence[str],
+    what: str = "geometry",
+) -> dict[str, list[Tile]]:  # fmt: skip
+    """Open the tiles near parts of areas that hold some of the bands. Returns them by zone."""
+    near = index.take(rows_near(areas, parts, index))
     tiles, broken = source.open(near)
-    for error in broken.values():
-        raise error
-    by_crs: dict[str, list[Tile]] = defaultdict(list)
+    for (place, year), error in broken.items():
+        spoiled = polygons_near(areas, parts, near, place, year)
+        if spoiled:  # else another zone's tiles serve this year
+            text = f"{what} {spoiled[0]}: {error}"
+            raise ReadError(text, url=place, year=year) if isinstance(error, ReadError) else TileError(text)
+    found: dict[str, list[Tile]] = defaultdict(list)
     for tile in tiles:
         if set(bands) & set(tile.bands):
-            by_crs[tile.grid.crs].append(tile)
-    regions = []
-    for geometry, crs in zip(areas.geometries, home, strict=True):
-        here = by_crs[crs]
-        lattice = here[0].grid.lattice if here else Lattice(crs, 10.0, 10.0)
-        for tile in here:
-            if tile.grid.lattice != lattice:
-                raise TileError(
-                    f"{tile.place}: its pixels don't line up with those of {here[0].place}; ask for bands of one "
-                    "resolution at a time"
-                )
-        window = lattice_window(geometry, lattice)
-        inside = tuple(tile for tile in here if tile.grid.window.intersection(window) is not None)
-        regions.append(Region(lattice, window, inside))
-    return regions
+            found[tile.grid.crs].append(tile)
+    return found
+
+
+def region_of(areas: Polygons, part: ZonePart, tiles: Sequence[Tile]) -> Region:
+    """Return the window of whole pixels around a part of an area, in its zone."""
+    lattice = tiles[0].grid.lattice if tiles else Lattice(part.crs, 10.0, 10.0)
+    for tile in tiles:
+        if tile.grid.lattice != lattice:
+            raise TileError(
+                f"{tile.place}: its pixels don't line up with those of {tiles[0].place}; ask for bands of one "
+                "resolution at a time"
+            )
+    geometry = areas.geometries[part.polygon]
+    if part.clip is not None:
+        geometry = shapely.intersection(geometry, shapely.box(*part.clip))
+    window = lattice_window(geometry, lattice)
+    members = tuple(tile for tile in tiles if tile.grid.window.intersection(window) is not None)
+    cells = () if part.clip is None else ((window, part.clip),)
+    return Region(lattice, window, members, part.polygon, cells)
 
 
 def read_patches(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Patch]:
@@ -139,12 +171,15 @@ def read_regions(
     order = sorted(refs, key=lambda key: (refs[key].window, key))
     blocks = source.read([refs[key] for key in order], bands)  # bytes come when they are decoded
     jobs = (
-        _Spread(block, users[key], [patches[i] for i in users[key]], column[key[1]], tuple(bands))
+        _Spread(block, regions[users[key][0]].owner, [patches[i] for i in users[key]], column[key[1]], tuple(bands))
         for key, block in zip(order, blocks, strict=True)
     )
     # without a nodata value, one band's pixels say for all whether a pixel is taken already
     alone = any(patch.nodata is None for patch in patches)
     _run_spreads(jobs, 1 if alone else min(os.cpu_count() or 1, len(bands), 8 * len(refs)))
+    for patch, region in zip(patches, regions, strict=True):
+        if any(cell is not None for _, cell in region.cells):
+            _blank(patch, region)
     return patches
 
 
@@ -153,7 +188,7 @@ class _Spread:
     """A block, and the patches that it is copied to."""
 
     block: TileBlock | ReadError
-    regions: Sequence[int]
+    owner: int
     patches: Sequence[Patch]
     year: int
     bands: tuple[str, ...]
@@ -182,7 +217,7 @@ def _run_spreads(jobs: Iterator[_Spread], n: int) -> None:
                     raise job.block
                 _spread(job.block, job.patches, job.year, job.bands, range(worker, job.block.n_parts, n))
             except ReadError as error:
-                where = f"geometry {job.regions[0]}: {error}"
+                where = f"geometry {job.owner}: {error}"
                 return number, ReadError(where, url=error.url, year=error.year)
 
     copies = itertools.tee(jobs, max(n, 1))
@@ -194,6 +229,64 @@ def _run_spreads(jobs: Iterator[_Spread], n: int) -> None:
     errors = [error for error in found if error is not None]
     if errors:
         raise min(errors, key=lambda pair: pair[0])[1]
+
+
+def _blank(patch: Patch, region: Region) -> None:
+    """Take away the pixels that lie in other zones' cells."""
+    keep = np.zeros(patch.grid.shape, np.bool_)
+    for window, cell in region.cells:
+        common = window.intersection(region.window)
+        if common is not None:
+            keep[_slices(common, region.window)] |= True if cell is None else _centres_in(region.lattice, common, cell)
+    patch.covered[:, ~keep] = False
+    patch.values[:, :, ~keep] = 0 if patch.nodata is None else patch.nodata
+
+
+def _centres_in(lattice: Lattice, window: Window, cell: Box) -> NDArray[np.bool_]:
+    """Return which pixels' centres lie in a zone's cell, shape (height, width).
+
+    Along a row of a zone, longitudes grow from west to east: so a row's pixels are those between two columns, which are
+    found by halving. The equator is a row's edge.
+    """
+    west, south, east, north = cell
+    to_degrees = transformer(lattice.crs, "EPSG:4326").transform
+    rows = np.arange(window.row, window.row_stop)
+    y = -(rows + 0.5 + lattice.phase_y) * lattice.step_y
+
+    def degrees(cols: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        lon, lat = to_degrees((cols + 0.5 + lattice.phase_x) * lattice.step_x, y)
+        return lon + 360.0 * np.round(((west + east) / 2 - lon) / 360.0), lat
+
+    def first_column(edge: float) -> NDArray[np.int64]:
+        low, high = np.full(len(rows), window.col), np.full(len(rows), window.col_stop)
+        while (low < high).any():
+            middle = (low + high) // 2
+            beyond = degrees(middle)[0] >= edge
+            low, high = np.where(beyond | (low == high), low, middle + 1), np.where(beyond, middle, high)
+        return low
+
+    cols = np.arange(window.col, window.col_stop)
+    lat = degrees(np.full(len(rows), window.col))[1]
+    in_rows = (lat >= south) & (lat < north)
+    kept: NDArray[np.bool_] = in_rows[:, None] & (cols >= first_column(west)[:, None])
+    return kept & (cols < first_column(east)[:, None])
+
+
+def inside(areas: Polygons, number: int, patch: Patch) -> NDArray[np.bool_]:
+    """Return which pixels of a patch an area touches, (height, width); one below a pixel touches its own."""
+    window = patch.grid.window
+    coverage = compute_coverage(areas.rings(patch.grid.lattice, np.array([number])))
+    found = np.zeros(patch.grid.shape, np.bool_)
+    runs = coverage.runs
+    for row, col, length in runs[(runs[:, 0] >= window.row) & (runs[:, 0] < window.row_stop), :3].tolist():
+        found[row - window.row, max(0, col - window.col) : max(0, col - window.col + length)] = True
+    edges = coverage.edges
+    row, col = edges[:, 0] - window.row, edges[:, 1] - window.col
+    held = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
+    found[row[held], col[held]] = True
+    if not len(runs) and not len(edges):  # thinner than coverage can tell
+        found[:] = True
+    return found
 
 
 def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
@@ -270,7 +363,9 @@ def sample(
     # wide enough for all tiles that the neighbours may lie in
     up = 1e-9 + reach * _REACH_DEG
     side = up / np.cos(np.radians(np.abs(lat).clip(max=89.9)))
-    regions = regions_of(source, Polygons(shapely.box(lon - side, lat - up, lon + side, lat + up)), years, bands)
+    regions = regions_of(
+        source, Polygons(shapely.box(lon - side, lat - up, lon + side, lat + up)), years, bands, "point"
+    )
     rows, cols = _positions(regions, lon, lat)
     kinds = {(tile.dtype, tile.nodata) for region in regions for tile in region.tiles}
     dtype, nodata = next(iter(sorted(kinds, key=str)), ("int8", -128.0))

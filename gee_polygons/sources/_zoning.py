@@ -24,7 +24,16 @@ Box = tuple[float, float, float, float]
 
 _TOUCH_M2: Final = 1e-4  # a millionth of a pixel: polygons that only share an edge with a file aren't served by it
 
-__all__ = ["ZonePart", "home_crs", "pieces_on_lattices", "polygons_near", "rows_near", "split_parts", "zone_parts"]
+__all__ = [
+    "ZonePart",
+    "crosses_cells",
+    "home_crs",
+    "pieces_on_lattices",
+    "polygons_near",
+    "rows_near",
+    "split_parts",
+    "zone_parts",
+]
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ def split_parts(polygons: Polygons, pairs: Iterable[tuple[int, int]], index: Til
 def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box]]]]:
     """Yield the polygons that lie in several zones' cells, with those."""
     bounds = shapely.bounds(polygons.geometries)
-    for i in np.flatnonzero(_crosses_cells(bounds)).tolist():
+    for i in np.flatnonzero(crosses_cells(bounds)).tolist():
         cells = [
             (crs, cell)
             for crs, cell in cells_touched(tuple(bounds[i]))
@@ -126,7 +135,8 @@ def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box
             yield i, cells
 
 
-def _crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+def crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which bounding boxes, in degrees, reach into several zones' cells."""
     west, south, east, north = bounds.T
     crosses: NDArray[np.bool_] = (np.floor((west + 180) / 6) != np.floor((east + 180) / 6)) | (
         (south < 0) & (north > 0)
@@ -162,7 +172,9 @@ def polygons_near(
         polygon = polygons.geometries[part.polygon]
         if part.clip is not None:
             polygon = shapely.intersection(polygon, shapely.box(*part.clip))
-        if shapely.intersection(_in_crs(polygon, crs), file).area > _TOUCH_M2:
+        projected = _in_crs(polygon, crs)
+        # a quarter, of what is smaller than a touch: a point that was widened
+        if shapely.intersection(projected, file).area > min(_TOUCH_M2, projected.area / 4):
             touched.add(part.polygon)
     return tuple(sorted(touched))
 
