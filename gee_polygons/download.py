@@ -143,6 +143,8 @@ def _write_archive(
     plans = [source.plan(polygons, years)]
     again = source.replan(polygons, [(i, year) for i in range(len(polygons)) for year in years])
     plans += [again] if again is not None else []
+    for failure in (failure for plan in plans for failure in plan.failures):
+        raise ReadError(failure.message, url=failure.url, year=failure.year)
     needed = _needed(plans, polygons)
     for number, tile in enumerate(tiles):
         target = root / _relative(tile)

@@ -367,6 +367,24 @@ def test_tiles_whose_pixels_do_not_line_up_are_refused(tmp_path, codes, frame):
     assert one_line(error.value)
 
 
+def test_a_misaligned_tile_spoils_only_the_sites_that_touch_it(tmp_path, codes):
+    aligned = [small_grid((75, 45), origin=(800_000.0 + 450 * i, 7_500_000.0)) for i in range(2)]
+    shifted = small_grid((75, 45), origin=(800_000.0 + 900 + 3, 7_500_000.0))
+    grids = [*aligned, shifted]
+    tiles = [(write_tile(tmp_path / f"{i}.tif", g, codes[:, :, :45], block=32), g, 2024) for i, g in enumerate(grids)]
+    boxes = [shapely.box(5, 20, 30, 50), shapely.box(35, 20, 60, 50), shapely.box(100, 20, 120, 50),
+             shapely.box(80, 20, 100, 50)]  # fmt: skip
+    frame = sites(on_grid(boxes, aligned[0]))
+    source = archive(tmp_path, tiles)
+    with pytest.raises(TileError, match=r"2\.tif: its pixels don't line up"):
+        extract_embeddings(frame, source=source)
+    table = extract_embeddings(frame, source=source, on_error="collect")
+    assert table["status"].tolist() == ["ok", "ok", "error", "error"]
+    assert [error["site_ids"] for error in table.attrs["errors"]] == [frame["site_id"].tolist()[2:]]
+    alone = extract_embeddings(frame[:2], source=archive(tmp_path, tiles[:2]))
+    same(table[:2], alone)
+
+
 # --- bad tiles
 
 

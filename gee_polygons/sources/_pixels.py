@@ -130,8 +130,8 @@ def region_of(areas: Polygons, part: ZonePart, tiles: Sequence[Tile]) -> Region:
     for tile in tiles:
         if tile.grid.lattice != lattice:
             raise TileError(
-                f"{tile.place}: its pixels don't line up with those of {tiles[0].place}; ask for bands of one "
-                "resolution at a time"
+                f"geometry {part.polygon}: {tile.place}: its pixels don't line up with those of {tiles[0].place}; "
+                "ask for bands of one resolution at a time"
             )
     geometry = areas.geometries[part.polygon]
     if part.clip is not None:

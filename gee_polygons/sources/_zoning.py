@@ -28,6 +28,7 @@ __all__ = [
     "ZonePart",
     "crosses_cells",
     "home_crs",
+    "misaligned",
     "pieces_on_lattices",
     "polygons_near",
     "rows_near",
@@ -179,22 +180,27 @@ def polygons_near(
     return tuple(sorted(touched))
 
 
-def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: Sequence[int]) -> list[Piece]:
-    """Put each part on the pixel grid of its zone's tiles.
+def misaligned(tiles: Sequence[Tile]) -> dict[tuple[str, int], TileError]:
+    """Return the tiles whose grid doesn't match that of the first of their zone and year, by place and year.
 
-    Raises
-    ------
-    TileError
-        If tiles of one zone and year lie on grids that don't match: their pixels could be counted twice.
+    Their pixels could be counted twice: who touches one of them can't be measured.
     """
-    grids: dict[str, dict[Lattice, set[int]]] = defaultdict(lambda: defaultdict(set))
     owner: dict[tuple[str, int], Tile] = {}
+    found: dict[tuple[str, int], TileError] = {}
     for tile in tiles:
-        crs, lattice = tile.grid.crs, tile.grid.lattice
-        first = owner.setdefault((crs, tile.year), tile)
-        if first.grid.lattice != lattice:
-            raise TileError(f"{tile.place}: its pixels don't line up with those of {first.place}, same zone and year")
-        grids[crs][lattice].add(tile.year)
+        first = owner.setdefault((tile.grid.crs, tile.year), tile)
+        if first.grid.lattice != tile.grid.lattice:
+            found[tile.place, tile.year] = TileError(
+                f"{tile.place}: its pixels don't line up with those of {first.place}, same zone and year"
+            )
+    return found
+
+
+def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: Sequence[int]) -> list[Piece]:
+    """Put each part on the pixel grid of its zone's tiles, which match within a year: see `misaligned`."""
+    grids: dict[str, dict[Lattice, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for tile in tiles:
+        grids[tile.grid.crs][tile.grid.lattice].add(tile.year)
     pieces: list[Piece] = []
     on: dict[str, list[tuple[Lattice, set[int]]]] = {}  # each zone's grids, with the years that they don't have
     for part in parts:

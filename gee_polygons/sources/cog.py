@@ -28,6 +28,7 @@ from gee_polygons.sources._store import has_suffix, is_url
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._zoning import (
     ZonePart,
+    misaligned,
     pieces_on_lattices,
     polygons_near,
     rows_near,
@@ -153,6 +154,8 @@ class CogSource:
     def _plan(self, polygons: Polygons, years: Sequence[int], parts: Sequence[ZonePart], index: TileIndex) -> Plan:
         near = index.take(rows_near(polygons, parts, index))
         tiles, broken = self.open(near)
+        broken |= misaligned(tiles)
+        tiles = [tile for tile in tiles if (tile.place, tile.year) not in broken]
         failures = [
             Failure(str(error), year, spoiled, place, error.code)
             for (place, year), error in broken.items()
