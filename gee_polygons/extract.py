@@ -103,6 +103,7 @@ def extract_embeddings(
     if isinstance(opened, ReducingSource):
         results = opened.reduce(collection.polygons, asked, names, wanted, **how)
     elif isinstance(opened, PixelSource):
+        how["names"] = collection.site_ids
         results = reduce_polygons(opened, collection.polygons, asked, bands=names, statistics=wanted, **how)
     else:
         raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")

@@ -7,6 +7,7 @@ process (for tests), `python tests/rangeserver.py FOLDER --latency 0.04` in one 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import socket
@@ -91,6 +92,8 @@ class RangeServer:
 
     def close(self) -> None:
         """Stop listening, and end what is open."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept(), and would take one more connection
         self._socket.close()
         for connection in list(self._open):
             connection.close()
@@ -164,6 +167,9 @@ class RangeServer:
         )
         if method != "GET" or body <= 1:
             self._finish(connection)
+        if method == "GET":
+            with self._lock:
+                self.sent += body  # before it goes: who has the last byte may ask for the count
         connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
         if method == "GET":
             with file.open("rb") as data:
@@ -172,7 +178,6 @@ class RangeServer:
                         self._finish(connection)
                     done = os.sendfile(connection.fileno(), data.fileno(), first, max(body - 1, 1))
                     first, body = first + done, body - done
-                    self.sent += done
         return fault != "truncate"
 
     def _finish(self, connection: socket.socket) -> None:

@@ -310,9 +310,24 @@ class Collection:
     def to_torchgeo_dataset(
         self, *, bands: Sequence[str] | None = None, years: Sequence[int] | None = None, chip_size: int = 256
     ) -> Any:
-        """Return a torch Dataset of chips, each a mapping with `image`, `valid`, `crs`, `bounds`, `year`.
+        """Return the chips of all tiles as a map-style dataset for torch's DataLoader.
 
-        Needs the extra ``[torch]``.
+        Needs the extra ``[torch]``. A DataLoader with workers, of a collection that is far away, needs
+        ``multiprocessing_context="spawn"``: a forked process can't make requests.
+
+        Parameters
+        ----------
+        bands, years
+            See `get_numpy`.
+        chip_size : int
+            Width and height of a chip, pixels. What is left at a tile's far sides is left out.
+
+        Returns
+        -------
+        Dataset
+            Each sample a mapping: `image` (float32, (bands, height, width), north-up; vectors of AlphaEarth codes, 0
+            without data; else pixels as stored), `valid` (bool, (height, width)), `crs`, `bounds` (float64: west,
+            south, east, north in the CRS), `year`.
         """
         from gee_polygons._collection.torch import chips_of
 

@@ -400,8 +400,20 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="fetch")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+class _Process:
+    """What this process has done: a forked child has its memory, and none of its threads, obstore's included."""
+
+    has_asked = False
+    forked_late = False
+
+    @classmethod
+    def after_fork(cls) -> None:
+        cls.forked_late = cls.has_asked
+        _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.after_fork)
 
 
 def fetch(
@@ -516,6 +528,13 @@ def _checked(data: Any, start: int, length: int) -> Any:
 
 def _retried(place: str, network: Network, ask: Callable[[Any, str], Any], stop: threading.Event | None = None) -> Any:
     """Ask until there is a right answer, or no hope of one."""
+    if _Process.forked_late:  # it would wait for ever
+        raise ReadError(
+            f"{place}: can't be read: this process was forked from one that has made requests; start it with "
+            "multiprocessing's 'spawn' or 'forkserver'",
+            url=place,
+        )
+    _Process.has_asked = True
     store, path = locate(place, network.timeout_s)
     began = time.monotonic()
     for attempt in range(1, network.attempts + 1):

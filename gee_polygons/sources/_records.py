@@ -144,7 +144,8 @@ def read_records(
 def _unreadable(place: str, error: ReadError) -> InputFileError:
     if "no such file" in str(error):
         return InputFileError(f"{place}: no such index")
-    return InputFileError(f"{place}: the index can't be read: {str(error).removeprefix(f'{place}: ')}")
+    why = str(error).removeprefix(f"{place}: ").removeprefix("can't be read")
+    return InputFileError(f"{place}: the index can't be read{why if why.startswith((' ', ':')) else f': {why}'}")
 
 
 def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, bytes], list[str]]:

@@ -285,6 +285,7 @@ class TileBlock:
     def error(self, part: int, what: str) -> ReadError:
         """Return an error that names the tile, the block and the band."""
         row, col = self.ref.index
+        what = what.removeprefix(f"{self.tile.place}: ")
         band = f"band {self.tile.bands[self.bands[part]]}" if self.tile.planar else "all bands"
         return ReadError(
             f"{self.tile.place}: block (row {row}, column {col}), {band}: {what}",
