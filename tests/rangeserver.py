@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 416: "Range Not Satisfiable",
            429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
@@ -50,12 +51,15 @@ class Faults:
 class RangeServer:
     """A running server.
 
+    With `query`, requests without that query are forbidden, as for a signed URL; and so is HEAD.
+
     `log` holds (path, first byte, last byte, status) of each request, in order of arrival.
     """
 
     root: Path
     latency_s: float = 0.0
     faults: Faults = field(default_factory=Faults)
+    query: str = ""
     log: list[tuple[str, int, int, int]] = field(default_factory=list)
     sent: int = 0
     most_at_once: int = 0
@@ -136,8 +140,10 @@ class RangeServer:
         asked = next((line.split("=")[1] for line in lines[1:] if line.lower().startswith("range:")), None)
         if self.latency_s:
             time.sleep(self.latency_s)
-        path = target.split("?")[0]
-        file = self.root / path.lstrip("/")
+        path, _, query = target.partition("?")
+        if self.query and (query != self.query or method != "GET"):
+            return self._say(connection, path, 403)
+        file = self.root / unquote(path).lstrip("/")
         if not file.is_file():
             return self._say(connection, path, 404)
         size = file.stat().st_size
@@ -209,9 +215,11 @@ class RangeServer:
 
 
 @contextmanager
-def serve(root: Path | str, *, latency_s: float = 0.0, faults: Faults | None = None) -> Iterator[RangeServer]:
+def serve(
+    root: Path | str, *, latency_s: float = 0.0, faults: Faults | None = None, query: str = ""
+) -> Iterator[RangeServer]:
     """Serve a folder while the block runs."""
-    server = RangeServer(Path(root), latency_s, faults or Faults())
+    server = RangeServer(Path(root), latency_s, faults or Faults(), query)
     try:
         yield server
     finally:

@@ -90,7 +90,7 @@ class Dataset:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Dataset:
         """Return the dataset that `as_dict` described."""
-        return cls(**{**found, "bands": tuple(found.get("bands", ()))})
+        return cls(**{"id": "", **found, "bands": tuple(found.get("bands", ()))})
 
 
 def _built_in() -> dict[str, Dataset]:
