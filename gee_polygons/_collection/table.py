@@ -65,10 +65,14 @@ def _as_arrow(table: Any) -> Any:
         return table
     if hasattr(table, "geometry") and hasattr(table, "to_arrow") and hasattr(table, "crs"):  # GeoDataFrame
         return pa.table(table.to_arrow(geometry_encoding="WKB", index=False))
-    if hasattr(table, "to_arrow_table"):  # DuckDB relation
-        return table.to_arrow_table()
-    if hasattr(table, "__arrow_c_stream__"):
+    if hasattr(table, "__arrow_c_stream__"):  # DuckDB relation, Polars, record batches, another collection
         return pa.table(table)
+    if hasattr(table, "to_arrow_table"):  # what DuckDB's execute() returns, and its older relations
+        return table.to_arrow_table()
+    if hasattr(table, "collect_schema"):  # Polars, lazy
+        return pa.table(table.collect())
+    if hasattr(table, "to_table") and hasattr(table, "schema"):  # a pyarrow dataset
+        return table.to_table()
     if hasattr(table, "columns") and hasattr(table, "iloc"):  # pandas before the Arrow interface
         return pa.Table.from_pandas(table, preserve_index=False)
     raise UsageError(f"a table is one of pyarrow, DuckDB, Polars, pandas or GeoPandas, found {type(table).__name__}")
