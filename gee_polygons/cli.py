@@ -326,6 +326,7 @@ for _command in (plan, render, similarity, audit, download, index, datasets):
 _NOT_YET: Final = "not in this version"
 _SOURCES: Final = (
     ("SOURCE", "what it is, and what it needs", "here"),
+    ("auto", "the cheapest for given sites and years; see plan --source all", "ready"),
     ("sample", "a synthetic archive, built on first use (90 MB); needs nothing", "ready"),
     ("FOLDER, INDEX", "an archive behind its aef_index.parquet, as path or URL; needs the files", "ready"),
     ("FILE.tif, .npy, .npz", "one GeoTIFF or NumPy file, int8 codes or float vectors; needs the file", "ready"),
