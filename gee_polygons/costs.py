@@ -176,7 +176,7 @@ def choose_source(
     best = ranked(offers)[0]
     if not best.available:
         raise UsageError("no source is available: " + "; ".join(f"{offer.source}: {offer.reason}" for offer in offers))
-    if isinstance(best.opened, CogSource):
+    if isinstance(best.opened, CogSource) and best.opened.network == _hurried():
         best.opened.network = network_by_settings()  # no haste any more
     log.info("source: %s, about %.1f s", best.source, best.seconds)
     for note in best.notes:

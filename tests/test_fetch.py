@@ -278,3 +278,36 @@ def test_what_is_no_network_is_refused():
     with pytest.raises(ReadError, match=r"^s3://bucket/file: only http and https URLs have a query"):
         fetch("s3://bucket/file?signature=1", 0, 1)
     assert os.environ.get("AWS_ENDPOINT_URL") is None  # these tests rely on no setting
+
+
+FORKED = """
+import os, sys
+from gee_polygons.errors import ReadError
+from gee_polygons.sources._fetch import fetch
+early = os.fork()
+if early:
+    os.waitpid(early, 0)
+    fetch(sys.argv[1], 0, 10)
+    late = os.fork()
+    if late:
+        os.waitpid(late, 0)
+        sys.exit()
+try:
+    print(len(fetch(sys.argv[1], 0, 10)), flush=True)
+except ReadError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_too_late_says_so_and_does_not_hang(folder):
+    import subprocess
+    import sys
+
+    with serve(folder) as server:
+        command = [sys.executable, "-c", FORKED, f"{server.url}/a.bin"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    early, late = done.stdout.splitlines()
+    assert early == "10"
+    assert "forked from one that has made requests; start it with multiprocessing's 'spawn'" in late

@@ -343,10 +343,10 @@ class _Feeder:
                         return
                     self._batch()
                     continue
-                request = self._queue[0]
+                request = self._queue.popleft()  # out at once: a range let go meanwhile may come by here, too
                 if request.first > self._awaited and self._ahead and self._ahead + request.size > AHEAD_BYTES:
+                    self._queue.appendleft(request)
                     return
-                self._queue.popleft()
                 if request.left:
                     request.started = True
                     self._ahead += request.size
