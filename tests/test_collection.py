@@ -179,6 +179,28 @@ def test_of_a_far_index_only_what_is_needed_is_read(sample_archive, sample_sites
         assert set(collection.to_table()["crs"].to_pylist()) <= {"EPSG:32722", "EPSG:32723"}
 
 
+def test_of_a_far_index_only_the_years_asked_for_are_read(sample_archive, tmp_path):
+    table = pq.read_table(sample_archive)
+    root = tmp_path / "archive"
+    shutil.copytree(sample_archive.parent, root)
+    noise = np.random.default_rng(0)
+    with pq.ParquetWriter(
+        root / "aef_index.parquet", table.append_column("note", pa.array([b""] * 20)).schema
+    ) as writer:
+        for year in range(2018, 2025):
+            rows = table.filter(pc.field("year") == year)
+            writer.write_table(rows.append_column("note", pa.array([noise.bytes(60_000) for _ in range(len(rows))])))
+    with serve(root) as server:
+        url = f"{server.url}/aef_index.parquet"
+        some = build(
+            SAMPLE, source=url, date_range=("2022-03-01", "2023-02-01"), path=tmp_path / "a.parquet", network=QUICK
+        )
+        sent = sum(last - first + 1 for path, first, last, _ in server.log if path.endswith(".parquet"))
+        assert some.years == [2022, 2023]
+        assert len(some) == 6
+        assert sent < (root / "aef_index.parquet").stat().st_size * 0.45
+
+
 def test_a_header_that_fails_names_the_tile(sample_archive, tmp_path):
     faults = Faults(error=1.0, status=403, only="2023")
     says = r"http.*/2023/.*\.tiff: .*403.* more of 20 tiles"

@@ -86,7 +86,7 @@ def test_errors_show_which_tile_and_no_signature(signed, sample_sites, server):
     for status in (403, 404, 503):
         server.reset(Faults(error=1.0, status=status))
         with pytest.raises(
-            ReadError, match=rf"{server.url}/2023/\S+\.tiff\?hidden-\w{{8}}: block .*band A00"
+            ReadError, match=rf"{server.url}/2023/\S+\.tiff\?hidden-\w{{16}}: block .*band A00"
         ) as caught:
             extract_embeddings(sample_sites[:1], source=source, years=[2023])
         assert_hidden(caught.value)

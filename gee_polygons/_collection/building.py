@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from gee_polygons._collection.catalogue import AEF_ID, Dataset, dataset, datasets
-from gee_polygons._collection.table import as_arrow, checked_bbox, checked_dates, enrich, resolved, within, write
+from gee_polygons._collection.table import (
+    as_arrow,
+    checked_bbox,
+    checked_dates,
+    enrich,
+    resolved,
+    within,
+    write,
+    years_of,
+)
 from gee_polygons._collection.tiles import Collection
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ArchiveError, InputFileError, UsageError
@@ -95,7 +104,8 @@ def build(
     if bbox is not None:
         west, south, east, north = checked_bbox(bbox)
         area = Area(np.array([[west, south, east + 360 * (east < west), north]]), 0.0)
-    found = read_records(place, area=area, network=how)
+    years = years_of(date_range) if date_range is not None and entry.annual else None
+    found = read_records(place, area=area, years=years, network=how)
     table = None
     if len(found):
         table = canonical(

@@ -23,7 +23,7 @@ from gee_polygons.sources._records import SIDES
 from gee_polygons.sources._store import hide_query, is_url, join, rewrite
 from gee_polygons.sources._tile import Tile
 
-__all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write"]
+__all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write", "years_of"]
 
 HEADER: Final = pa.struct(
     [
@@ -152,6 +152,12 @@ def checked_dates(date_range: tuple[Any, Any]) -> tuple[Any, Any]:
     if dates[1] < dates[0]:
         raise UsageError(f"date_range runs backwards: {first} to {last}; swap them")
     return dates[0], dates[1]
+
+
+def years_of(date_range: tuple[Any, Any]) -> range:
+    """Return the years that a range of dates touches."""
+    first, last = checked_dates(date_range)
+    return range(first.year, last.year + 1)
 
 
 def enrich(table: Any, contents: Sequence[Content] | Content, network: Network = NETWORK) -> Any:

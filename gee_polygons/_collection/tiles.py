@@ -10,7 +10,7 @@ import numpy as np
 
 from gee_polygons._collection.catalogue import Dataset
 from gee_polygons._collection.geometries import asked
-from gee_polygons._collection.table import checked_bbox, resolved, within, write
+from gee_polygons._collection.table import checked_bbox, resolved, within, write, years_of
 from gee_polygons.errors import ArchiveError, DependencyError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._index import ArchiveIndex
@@ -131,7 +131,8 @@ class Collection:
             if shapes is not None:
                 boxes += [shape.bounds for shape in shapes]
             area = Area(np.array([(w, s, e + 360 * (e < w), n) for w, s, e, n in boxes]), 0.0) if boxes else None
-            found = read_records(self.place, area=area, network=self.network)
+            years = years_of(date_range) if date_range is not None and self.dataset.annual else None
+            found = read_records(self.place, area=area, years=years, network=self.network)
             table = canonical(found, place=self.place) if len(found) else None
             if table is None:
                 raise ArchiveError(f"{self.place}: no tile there")

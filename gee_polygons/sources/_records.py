@@ -211,7 +211,7 @@ def _may_match(group: Any, wanted: Filter) -> bool:
             ranges[chunk.path_in_schema] = (chunk.statistics.min, chunk.statistics.max)
     if wanted.years is not None and "year" in ranges:
         low, high = ranges["year"]
-        if not any(float(low) <= year <= float(high) for year in wanted.years):
+        if isinstance(low, int | float) and not any(float(low) <= year <= float(high) for year in wanted.years):
             return False
     if wanted.area is not None:
         for names in ([f"wgs84_{side}" for side in SIDES], [f"bbox.{s}" for s in ("xmin", "ymin", "xmax", "ymax")]):
@@ -226,7 +226,8 @@ def _filtered(table: Any, wanted: Filter) -> Any:
     keep = np.ones(len(table), np.bool_)
     names = table.column_names
     if wanted.years is not None and "year" in names:
-        keep &= np.isin(_floats(table, "year"), list(wanted.years))
+        years = _floats(table, "year")
+        keep &= np.isin(years, list(wanted.years)) | np.isnan(years)
     if wanted.area is not None and (boxes := _boxes(table)) is not None:
         keep &= ~np.isfinite(boxes).all(axis=1) | wanted.area.hits(np.nan_to_num(boxes))
     return table if keep.all() else table.take(np.flatnonzero(keep))

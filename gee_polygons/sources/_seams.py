@@ -21,7 +21,7 @@ from gee_polygons.sources._zoning import ZonePart, crosses_cells, split_parts, z
 if TYPE_CHECKING:
     from gee_polygons.sources.cog import CogSource
 
-__all__ = ["read_parts", "settled_parts"]
+__all__ = ["parts_of", "read_parts", "settled_parts"]
 
 
 def parts_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Region]]:

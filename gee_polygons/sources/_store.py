@@ -55,7 +55,7 @@ def hide_query(url: str) -> str:
     Examples
     --------
     >>> hide_query("https://host/a.tiff?X-Signature=secret")
-    'https://host/a.tiff?hidden-ea446826'
+    'https://host/a.tiff?hidden-da39ba9c124b07d4'
     >>> hide_query("https://host/a.tiff")
     'https://host/a.tiff'
     """
@@ -64,7 +64,7 @@ def hide_query(url: str) -> str:
     parts = urlsplit(url)
     if parts.query.startswith(_HIDDEN) or not (parts.query or "@" in parts.netloc):
         return url
-    digest = hashlib.blake2b(url.encode(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
     shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, f"{_HIDDEN}{digest}", ""))
     _secrets[shown] = url
     return shown
