@@ -1,4 +1,4 @@
-"""Reading over HTTP with a latency per request, beside GDAL with the settings that its users recommend.
+"""Reading over HTTP with a latency per request, beside GDAL (with the settings its users recommend) and async-geotiff.
 
 python benchmarks/bench_network.py [--latency 0.04] [--rounds 5]
 
@@ -9,6 +9,7 @@ readers. Requests and bytes are counted by the server.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import statistics
 import subprocess
@@ -44,6 +45,8 @@ TUNED: dict[str, Any] = {
     "VSI_CACHE": True,
 }
 GDAL = "  GDAL, tuned, 8 threads, opened anew"
+GROUPED = "  GDAL, the same, fields grouped by block"
+ASYNC = "  async-geotiff, header kept"
 
 
 def archive() -> Path:
@@ -113,6 +116,13 @@ def peak_mb(reset: bool = False) -> float:
     return int(line.split()[1]) / 1e3
 
 
+def process_mb() -> str:
+    """Resident memory now: all, and what of it is private (the rest are the libraries' files)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    total, private = (int(lines[name].split()[0]) / 1e3 for name in ("VmRSS", "RssAnon"))
+    return f"{total:.0f} MB, {private:.0f} MB of them private"
+
+
 def gdal_window(url: str, boxes: list[tuple[float, float, float, float]], threads: int = 8) -> None:
     """Read windows with rasterio: bands dealt to threads, each with its own handle."""
 
@@ -126,6 +136,37 @@ def gdal_window(url: str, boxes: list[tuple[float, float, float, float]], thread
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(some, range(threads)))
+
+
+def async_geotiff(folder_url: str) -> Callable[[list[tuple[float, float, float, float]]], None] | None:
+    """Return a function that reads windows one after the other with async-geotiff; None where it isn't installed."""
+    try:
+        from async_geotiff import GeoTIFF, Window
+    except ImportError:
+        print("async-geotiff isn't installed: pip install async-geotiff")
+        return None
+    from obstore.store import HTTPStore
+
+    store = HTTPStore(folder_url, client_options={"allow_http": True})
+    tile = asyncio.run(GeoTIFF.open("t.tiff", store=store, prefetch=96 * 1024))
+
+    async def read(boxes: list[tuple[float, float, float, float]]) -> None:
+        for west, south, east, north in boxes:
+            rows = int((south - SOUTH) // 10), int((north - SOUTH) // 10) + 1  # south-up
+            cols = int((west - WEST) // 10), int((east - WEST) // 10) + 1
+            window = Window(col_off=cols[0], row_off=rows[0], width=cols[1] - cols[0], height=rows[1] - rows[0])
+            await tile.read(window=window)
+
+    return lambda boxes: asyncio.run(read(boxes))
+
+
+def by_block(shapes: list[Any]) -> list[tuple[float, float, float, float]]:
+    """Bounds of the fields of each block: what somebody reads who groups fields by block."""
+    groups: dict[tuple[int, int], list[Any]] = {}
+    for shape in shapes:
+        place = int((shape.centroid.x - WEST) // 10_240), int((shape.centroid.y - SOUTH) // 10_240)
+        groups.setdefault(place, []).append(shape)
+    return [shapely.union_all(group).bounds for group in groups.values()]
 
 
 def measure(name: str, server: Server, rounds: int, work: Callable[[], Any]) -> None:
@@ -171,17 +212,27 @@ def main() -> None:
         four = shapely.box(WEST + 8240, SOUTH + 8240, WEST + 12_240, SOUTH + 12_240)
         extract_embeddings(frame[:5], source=source, years=2024)  # warm: headers, compiled kernels
         noise = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        print(f"the process before anything is measured: {process_mb()}")
         print(f"{noise}, latency {options.latency * 1e3:.0f} ms, blocks of 0.66 MB (published: 0.44)")
         url, rounds = f"{server.url}/t.tiff", options.rounds
+        peer = async_geotiff(server.url)
         region = to_degrees(one)
         measure("400 x 400 px in one block, 64 bands", server, rounds, lambda: source.image(region, 2024))
         measure(GDAL, server, 2, lambda: gdal_window(url, [one.bounds]))
+        if peer:
+            measure(ASYNC, server, 2, lambda: peer([one.bounds]))
         across = to_degrees(four)
         measure("400 x 400 px over four blocks, 64 bands", server, rounds, lambda: source.image(across, 2024))
         measure(GDAL, server, 2, lambda: gdal_window(url, [four.bounds]))
+        if peer:
+            measure(ASYNC, server, 2, lambda: peer([four.bounds]))
         reduce = {"source": source, "years": 2024}
         measure("50 fields in 8 blocks", server, rounds, lambda: extract_embeddings(frame, **reduce))
-        measure(GDAL, server, 2, lambda: gdal_window(url, [s.bounds for s in shapes]))
+        measure(GDAL, server, 1, lambda: gdal_window(url, [s.bounds for s in shapes]))
+        measure(GROUPED, server, 2, lambda: gdal_window(url, by_block(shapes)))
+        if peer:
+            measure(ASYNC, server, 1, lambda: peer([s.bounds for s in shapes]))
+            measure(ASYNC + ", grouped by block", server, 2, lambda: peer(by_block(shapes)))
         measure("a collection of 100 tiles", server, 3, hundred(server, index.parent))
     finally:
         server.close()

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gee_polygons.collection import Collection, as_collection, build, build_from_table, load
+    from gee_polygons.costs import compare_sources
     from gee_polygons.embeddings.similarity import similarity_matrix
     from gee_polygons.extract import extract_embeddings
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
@@ -16,10 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CategoricalLayer",
+    "Collection",
     "ContinuousLayer",
     "Site",
     "SiteCollection",
+    "as_collection",
+    "build",
+    "build_from_table",
+    "compare_sources",
     "extract_embeddings",
+    "load",
     "load_sites",
     "open_source",
     "similarity_matrix",
@@ -33,10 +41,16 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # name -> module; imported at first use, so that `import gee_polygons` stays fast
 _HOME = {
     "CategoricalLayer": "gee_polygons.layers",
+    "Collection": "gee_polygons.collection",
     "ContinuousLayer": "gee_polygons.layers",
     "Site": "gee_polygons.site",
     "SiteCollection": "gee_polygons.site",
+    "as_collection": "gee_polygons.collection",
+    "build": "gee_polygons.collection",
+    "build_from_table": "gee_polygons.collection",
+    "compare_sources": "gee_polygons.costs",
     "extract_embeddings": "gee_polygons.extract",
+    "load": "gee_polygons.collection",
     "load_sites": "gee_polygons.site",
     "open_source": "gee_polygons.sources.base",
     "similarity_matrix": "gee_polygons.embeddings.similarity",

@@ -22,6 +22,7 @@ import click
 
 from gee_polygons import __version__
 from gee_polygons.cli_archive import datasets, download, index
+from gee_polygons.cli_costs import plan
 from gee_polygons.cli_look import audit, render, similarity
 from gee_polygons.cli_shared import (
     EXIT_DATA,
@@ -187,54 +188,6 @@ def extract(
     return EXIT_DATA if failures else 0
 
 
-@main.command(epilog=SITES_HELP, short_help="Say what an extraction would cost.")
-@with_sites
-@years_option
-@source_option
-def plan(
-    *, sites_path: Path, id_column: str | None, crs: str | None, years: tuple[int, ...], source: str | None
-) -> None:
-    """Say what an extraction would cost. Reads the archive's index, and no pixels.
-
-    \b
-    Example:
-      gee-polygons plan sites.geojson --years 2018-2024 --source source-coop
-    """
-    from gee_polygons.sources.base import open_source
-
-    sites = load(sites_path, id_column, crs)
-    opened = open_source(source)
-    if not hasattr(opened, "plan"):
-        _plan_earthengine(opened, sites.polygons, years)
-        return
-    cost = opened.plan(sites.polygons, years)
-    for what, value in (
-        ("source", opened.name),
-        ("archive", opened.archive),
-        ("sites", f"{cost.n_polygons:,}"),
-        ("years", _years_text(cost.years)),
-        ("blocks", f"{cost.blocks:,}"),
-        ("requests", f"{cost.requests:,}"),
-        ("MB", f"{cost.bytes / 1e6:,.1f}"),
-    ):
-        click.echo(f"{what:<9} {value}")
-
-
-def _plan_earthengine(source: Any, polygons: Any, years: Sequence[int]) -> None:
-    cost = source.cost(polygons, years)
-    for what, value in (
-        ("source", source.name),
-        ("archive", source.archive),
-        ("sites", f"{len(polygons):,}"),
-        ("years", _years_text(years)),
-        ("known", f"{cost.known:,} of {cost.site_years:,} site-years are kept on this machine"),
-        ("requests", f"{cost.requests:,}"),
-        ("MB", f"{cost.bytes / 1e6:,.1f} to be sent"),
-        ("compute", f"{cost.pixels:,} pixel-years, roughly {cost.eecu_hours:,.2f} EECU-hours"),
-    ):
-        click.echo(f"{what:<9} {value}")
-
-
 @main.command(epilog=SITES_HELP, short_help="Write one page that says whether it worked.")
 @click.argument("table_path", metavar="TABLE", type=click.Path(path_type=Path))
 @click.option(
@@ -366,12 +319,13 @@ def demo(*, out: Path) -> None:
     click.echo(f"{total:6.1f} s  in all")
 
 
-for _command in (render, similarity, audit, download, index, datasets):
+for _command in (plan, render, similarity, audit, download, index, datasets):
     main.add_command(_command)
 
 
 _SOURCES: Final = (
     ("SOURCE", "what it is, and what it needs", "here"),
+    ("auto", "the cheapest for given sites and years; see plan --source all", "ready"),
     ("sample", "a synthetic archive, built on first use (90 MB); needs nothing", "ready"),
     ("FOLDER, INDEX", "an archive behind its aef_index.parquet, as path or URL; needs the files", "ready"),
     ("FILE.tif, .npy, .npz", "one GeoTIFF or NumPy file, int8 codes or float vectors; needs the file", "ready"),
@@ -386,11 +340,6 @@ def _summary(table: pd.DataFrame, n_sites: int, n_years: int) -> str:
     found = ", ".join(f"{n:,} {status}" for status, n in table["status"].value_counts(sort=False).sort_index().items())
     rows = f"{count(len(table), 'row')} ({count(n_sites, 'site')} x {count(n_years, 'year')})"
     return f"{rows}: {found}" if found else rows
-
-
-def _years_text(years: Sequence[int]) -> str:
-    whole = len(years) > 1 and list(years) == list(range(years[0], years[-1] + 1))
-    return f"{years[0]}-{years[-1]}" if whole else ",".join(map(str, years))
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli_shared import SITES_HELP, load, source_option, with_sites, years_option
+from gee_polygons.cli_shared import SITES_HELP, load, parse_names, source_option, with_sites, years_option
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
+    from gee_polygons._collection.catalogue import Dataset
     from gee_polygons._collection.tiles import Collection
 
 __all__ = ["datasets", "download", "index"]
@@ -27,6 +28,14 @@ def _parse_bbox(ctx: click.Context, param: click.Parameter, value: str | None) -
     if len(numbers) != 4:
         raise click.BadParameter(f"{value!r} is not WEST,SOUTH,EAST,NORTH in degrees, such as 11.3,-0.1,11.5,0.1.")
     return numbers
+
+
+def _parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Read THEIRS=OURS."""
+    pairs = [text.partition("=") for text in value]
+    if any(not old or not new for old, _, new in pairs):
+        raise click.BadParameter("write THEIRS=OURS, names of columns, such as acquired=datetime.")
+    return {old: new for old, _, new in pairs}
 
 
 def _parse_rewrites(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
@@ -184,12 +193,92 @@ def dataset_info(*, name: str) -> None:
     """
     from gee_polygons.collection import dataset
 
-    entry = dataset(name)
+    _describe_dataset(dataset(name))
+
+
+@datasets.command(name="register", short_help="Add a dataset of your own.")
+@click.argument("name")
+@click.option("--index", required=True, metavar="INDEX", help="Path or URL of its list of tiles.")
+@click.option("--title", default="", help="What it is, in a line.")
+@click.option("--embeddings", is_flag=True, help="Its tiles hold AlphaEarth codes: 64 bands of int8.")
+@click.option(
+    "--bands",
+    callback=parse_names,
+    metavar="NAMES",
+    help="One for each sample of a file.  [default: the items' assets]",
+)
+@click.option("--dtype", default="", metavar="TYPE", help="uint16, float32...  [default: as each file says]")
+@click.option("--nodata", type=float, help="Value of pixels without data, where files don't say.")
+@click.option("--by-day", is_flag=True, help="Images are told apart by their day, not by their year.")
+@click.option("--href-column", default="", metavar="NAME", help="Column with paths or URLs.  [default: the usual ones]")
+@click.option(
+    "--column", "columns", multiple=True, callback=_parse_pairs, metavar="THEIRS=OURS", help="Rename. Repeatable."
+)
+@click.option("--url-rewrite", multiple=True, callback=_parse_rewrites, metavar="FROM=TO", help="Read from a mirror.")
+@click.option("--licence", default="", help="Of the data.")
+@click.option("--attribution", default="", help="Who is to be named.")
+def register_dataset(
+    *,
+    name: str,
+    index: str,
+    embeddings: bool,
+    bands: tuple[str, ...] | None,
+    dtype: str,
+    nodata: float | None,
+    by_day: bool,
+    columns: dict[str, str],
+    **more: Any,
+) -> None:
+    """Add a dataset of your own, or replace it; `index build NAME` and Python's build and load know it then.
+
+    \b
+    Example:
+      gee-polygons datasets register mine --index copy/v1/annual/aef_index.parquet --embeddings
+      gee-polygons datasets register s2 --index items.parquet --by-day --dtype uint16 --nodata 0
+    """
+    import numpy as np
+
+    from gee_polygons.collection import Dataset, dataset, register
+    from gee_polygons.sources._store import local_path
+
+    if embeddings and (bands or dtype or nodata is not None):
+        raise click.UsageError(
+            "--embeddings says what bands, type and nodata are; leave --bands, --dtype, --nodata out."
+        )
+    content: dict[str, Any] = {"bands": bands or (), "dtype": dtype, "nodata": nodata}
+    if embeddings:
+        like = dataset("aef/v1-annual")
+        content = {"bands": like.bands, "dtype": like.dtype, "nodata": like.nodata}
+    elif dtype:
+        try:
+            content["dtype"] = np.dtype(dtype).name
+        except TypeError:
+            raise click.BadParameter(f"{dtype!r} is no type of pixels; write uint8, int16, float32...") from None
+    if len(set(content["bands"])) != len(content["bands"]):
+        raise click.UsageError(f"--bands names each band once, found {','.join(content['bands'])}.")
+    entry = Dataset(id=name, index=index, annual=not by_day, column_map=columns, **content, **more)
+    if local_path(index) is not None:  # one far away is looked at when it is built
+        _check_list(index, entry)
+    _describe_dataset(register(entry))
+
+
+def _check_list(index: str, entry: Dataset) -> None:
+    """Refuse what isn't a list of tiles while the person who typed its name is there."""
+    from gee_polygons.sources._records import canonical, read_records
+
+    canonical(
+        read_records(index), place=index, column_map=entry.column_map or None, href_column=entry.href_column or None
+    )
+
+
+def _describe_dataset(entry: Dataset) -> None:
+    from gee_polygons.sources._store import hide_query
+
     bands = f"{entry.bands[0]}..{entry.bands[-1]} ({len(entry.bands)})" if entry.bands else "the items' assets"
     for what, value in (
         ("dataset", entry.id),
         ("what", entry.title),
-        ("index", entry.index),
+        ("index", hide_query(entry.index)),
         ("bands", bands),
         ("type", entry.dtype or "as each file says"),
         ("nodata", "as each file says" if entry.nodata is None else f"{entry.nodata:g}"),

@@ -19,6 +19,7 @@ __all__ = [
     "near",
     "on_terminal",
     "parse_names",
+    "parse_source",
     "parse_years",
     "say",
     "source_option",
@@ -46,8 +47,8 @@ def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple
     return tuple(sorted(years))
 
 
-def start_session(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Start a session where Earth Engine is asked for by name: a command has no other place to do it."""
+def parse_source(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Read the name of a source. Earth Engine's starts a session: a command has no other place to do it."""
     if value == "earthengine":
         from gee_polygons.sources.earthengine import connect
 
@@ -68,7 +69,10 @@ def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -
 SITES_HELP = (
     "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
 )
-SOURCE_HELP = "A name or a path that `gee-polygons sources` lists.  [default: $GEE_POLYGONS_SOURCE, else source-coop]"
+SOURCE_HELP = (
+    "A name or a path that `gee-polygons sources` lists; extract knows auto, too: the cheapest.  "
+    "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
+)
 
 sites_options: list[Callable[[Any], Any]] = [
     click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path)),
@@ -78,7 +82,7 @@ sites_options: list[Callable[[Any], Any]] = [
 years_option = click.option(
     "--years", callback=parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
 )
-source_option = click.option("--source", callback=start_session, metavar="SOURCE", help=SOURCE_HELP)
+source_option = click.option("--source", callback=parse_source, metavar="SOURCE", help=SOURCE_HELP)
 
 
 def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from gee_polygons.sources._index import TileIndex
 from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import SIDES
+from gee_polygons.sources._seams import parts_of
 from gee_polygons.sources._tiff_writer import write_tile
 from gee_polygons.sources._tile import Tile
 from gee_polygons.sources._zoning import ZonePart, home_crs, rows_near
@@ -35,6 +37,8 @@ from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.zones import cells_touched
 
 __all__ = ["FORMATS", "download"]
+
+log = logging.getLogger(__name__)
 
 FORMATS: Final = ("archive", "tif", "npy")
 MANIFEST: Final = "download.json"
@@ -65,7 +69,8 @@ def download(
         Where from.
     format : {"archive", "tif", "npy"}
         An archive that can be given as source; or for each site ``{site_id}.tif`` (with several years
-        ``{site_id}_{year}.tif``) or ``{site_id}.npy`` of shape (years, 64, height, width), int8 codes.
+        ``{site_id}_{year}.tif``) or ``{site_id}.npy`` of shape (years, 64, height, width), int8 codes, in its home
+        zone: a site that other zones' tiles hold a part of is named in a warning.
     progress : callable, optional
         Called with (files done, files in all).
 
@@ -143,6 +148,8 @@ def _write_archive(
     plans = [source.plan(polygons, years)]
     again = source.replan(polygons, [(i, year) for i in range(len(polygons)) for year in years])
     plans += [again] if again is not None else []
+    for failure in (failure for plan in plans for failure in plan.failures):
+        raise ReadError(failure.message, url=failure.url, year=failure.year)
     needed = _needed(plans, polygons)
     for number, tile in enumerate(tiles):
         target = root / _relative(tile)
@@ -280,7 +287,14 @@ def _write_sites(
     done = len(names) - len(left)
     for start in range(0, len(left), _SITES_AT_ONCE):
         some = left[start : start + _SITES_AT_ONCE]
-        patches = read_patches(source, Polygons(sites.polygons[some]), years, BANDS)
+        areas = Polygons(sites.polygons[some])
+        patches = read_patches(source, areas, years, BANDS)
+        for i, parts in zip(some, parts_of(source, areas, years, BANDS), strict=True):
+            if len(parts) > 1:
+                zones = ", ".join(part.lattice.crs for part in parts)
+                log.warning(
+                    "site %r lies in %s; its file has the first one's grid and pixels", sites.site_ids[i], zones
+                )
         for i, patch in zip(some, patches, strict=True):
             if format == "npy":
                 with replacing(targets[i][0]) as part, part.open("wb") as file:

@@ -5,6 +5,7 @@ The work is in `gee_polygons.pipeline`; this module checks what is asked for and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.pipeline import Progress, Results, reduce_polygons
-from gee_polygons.sources.base import Failure, PixelSource, ReducingSource, Source, open_source
+from gee_polygons.sources.base import SOURCE_SETTING, Failure, PixelSource, ReducingSource, Source, open_source
 from gee_polygons.tables import WEIGHTS, columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
@@ -51,7 +52,7 @@ def extract_embeddings(
         Default: all years of the source.
     source : str or Source, optional
         ``"sample"``, ``"source-coop"``, ``"earthengine"``, ``"mosaic"``, or the path or URL of an archive index or a
-        GeoTIFF; see `open_source`.
+        GeoTIFF; see `open_source`. ``"auto"``: the cheapest that is available, see `gee_polygons.costs`.
     statistics : sequence of str
         ``mean``, ``std``, ``min``, ``max``, ``median``, ``count``, ``medoid``, ``p0``..``p100``; see
         `gee_polygons.zonal.statistics` for the definitions. The medoid reads every block a second time.
@@ -87,7 +88,7 @@ def extract_embeddings(
     >>> table.shape
     (2, 70)
     """
-    collection = _as_sites(sites)
+    collection = as_sites(sites)
     names = _checked_bands(bands)
     wanted, needs = parse_statistics(statistics)
     if needs.medoid and len(names) != N_BANDS:
@@ -96,12 +97,13 @@ def extract_embeddings(
         raise UsageError(f"on_error is 'raise' or 'collect', found {on_error!r}")
     if max_workers is not None and max_workers < 1:
         raise UsageError(f"max_workers is 1 or more, found {max_workers}")
-    opened = open_source(source)
+    opened = _opened(source, collection, years)
     asked = _checked_years(years, opened)
     how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
     if isinstance(opened, ReducingSource):
         results = opened.reduce(collection.polygons, asked, names, wanted, **how)
     elif isinstance(opened, PixelSource):
+        how["names"] = collection.site_ids
         results = reduce_polygons(opened, collection.polygons, asked, bands=names, statistics=wanted, **how)
     else:
         raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
@@ -113,6 +115,20 @@ def extract_embeddings(
     if on_error == "collect":
         table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
     return table
+
+
+def _opened(source: Any, sites: SiteCollection, years: int | Iterable[int] | None) -> Source:
+    """Open a source; ``"auto"`` is the cheapest for these sites and years."""
+    named = os.environ.get(SOURCE_SETTING) if source is None else source
+    if not (isinstance(named, str) and named == "auto"):
+        return open_source(source)
+    if years is None:
+        raise UsageError('source="auto" needs years: what is cheapest depends on them')
+    from gee_polygons.costs import choose_source
+
+    chosen = choose_source(sites, [years] if isinstance(years, int | np.integer) else list(years)).opened
+    assert chosen is not None
+    return chosen
 
 
 def extract_continuous(
@@ -162,7 +178,7 @@ def extract_continuous(
         from gee_polygons.tabulate import continuous_table
 
         return continuous_table(
-            _as_sites(sites), layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
+            as_sites(sites), layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
             source=source, on_error=on_error, progress=progress,
         )  # fmt: skip
     if frequency != "yearly":
@@ -209,7 +225,7 @@ def extract_categorical(
 
     first, last = _dates(start_date, end_date)
     years = range(first.year, last.year + 1)
-    return categorical_table(_as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
+    return categorical_table(as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
 
 
 def _table(
@@ -257,7 +273,7 @@ def _error_row(failure: Failure, site_ids: Sequence[int | str]) -> dict[str, Any
     }
 
 
-def _as_sites(sites: Any) -> SiteCollection:
+def as_sites(sites: Any) -> SiteCollection:
     from gee_polygons.site import Site, SiteCollection, sites_from_geodataframe
 
     if isinstance(sites, SiteCollection):

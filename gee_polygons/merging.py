@@ -21,7 +21,7 @@ from gee_polygons.zonal.partials import CODE_SCALE, Partials
 from gee_polygons.zonal.reduce import Reduced
 from gee_polygons.zonal.statistics import Needs, quantile_of, quantiles
 
-__all__ = ["Merger", "Results"]
+__all__ = ["Merger", "Results", "StoppedError"]
 
 
 @dataclass(kw_only=True)
@@ -63,6 +63,24 @@ class Results:
     def numbers(self) -> Iterator[NDArray[np.float64]]:
         """Yield every array that a failed read must blank."""
         yield from (*self.statistics.values(), self.n_pixels, self.valid_fraction, self.similarity)
+
+
+class StoppedError(Exception):
+    """A block can't be read, and nothing is to be done without it; who knows the sites' names raises the error."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    def named(self, names: Sequence[object] | None = None) -> ReadError | TileError:
+        """Return the error to be raised, with the first site's name in front."""
+        failure, more = self.failure, len(self.failure.polygons) - 1
+        text = failure.message
+        if names is not None and failure.polygons:
+            text = f"site {names[failure.polygons[0]]!r}{f' and {more} more' if more > 0 else ''}: {text}"
+        if failure.code == TileError.code:
+            return TileError(text)
+        return ReadError(text, url=failure.url, year=failure.year)
 
 
 class Merger:
@@ -194,9 +212,7 @@ class Merger:
 
     def _fail(self, failure: Failure) -> None:
         if self._on_error == "raise":
-            if failure.code == TileError.code:
-                raise TileError(failure.message)
-            raise ReadError(failure.message, url=failure.url, year=failure.year)
+            raise StoppedError(failure)
         if failure not in self._results.failures:
             self._results.failures.append(failure)
         self._failed[list(failure.polygons), self._column[failure.year]] = True

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.merging import Merger, Results
+from gee_polygons.merging import Merger, Results, StoppedError
 from gee_polygons.sources._coverages import Coverages
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import paste
@@ -51,6 +51,7 @@ def reduce_polygons(
     on_error: str = "raise",
     progress: Progress = False,
     max_workers: int | None = None,
+    names: Sequence[object] | None = None,
 ) -> Results:
     """Reduce a pixel source over polygons.
 
@@ -68,6 +69,8 @@ def reduce_polygons(
         A bar, or a function called with (blocks done, blocks in all).
     max_workers : int, optional
         Threads. Default: one per core.
+    names : sequence, optional
+        What the polygons are called, for messages.
 
     Returns
     -------
@@ -78,18 +81,26 @@ def reduce_polygons(
     ReadError
         With ``on_error="raise"``, for the first read that failed.
     """
-    names, needs = parse_statistics(statistics)
+    wanted, needs = parse_statistics(statistics)
     asked = Polygons(polygons)
-    how = _How(source, asked, tuple(years), tuple(bands), names, needs, on_error, max_workers or os.cpu_count() or 1)
+    how = _How(source, asked, tuple(years), tuple(bands), wanted, needs, on_error, max_workers or os.cpu_count() or 1)
     with _collector_paused():
         plan = source.plan(asked, years)
-    with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
-        results = _run_plan(plan, how, advance)
-        if isinstance(source, Replanning) and (incomplete := _incomplete(results, years)):
-            with _collector_paused():
-                again = source.replan(asked, incomplete)
-            if again is not None:
-                _improve(results, _run_plan(again, how, lambda: None))
+    try:
+        with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
+            return _reduce(source, plan, how, advance)
+    except StoppedError as stopped:
+        raise stopped.named(names) from stopped.__cause__
+
+
+def _reduce(source: PixelSource, plan: Plan, how: _How, advance: Callable[[], object]) -> Results:
+    """Work a plan, and another for what turned out to have no data."""
+    results = _run_plan(plan, how, advance)
+    if isinstance(source, Replanning) and (incomplete := _incomplete(results, how.years)):
+        with _collector_paused():
+            again = source.replan(how.polygons, incomplete)
+        if again is not None:
+            _improve(results, _run_plan(again, how, lambda: None))
     return results
 
 

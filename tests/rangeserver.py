@@ -7,6 +7,7 @@ process (for tests), `python tests/rangeserver.py FOLDER --latency 0.04` in one 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import socket
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 416: "Range Not Satisfiable",
            429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
@@ -49,6 +51,8 @@ class Faults:
 class RangeServer:
     """A running server.
 
+    With `query`, requests without that query are forbidden, as for a signed URL; and so is HEAD.
+
     `log` holds (path, first byte, last byte, status) of each request, in order of arrival. Not every server knows
     ranges that count from the end of a file: `counts_from_the_end`.
     """
@@ -56,6 +60,7 @@ class RangeServer:
     root: Path
     latency_s: float = 0.0
     faults: Faults = field(default_factory=Faults)
+    query: str = ""
     log: list[tuple[str, int, int, int]] = field(default_factory=list)
     sent: int = 0
     most_at_once: int = 0
@@ -64,7 +69,7 @@ class RangeServer:
     def __post_init__(self) -> None:
         self._random = random.Random(self.faults.seed)
         self._lock = threading.Lock()
-        self._now = 0
+        self._busy: set[socket.socket] = set()
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", 0))
@@ -93,6 +98,8 @@ class RangeServer:
 
     def close(self) -> None:
         """Stop listening, and end what is open."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept(), and would take one more connection
         self._socket.close()
         for connection in list(self._open):
             connection.close()
@@ -118,18 +125,15 @@ class RangeServer:
                     pending += received
                 head, _, pending = pending.partition(b"\r\n\r\n")
                 with self._lock:
-                    self._now += 1
-                    self.most_at_once = max(self.most_at_once, self._now)
-                try:
-                    if not self._answer(connection, head.decode("latin-1").split("\r\n")):
-                        return
-                finally:
-                    with self._lock:
-                        self._now -= 1
+                    self._busy.add(connection)
+                    self.most_at_once = max(self.most_at_once, len(self._busy))
+                if not self._answer(connection, head.decode("latin-1").split("\r\n")):
+                    return
         except OSError:
             return
         finally:
             self._open.discard(connection)
+            self._finish(connection)
             connection.close()
 
     def _answer(self, connection: socket.socket, lines: list[str]) -> bool:
@@ -138,8 +142,10 @@ class RangeServer:
         asked = next((line.split("=")[1] for line in lines[1:] if line.lower().startswith("range:")), None)
         if self.latency_s:
             time.sleep(self.latency_s)
-        path = target.split("?")[0]
-        file = self.root / path.lstrip("/")
+        path, _, query = target.partition("?")
+        if self.query and (query != self.query or method != "GET"):
+            return self._say(connection, path, 403)
+        file = self.root / unquote(path).lstrip("/")
         if not file.is_file():
             return self._say(connection, path, 404)
         size = file.stat().st_size
@@ -171,14 +177,25 @@ class RangeServer:
             f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {body if fault == 'lie' else length}\r\n"
             f'Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "{size}"\r\nAccept-Ranges: bytes\r\n{stated}\r\n'
         )
+        if method != "GET" or body <= 1:
+            self._finish(connection)
+        if method == "GET":
+            with self._lock:
+                self.sent += body  # before it goes: who has the last byte may ask for the count
         connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
         if method == "GET":
             with file.open("rb") as data:
                 while body > 0:
-                    done = os.sendfile(connection.fileno(), data.fileno(), first, body)
+                    if body == 1:  # who has the last byte may ask for more at once
+                        self._finish(connection)
+                    done = os.sendfile(connection.fileno(), data.fileno(), first, max(body - 1, 1))
                     first, body = first + done, body - done
-                    self.sent += done
         return fault != "truncate"
+
+    def _finish(self, connection: socket.socket) -> None:
+        """Count a request as answered: just before its answer is complete, for the next one may come right after."""
+        with self._lock:
+            self._busy.discard(connection)
 
     def _fault(self, path: str, first: int) -> str | None:
         faults = self.faults
@@ -198,14 +215,17 @@ class RangeServer:
 
     def _say(self, connection: socket.socket, path: str, status: int, more: str = "") -> bool:
         self._note(path, 0, -1, status)
+        self._finish(connection)
         connection.sendall(f"HTTP/1.1 {status} {REASONS[status]}\r\n{more}Content-Length: 0\r\n\r\n".encode())
         return True
 
 
 @contextmanager
-def serve(root: Path | str, *, latency_s: float = 0.0, faults: Faults | None = None) -> Iterator[RangeServer]:
+def serve(
+    root: Path | str, *, latency_s: float = 0.0, faults: Faults | None = None, query: str = ""
+) -> Iterator[RangeServer]:
     """Serve a folder while the block runs."""
-    server = RangeServer(Path(root), latency_s, faults or Faults())
+    server = RangeServer(Path(root), latency_s, faults or Faults(), query)
     try:
         yield server
     finally:

@@ -33,7 +33,7 @@ from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, 
 from gee_polygons.sources import _fetch
 from gee_polygons.sources._header import open_tile, open_tiles
 from gee_polygons.sources._tiff_writer import write_tile
-from gee_polygons.sources._tile import Tile
+from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources.base import PixelSource, Plan
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.raster import RasterSource
@@ -199,7 +199,7 @@ def test_a_plan_knows_its_cost_and_reads_no_pixels(source, frame, monkeypatch):
         raise AssertionError("a pixel was read while planning")
 
     monkeypatch.setattr(_fetch, "_read_want", refuse)
-    monkeypatch.setattr(Tile, "fetch", refuse)
+    monkeypatch.setattr(TileBlock, "decode", refuse)
     plan = source.plan(frame.geometry.to_numpy(), [2024, 2023])
     tile = open_tile(plan.jobs[0].reads[0].tile, 2024)
     assert (plan.blocks, plan.requests, plan.bytes) == (9, 9 * 64, int(tile.lengths.sum()))
@@ -365,6 +365,24 @@ def test_tiles_whose_pixels_do_not_line_up_are_refused(tmp_path, codes, frame):
     with pytest.raises(TileError, match=r"b\.tif: its pixels don't line up with those of .*a\.tif") as error:
         extract_embeddings(frame, source=archive(tmp_path, tiles))
     assert one_line(error.value)
+
+
+def test_a_misaligned_tile_spoils_only_the_sites_that_touch_it(tmp_path, codes):
+    aligned = [small_grid((75, 45), origin=(800_000.0 + 450 * i, 7_500_000.0)) for i in range(2)]
+    shifted = small_grid((75, 45), origin=(800_000.0 + 900 + 3, 7_500_000.0))
+    grids = [*aligned, shifted]
+    tiles = [(write_tile(tmp_path / f"{i}.tif", g, codes[:, :, :45], block=32), g, 2024) for i, g in enumerate(grids)]
+    boxes = [shapely.box(5, 20, 30, 50), shapely.box(35, 20, 60, 50), shapely.box(100, 20, 120, 50),
+             shapely.box(80, 20, 100, 50)]  # fmt: skip
+    frame = sites(on_grid(boxes, aligned[0]))
+    source = archive(tmp_path, tiles)
+    with pytest.raises(TileError, match=r"2\.tif: its pixels don't line up"):
+        extract_embeddings(frame, source=source)
+    table = extract_embeddings(frame, source=source, on_error="collect")
+    assert table["status"].tolist() == ["ok", "ok", "error", "error"]
+    assert [error["site_ids"] for error in table.attrs["errors"]] == [frame["site_id"].tolist()[2:]]
+    alone = extract_embeddings(frame[:2], source=archive(tmp_path, tiles[:2]))
+    same(table[:2], alone)
 
 
 # --- bad tiles

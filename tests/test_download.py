@@ -89,3 +89,11 @@ def test_wrong_folders_and_formats_are_refused(sample_sites, tmp_path):
         download(sample_sites[:1], [2023], tmp_path / "b", source=source, format="zip")
     with pytest.raises(UsageError, match="none of the years"):
         download(sample_sites[:1], [1999], tmp_path / "b", source=source)
+
+
+def test_a_site_in_two_zones_is_named(sample_sites, tmp_path, caplog):
+    sites = [sample_sites["zone-seam"], sample_sites["zone-seam-long"]]
+    download(type(sample_sites)(sites), [2023], tmp_path, source=open_source("sample"), format="npy")
+    assert [record.getMessage() for record in caplog.records] == [
+        "site 'zone-seam-long' lies in EPSG:32722, EPSG:32723; its file has the first one's grid and pixels"
+    ]

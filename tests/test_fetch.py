@@ -14,10 +14,10 @@ from gee_polygons.sources import _fetch
 from gee_polygons.sources._fetch import (
     MAX_REQUEST_BYTES,
     MAX_WASTE_BYTES,
-    Failed,
     Network,
     Want,
     fetch,
+    fetch_some,
     merge,
     stream,
 )
@@ -110,9 +110,7 @@ def test_at_most_so_many_requests_are_under_way(folder):
 def test_requests_of_several_wants_are_under_way_together(folder):
     with serve(folder, latency_s=0.05) as server:
         wants = [Want(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
-        began = time.perf_counter()
         check(folder, wants, list(stream(wants)))
-        assert time.perf_counter() - began < 0.5  # one after the other: 0.75 s
         assert server.most_at_once > 8
 
 
@@ -124,7 +122,7 @@ def test_what_is_fetched_ahead_is_bounded(folder, monkeypatch):
         answers = stream(wants)
         first = next(answers)
         time.sleep(0.3)
-        assert server.sent <= 500_000 + 90_000
+        assert server.sent <= 500_000
         check(folder, wants, [first, *answers])
 
 
@@ -228,7 +226,9 @@ def test_a_range_past_the_end_is_an_error_at_once_here_and_there(folder):
                 fetch(place, SIZE + 5, 10)
             with pytest.raises(ReadError, match="truncated"):
                 fetch(place, SIZE - 5, 10, QUICK)
-            assert len(fetch(place, SIZE - 5, 10, QUICK, clip=True)) == 5
+            data, size = fetch_some(place, SIZE - 5, 10, QUICK)
+            assert len(data) == 5
+            assert size == SIZE
 
 
 def test_a_failure_spoils_only_who_wanted_it(folder):
@@ -237,9 +237,9 @@ def test_a_failure_spoils_only_who_wanted_it(folder):
                  Want(f"{server.url}/b.bin", [1], [10])]  # fmt: skip
         first, second, third = stream(wants)
         check(folder, [wants[0], wants[2]], [first, third])
-        assert isinstance(second, Failed)
-        assert second.span == 0
-        assert "none.bin" in str(second.error)
+        for part in second:
+            with pytest.raises(ReadError, match=r"none\.bin"):
+                part.read()
 
 
 def test_a_panic_is_an_error_too(folder, monkeypatch):
@@ -275,6 +275,39 @@ def test_what_is_no_network_is_refused():
         Network(max_concurrent=0)
     with pytest.raises(ReadError, match="unknown kind of URL"):
         fetch("ftp://host/file", 0, 1)
-    with pytest.raises(ReadError, match="with a query"):
-        fetch("https://host/file?signature=1", 0, 1)
+    with pytest.raises(ReadError, match=r"^s3://bucket/file: only http and https URLs have a query"):
+        fetch("s3://bucket/file?signature=1", 0, 1)
     assert os.environ.get("AWS_ENDPOINT_URL") is None  # these tests rely on no setting
+
+
+FORKED = """
+import os, sys
+from gee_polygons.errors import ReadError
+from gee_polygons.sources._fetch import fetch
+early = os.fork()
+if early:
+    os.waitpid(early, 0)
+    fetch(sys.argv[1], 0, 10)
+    late = os.fork()
+    if late:
+        os.waitpid(late, 0)
+        sys.exit()
+try:
+    print(len(fetch(sys.argv[1], 0, 10)), flush=True)
+except ReadError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_too_late_says_so_and_does_not_hang(folder):
+    import subprocess
+    import sys
+
+    with serve(folder) as server:
+        command = [sys.executable, "-c", FORKED, f"{server.url}/a.bin"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    early, late = done.stdout.splitlines()
+    assert early == "10"
+    assert "forked from one that has made requests; start it with multiprocessing's 'spawn'" in late

@@ -13,7 +13,7 @@ from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.sources import _tile
-from gee_polygons.sources._fetch import Network
+from gee_polygons.sources._fetch import Network, stream
 from gee_polygons.sources._header import Content, open_tiles
 from gee_polygons.sources._window import paste, refs_in
 from gee_polygons.sources.cog import CogSource
@@ -159,7 +159,8 @@ def test_a_prefix_gives_the_same_pixels_with_fewer_bytes(one_tile, rows, margin,
         server.reset()
         values = np.full((3, window.height, window.width), NODATA, np.int8)
         for ref in refs:
-            paste(values, window, tile.fetch(ref, [1, 4, 6], QUICK))
+            fetched = next(stream([tile.want(ref, [1, 4, 6])], QUICK))
+            paste(values, window, tile.block(ref, [1, 4, 6], fetched, QUICK))
         assert np.array_equal(values, codes[[1, 4, 6], rows[0] : rows[1], 100:800])
         whole = sum(int(tile.lengths[[1, 4, 6], *ref.index].sum()) for ref in refs)
         if rows == (1000, 1024) and margin > 0:  # south-up: these are the first of the stored rows

@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 
 from gee_polygons._collection.catalogue import AEF_ID, Dataset, dataset, datasets
-from gee_polygons._collection.table import as_arrow, checked_bbox, checked_dates, enrich, resolved, within, write
+from gee_polygons._collection.table import (
+    as_arrow,
+    checked_bbox,
+    checked_dates,
+    enrich,
+    resolved,
+    within,
+    write,
+    years_of,
+)
 from gee_polygons._collection.tiles import Collection
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ArchiveError, InputFileError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._header import Content
 from gee_polygons.sources._records import Area, canonical, file_metadata, read_records
-from gee_polygons.sources._store import folder_of, is_url
+from gee_polygons.sources._store import folder_of, has_suffix, hide_query, is_url
 from gee_polygons.sources.sample import cache_folder
 
 __all__ = ["as_collection", "build", "build_from_table", "load"]
@@ -82,11 +91,11 @@ def build(
     """
     entry = dataset(dataset_id)
     how = _network(network, {**entry.url_rewrite, **(url_rewrite or {})})
-    place = str(source) if source is not None else entry.index
+    place = hide_query(str(source) if source is not None else entry.index)
     parameters: dict[str, Any] = {
         "bbox": None if bbox is None else list(checked_bbox(bbox)),
         "date_range": None if date_range is None else [f"{day:%Y-%m-%d}" for day in checked_dates(date_range)],
-        "source": place,
+        "source": hide_query(place),
     }
     target = _target(name or f"{dataset_id}-{_digest(parameters)}", path)
     if target.is_file() and not force:
@@ -95,7 +104,8 @@ def build(
     if bbox is not None:
         west, south, east, north = checked_bbox(bbox)
         area = Area(np.array([[west, south, east + 360 * (east < west), north]]), 0.0)
-    found = read_records(place, area=area, network=how)
+    years = years_of(date_range) if date_range is not None and entry.annual else None
+    found = read_records(place, area=area, years=years, network=how)
     table = None
     if len(found):
         table = canonical(
@@ -162,7 +172,7 @@ def build_from_table(
     """
     how = _network(network, dict(url_rewrite_patterns or {}))
     if isinstance(table, str | Path):
-        place = str(table)
+        place = hide_query(str(table))
         arrow, base = read_records(place, network=how), base or folder_of(place)
     else:
         place, arrow = "the table", as_arrow(table)
@@ -215,12 +225,12 @@ def load(place: str | Path, *, network: Network | None = None) -> Collection:
     >>> load("gee-polygons/sample").bands[0]
     'A00'
     """
-    text = str(place)
+    text = hide_query(str(place))
     how = network or NETWORK
     if text in datasets():
         entry = dataset(text)
         how = _network(network, entry.url_rewrite)
-        if is_url(entry.index) and entry.index.endswith(".parquet"):
+        if is_url(entry.index) and has_suffix(entry.index, ".parquet"):
             return Collection(entry.index, dataset=entry, place=entry.index, network=how)
         return _opened(entry.index, how, entry)
     kept = _target(text, None)
@@ -266,7 +276,7 @@ def as_collection(data: Any, *, dataset: Dataset | None = None, place: str = "-"
 
 def _opened(place: str, how: Network, entry: Dataset | None) -> Collection:
     table = canonical(read_records(place, network=how), place=place)
-    if not place.lower().endswith((".csv", ".gpkg")):
+    if not has_suffix(place, ".csv", ".gpkg"):
         metadata = json.loads(file_metadata(place, how)[0].get(b"gee_polygons", b"{}"))
         if "dataset" in metadata:
             entry = Dataset.from_dict(metadata["dataset"])

@@ -62,7 +62,7 @@ class Dataset:
 
     id: str
     title: str = ""
-    index: str = ""
+    index: str = field(default="", repr=False)  # a URL of it may be signed
     bands: tuple[str, ...] = ()
     dtype: str = ""
     nodata: float | None = None
@@ -90,7 +90,7 @@ class Dataset:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Dataset:
         """Return the dataset that `as_dict` described."""
-        return cls(**{**found, "bands": tuple(found.get("bands", ()))})
+        return cls(**{"id": "", **found, "bands": tuple(found.get("bands", ()))})
 
 
 def _built_in() -> dict[str, Dataset]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,9 +14,9 @@ from numpy.typing import NDArray
 from gee_polygons._collection.geometries import Asked
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.sources._pixels import Patch, Region, read_patches, read_regions, regions_of, sample
+from gee_polygons.sources._pixels import Patch, Region, inside, read_regions, sample
 from gee_polygons.sources._polygons import Polygons
-from gee_polygons.zonal.coverage import compute_coverage
+from gee_polygons.sources._seams import read_parts, settled_parts
 from gee_polygons.zonal.grid import Window
 
 if TYPE_CHECKING:
@@ -32,12 +35,21 @@ def masked_arrays(
 ) -> list[Any]:
     """See `Collection.get_numpy`."""
     _check_decode(collection, decode)
-    areas, patches = _patches(collection, wanted, bands, years)
+    areas, parts = _parts(collection, wanted, bands, years)
+    torn = [i for i, patches in enumerate(parts) if len(patches) > 1]
+    if torn:
+        zones = ", ".join(patch.grid.crs for patch in parts[torn[0]])
+        more = f" and {len(torn) - 1} more" if len(torn) > 1 else ""
+        warnings.warn(
+            f"geometry {torn[0]}{more} lies in several zones ({zones}), "
+            "each with a grid of its own; its array holds the first one's part: get_gdf and get_xarray give all",
+            stacklevel=3,
+        )
     arrays = []
-    for i, patch in enumerate(patches):
+    for i, (patch, *_) in enumerate(parts):
         mask = ~patch.valid
         if not wanted.whole_box:
-            mask |= ~_inside(areas, i, patch)
+            mask |= ~inside(areas, i, patch)
         values = _decoded(patch.values, decode)
         fill = np.nan if decode == "vectors" else patch.nodata
         arrays.append(np.ma.MaskedArray(values, mask, fill_value=fill))
@@ -52,20 +64,23 @@ def frame_of(
     import pandas as pd
 
     _check_decode(collection, decode)
-    areas, patches = _patches(collection, wanted, bands, years)
+    areas, parts = _parts(collection, wanted, bands, years)
     rows: dict[str, list[Any]] = {"year": [], "pixels": [], "valid": [], "transform": [], "crs": []}
-    for i, patch in enumerate(patches):
-        pixels = _decoded(patch.values, decode)
-        inside = np.ones(patch.grid.shape, np.bool_) if wanted.whole_box else _inside(areas, i, patch)
+    owners: list[int] = []
+    for i, patches in enumerate(parts):
+        decoded = [_decoded(patch.values, decode) for patch in patches]
+        touched = [np.ones(p.grid.shape, np.bool_) if wanted.whole_box else inside(areas, i, p) for p in patches]
         for y, year in enumerate(years):
-            rows["year"].append(year)
-            rows["pixels"].append(pixels[y])
-            rows["valid"].append(patch.valid[y].all(axis=0) & inside)
-            rows["transform"].append(patch.grid.transform)
-            rows["crs"].append(patch.grid.crs)
+            for patch, pixels, here in zip(patches, decoded, touched, strict=True):
+                owners.append(i)
+                rows["year"].append(year)
+                rows["pixels"].append(pixels[y])
+                rows["valid"].append(patch.valid[y].all(axis=0) & here)
+                rows["transform"].append(patch.grid.transform)
+                rows["crs"].append(patch.grid.crs)
     found = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in rows.items()})
     found["year"] = found["year"].astype(np.int64)
-    return geopandas.GeoDataFrame(_joined(wanted, found, len(years)), crs="EPSG:4326")
+    return geopandas.GeoDataFrame(_joined(wanted, found, np.array(owners, np.int64)), crs="EPSG:4326")
 
 
 def samples_of(
@@ -97,7 +112,7 @@ def samples_of(
     columns["distance_px"] = pd.array(distance.ravel(), dtype="Int64")
     columns["distance_px"][~found] = pd.NA
     table = pd.concat([table, pd.DataFrame(columns)], axis=1)
-    return geopandas.GeoDataFrame(_joined(wanted, table, len(years)), crs="EPSG:4326")
+    return geopandas.GeoDataFrame(_joined(wanted, table, np.repeat(np.arange(len(lon)), len(years))), crs="EPSG:4326")
 
 
 def dataset_of(
@@ -108,7 +123,7 @@ def dataset_of(
     decode: str,
     crs: str | None,
     chunks: Mapping[str, int] | str | None,
-) -> xarray.Dataset:
+) -> xarray.Dataset | dict[str, xarray.Dataset]:
     """See `Collection.get_xarray`."""
     try:
         import xarray
@@ -117,48 +132,51 @@ def dataset_of(
 
     _check_decode(collection, decode)
     source = collection.as_source()
-    regions = regions_of(source, Polygons(wanted.polygons), years, bands)
-    region = _union(regions, crs)
-    grid = region.lattice.grid(region.window)
-    if chunks is None:
-        patch = read_regions(source, [region], years, bands)[0]
-        data: Any = _decoded(patch.values, decode)
-        nodata = patch.nodata
-    else:
-        data, nodata = _lazy(collection, region, bands, years, decode, chunks)
-    step_x, _, west, _, step_y, north = grid.transform
-    coordinates = {
-        "year": np.array(years),
-        "y": north + (np.arange(grid.shape[0]) + 0.5) * step_y,
-        "x": west + (np.arange(grid.shape[1]) + 0.5) * step_x,
-    }
-    attributes = {} if decode == "vectors" or nodata is None else {"nodata": nodata}
-    return xarray.Dataset(
-        {band: (("year", "y", "x"), data[:, i], attributes) for i, band in enumerate(bands)},
-        coords=coordinates,
-        attrs={"crs": grid.crs, "transform": grid.transform, "attribution": collection.dataset.attribution},
-    )
-
-
-def _union(regions: Sequence[Region], crs: str | None) -> Region:
-    """Return the window around all regions of one zone, and their tiles."""
-    zones = sorted({region.lattice.crs for region in regions})
-    if crs is not None:
-        regions = [region for region in regions if region.lattice.crs == crs]
-        if not regions:
-            raise UsageError(f"no geometry lies in {crs}; they lie in {', '.join(zones)}")
-    elif len(zones) > 1:
-        raise UsageError(
-            f"geometries lie in {len(zones)} zones, each with a grid of its own: {', '.join(zones)}; choose with crs="
-        )
-    if not regions:
+    parts = settled_parts(source, Polygons(wanted.polygons), years, bands)
+    by_zone: dict[str, list[Region]] = defaultdict(list)
+    for region in (region for some in parts for region in some):
+        by_zone[region.lattice.crs].append(region)
+    if not by_zone:
         raise UsageError("no geometries were given")
+    if crs is not None and crs not in by_zone:
+        raise UsageError(f"no geometry lies in {crs}; they lie in {', '.join(sorted(by_zone))}")
+    found: dict[str, xarray.Dataset] = {}
+    for zone in sorted(by_zone) if crs is None else [crs]:
+        region = _union(by_zone[zone])
+        grid = region.lattice.grid(region.window)
+        if chunks is None:
+            patch = read_regions(source, [region], years, bands)[0]
+            data: Any = _decoded(patch.values, decode)
+            nodata = patch.nodata
+        else:
+            data, nodata = _lazy(collection, region, bands, years, decode, chunks)
+        step_x, _, west, _, step_y, north = grid.transform
+        coordinates = {
+            "year": np.array(years),
+            "y": north + (np.arange(grid.shape[0]) + 0.5) * step_y,
+            "x": west + (np.arange(grid.shape[1]) + 0.5) * step_x,
+        }
+        attributes = {} if decode == "vectors" or nodata is None else {"nodata": nodata}
+        found[zone] = xarray.Dataset(
+            {band: (("year", "y", "x"), data[:, i], attributes) for i, band in enumerate(bands)},
+            coords=coordinates,
+            attrs={"crs": grid.crs, "transform": grid.transform, "attribution": collection.dataset.attribution},
+        )
+    return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _union(regions: Sequence[Region]) -> Region:
+    """Return the window around all regions of one zone, and their tiles."""
     windows = [region.window for region in regions]
     row, col = min(w.row for w in windows), min(w.col for w in windows)
     height = max(w.row_stop for w in windows) - row
     width = max(w.col_stop for w in windows) - col
     tiles = dict.fromkeys(tile for region in regions for tile in region.tiles)
-    return Region(regions[0].lattice, Window(row, col, height, width), tuple(tiles))
+    window = Window(row, col, height, width)
+    cells: tuple[Any, ...] = ()
+    if any(region.cells for region in regions):
+        cells = tuple(cell for region in regions for cell in (region.cells or ((region.window, None),)))
+    return Region(regions[0].lattice, window, tuple(tiles), regions[0].owner, cells)
 
 
 def _lazy(
@@ -180,7 +198,7 @@ def _lazy(
     kind = np.dtype(np.float32 if decode == "vectors" else np.int8 if first is None else first.dtype)
 
     def read(window: Window, some: tuple[int, ...]) -> NDArray[Any]:
-        patch = read_regions(source, [Region(region.lattice, window, region.tiles)], some, bands)[0]
+        patch = read_regions(source, [replace(region, window=window)], some, bands)[0]
         return _decoded(patch.values, decode)
 
     stacked = []
@@ -201,27 +219,11 @@ def _lazy(
     return lazy.concatenate(stacked, axis=0), None if first is None else first.nodata
 
 
-def _patches(
+def _parts(
     collection: Collection, wanted: Asked, bands: Sequence[str], years: Sequence[int]
-) -> tuple[Polygons, list[Patch]]:
+) -> tuple[Polygons, list[list[Patch]]]:
     areas = Polygons(wanted.polygons)
-    return areas, read_patches(collection.as_source(), areas, years, bands)
-
-
-def _inside(areas: Polygons, number: int, patch: Patch) -> NDArray[np.bool_]:
-    """Return which pixels of a patch a geometry touches, (height, width); one below a pixel touches its own."""
-    window = patch.grid.window
-    coverage = compute_coverage(areas.rings(patch.grid.lattice, np.array([number])))
-    inside = np.zeros(patch.grid.shape, np.bool_)
-    for row, col, length in coverage.runs[:, :3].tolist():
-        inside[row - window.row, max(0, col - window.col) : col - window.col + length] = True
-    edges = coverage.edges
-    row, col = edges[:, 0] - window.row, edges[:, 1] - window.col
-    held = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
-    inside[row[held], col[held]] = True
-    if not inside.any():  # thinner than coverage can tell
-        inside[:] = True
-    return inside
+    return areas, read_parts(collection.as_source(), areas, years, bands)
 
 
 def _decoded(values: NDArray[Any], decode: str) -> NDArray[Any]:
@@ -235,11 +237,10 @@ def _check_decode(collection: Collection, decode: str) -> None:
         raise UsageError("only AlphaEarth codes decode to vectors; use decode='codes' for pixels as stored")
 
 
-def _joined(wanted: Asked, found: Any, n_years: int) -> Any:
+def _joined(wanted: Asked, found: Any, rows: NDArray[np.int64]) -> Any:
     """Put the columns that came with the geometries in front, and the geometries at the end."""
     import pandas as pd
 
-    rows = np.repeat(np.arange(len(wanted.geometries)), n_years)
     parts = []
     if wanted.frame is not None:
         given = pd.DataFrame(wanted.frame.drop(columns=wanted.frame.geometry.name))

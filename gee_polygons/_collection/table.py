@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +20,10 @@ from gee_polygons.errors import ArchiveError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._header import Content, header_of, open_tiles
 from gee_polygons.sources._records import SIDES
-from gee_polygons.sources._store import is_url, join, rewrite
+from gee_polygons.sources._store import hide_query, is_url, join, rewrite
 from gee_polygons.sources._tile import Tile
 
-__all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write"]
+__all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write", "years_of"]
 
 HEADER: Final = pa.struct(
     [
@@ -64,10 +65,14 @@ def _as_arrow(table: Any) -> Any:
         return table
     if hasattr(table, "geometry") and hasattr(table, "to_arrow") and hasattr(table, "crs"):  # GeoDataFrame
         return pa.table(table.to_arrow(geometry_encoding="WKB", index=False))
-    if hasattr(table, "to_arrow_table"):  # DuckDB relation
-        return table.to_arrow_table()
-    if hasattr(table, "__arrow_c_stream__"):
+    if hasattr(table, "__arrow_c_stream__"):  # DuckDB relation, Polars, record batches, another collection
         return pa.table(table)
+    if hasattr(table, "to_arrow_table"):  # what DuckDB's execute() returns, and its older relations
+        return table.to_arrow_table()
+    if hasattr(table, "collect_schema"):  # Polars, lazy
+        return pa.table(table.collect())
+    if hasattr(table, "to_table") and hasattr(table, "schema"):  # a pyarrow dataset
+        return table.to_table()
     if hasattr(table, "columns") and hasattr(table, "iloc"):  # pandas before the Arrow interface
         return pa.Table.from_pandas(table, preserve_index=False)
     raise UsageError(f"a table is one of pyarrow, DuckDB, Polars, pandas or GeoPandas, found {type(table).__name__}")
@@ -149,6 +154,12 @@ def checked_dates(date_range: tuple[Any, Any]) -> tuple[Any, Any]:
     return dates[0], dates[1]
 
 
+def years_of(date_range: tuple[Any, Any]) -> range:
+    """Return the years that a range of dates touches."""
+    first, last = checked_dates(date_range)
+    return range(first.year, last.year + 1)
+
+
 def enrich(table: Any, contents: Sequence[Content] | Content, network: Network = NETWORK) -> Any:
     """Parse each tile's header, many at once, and add it as a column; `utm_*` become what the files say.
 
@@ -196,7 +207,8 @@ def write(table: Any, path: Path, dataset: Dataset, parameters: dict[str, Any]) 
         "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
     }
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    ours = {"what": "collection", "dataset": dataset.as_dict(), **parameters}
+    entry = replace(dataset, index=hide_query(dataset.index)).as_dict()
+    ours = {"what": "collection", "dataset": entry, **parameters}
     metadata = {"geo": json.dumps(geo), "gee_polygons": json.dumps(ours, sort_keys=True)}
     leaves = ("header.offsets.list.element", "header.lengths.list.element")
     repeating = [leaf for leaf in _leaves(table.schema) if leaf not in leaves]

@@ -10,12 +10,12 @@ import numpy as np
 
 from gee_polygons._collection.catalogue import Dataset
 from gee_polygons._collection.geometries import asked
-from gee_polygons._collection.table import checked_bbox, resolved, within, write
+from gee_polygons._collection.table import checked_bbox, resolved, within, write, years_of
 from gee_polygons.errors import ArchiveError, DependencyError, UsageError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._index import ArchiveIndex
 from gee_polygons.sources._records import Area, canonical, read_records
-from gee_polygons.sources._store import folder_of
+from gee_polygons.sources._store import folder_of, hide_query
 from gee_polygons.sources.cog import CogSource
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Collection:
     """
 
     def __init__(self, index: Any, *, dataset: Dataset, place: str, network: Network = NETWORK) -> None:
-        self.dataset, self.place, self.network = dataset, place, network
+        self.dataset, self.place, self.network = dataset, hide_query(place), network
         self._table = None if isinstance(index, str) else index
         self._source: CogSource | None = None
 
@@ -131,7 +131,8 @@ class Collection:
             if shapes is not None:
                 boxes += [shape.bounds for shape in shapes]
             area = Area(np.array([(w, s, e + 360 * (e < w), n) for w, s, e, n in boxes]), 0.0) if boxes else None
-            found = read_records(self.place, area=area, network=self.network)
+            years = years_of(date_range) if date_range is not None and self.dataset.annual else None
+            found = read_records(self.place, area=area, years=years, network=self.network)
             table = canonical(found, place=self.place) if len(found) else None
             if table is None:
                 raise ArchiveError(f"{self.place}: no tile there")
@@ -164,8 +165,9 @@ class Collection:
         ----------
         geometries
             ``(west, south, east, north)`` in EPSG:4326; shapely geometries (polygons or points); a GeoDataFrame, sites,
-            or Arrow WKB in a column or table. Each is read in its own UTM zone (that of its centroid); what only the
-            next zone's tiles hold is masked, for zones' grids are never mixed.
+            or Arrow WKB in a column or table. Each is read in its own UTM zone (that of its centroid), whose tiles
+            reach past the zone's edge. One that they don't cover is cut at the edge: its array holds the part in its
+            own zone, with a warning, for zones' grids are never mixed; `get_gdf` and `get_xarray` give all parts.
         bands : sequence of str, optional
             Default: all.
         years : sequence of int, optional
@@ -222,19 +224,21 @@ class Collection:
         geometries, bands, years, decode, geometry_crs, geometry_column
             See `get_numpy`. Pixels outside the geometries are read too.
         crs : str, optional
-            The zone to read, where geometries lie in several: each has its own grid, and they are never mixed.
+            One zone to read, where geometries lie in several.
         chunks : mapping or "auto", optional
             Read lazily, in dask chunks of so many of "year", "y", "x"; "auto": a year and 1024 px.
 
         Returns
         -------
-        xarray.Dataset
-            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`.
+        xarray.Dataset, or dict of CRS to xarray.Dataset
+            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`. One
+            grid a zone: where geometries lie in several, a dict of them. A geometry that is cut at a zone's edge (see
+            `get_numpy`) has its pixels in the zone that their centres lie in, and nodata in the other.
 
         Raises
         ------
         UsageError
-            If geometries lie in several zones and `crs` isn't given.
+            If no geometry lies in `crs`.
         """
         from gee_polygons._collection.reading import dataset_of
 
@@ -252,6 +256,9 @@ class Collection:
         geometry_column: str | None = None,
     ) -> geopandas.GeoDataFrame:
         """Read pixels as a table: one row for each geometry and year.
+
+        A geometry that is cut at a zone's edge (see `get_numpy`) has a row for each zone: of the same ground, `valid`
+        is True in one of them only, so that counts add up.
 
         Returns
         -------
@@ -304,9 +311,24 @@ class Collection:
     def to_torchgeo_dataset(
         self, *, bands: Sequence[str] | None = None, years: Sequence[int] | None = None, chip_size: int = 256
     ) -> Any:
-        """Return a torch Dataset of chips, each a mapping with `image`, `valid`, `crs`, `bounds`, `year`.
+        """Return the chips of all tiles as a map-style dataset for torch's DataLoader.
 
-        Needs the extra ``[torch]``.
+        Needs the extra ``[torch]``. A DataLoader with workers, of a collection that is far away, needs
+        ``multiprocessing_context="spawn"``: a forked process can't make requests.
+
+        Parameters
+        ----------
+        bands, years
+            See `get_numpy`.
+        chip_size : int
+            Width and height of a chip, pixels. What is left at a tile's far sides is left out.
+
+        Returns
+        -------
+        Dataset
+            Each sample a mapping: `image` (float32, (bands, height, width), north-up; vectors of AlphaEarth codes, 0
+            without data; else pixels as stored), `valid` (bool, (height, width)), `crs`, `bounds` (float64: west,
+            south, east, north in the CRS), `year`.
         """
         from gee_polygons._collection.torch import chips_of
 

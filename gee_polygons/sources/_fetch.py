@@ -17,28 +17,32 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError, UsageError
-from gee_polygons.sources._store import first_line, local_path, locate
+from gee_polygons.sources._local import AbsentError, LocalFile, LocalRange, read_local, size_of
+from gee_polygons.sources._store import local_path, locate, without_query
 
 __all__ = [
     "NETWORK",
     "AbsentError",
     "Failed",
+    "FarRange",
     "LocalRange",
     "Network",
     "Request",
     "Want",
+    "cost",
     "fetch",
     "fetch_end",
+    "fetch_some",
     "fetch_whole",
     "merge",
     "stream",
@@ -50,8 +54,9 @@ MAX_WASTE_BYTES: Final = 64 * 2**10
 # A larger request gains nothing in latency, and loses more when it breaks off. Two published blocks are about 0.9 MB.
 MAX_REQUEST_BYTES: Final = 4 * 2**20
 BATCH_BYTES: Final = 128 * 2**20  # ranges are merged among blocks of so many bytes: two of 64 bands, many of a few
-AHEAD_BYTES: Final = 64 * 2**20  # fetched or under way, and not consumed yet
+AHEAD_BYTES: Final = 128 * 2**20  # fetched or under way, and not consumed yet
 
+_MOST_THREADS: Final = 512  # over all calls of a process; they do nothing but wait
 _LENGTH_ATTEMPTS: Final = 3  # a server that gives a wrong length mostly goes on doing so
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STATUS: Final = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+?))?(?=:| Debug|$)")
@@ -102,10 +107,6 @@ class Network:
 NETWORK: Final = Network()
 
 
-class AbsentError(ReadError):
-    """There is no such file, which may be an answer: a chunk that was never written."""
-
-
 @dataclass(frozen=True)
 class Want:
     """Ranges of one file that are wanted together: a block's bands. With `clip` the file may end inside them."""
@@ -129,7 +130,7 @@ class Failed:
     error: ReadError
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """One request: a range, and the wanted ranges (want, span) that lie in it."""
 
@@ -138,10 +139,21 @@ class Request:
     stop: int
     waste: int = 0
     parts: list[tuple[int, int]] = field(default_factory=list)
-    future: Future[Any] | None = None
     clip: bool = False
-    waiting: int = 0
-    """Wants that haven't been consumed yet."""
+    answer: Future[Any] = field(default_factory=Future, repr=False)
+    started: bool = False
+    left: int = 0
+    """Parts that may still be read."""
+
+    @property
+    def size(self) -> int:
+        """Bytes asked for."""
+        return self.stop - self.start
+
+    @property
+    def first(self) -> int:
+        """The first want that needs it."""
+        return min(self.parts)[0]
 
 
 def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[Request]:
@@ -183,112 +195,34 @@ def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[R
                 continue
         requests.append(Request(place, start, stop, parts=[(number, span)], clip=clip))
     for request in requests:
-        request.waiting = len({number for number, _ in request.parts})
+        request.left = len(request.parts)
     requests.sort(key=lambda request: min(request.parts))
     return requests
 
 
 def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[Any] | Failed, None, None]:
-    """Fetch what is wanted, in order: for each `Want` its buffers, or what failed.
+    """Hand out what is wanted, in order: for each `Want` its ranges, to be read (and waited for) when they are decoded.
 
-    At most `network.max_concurrent` requests are under way, and at most `AHEAD_BYTES` (or a single want, if that is
-    larger) are fetched and not consumed.
+    At most `network.max_concurrent` requests are under way, and about `AHEAD_BYTES` are under way or unread.
+    A range far away raises `ReadError` when it is read; what can't be had of a disk is told at once, as `Failed`.
     """
     if all(local_path(want.place) is not None for want in wants):
         # a disk has no latency to hide: what lies on it is read when it is decoded
         yield from map(_read_want, wants)
         return
-    workers = min(network.max_concurrent, max(1, sum(len(want.starts) for want in wants)))
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fetch")
-    feeder = _Feeder(wants, lambda request: pool.submit(_fetch_request, request, network, stop))
+    feeder = _Feeder(wants, network)
     try:
         for number in range(len(wants)):
-            feeder.feed(number)
-            yield feeder.take(number)
+            yield feeder.ranges(number)
     finally:
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-class LocalRange:
-    """A range of a file on a disk, read when it is decoded, into a buffer that its thread uses again and again.
-
-    So the bytes of a block never lie in memory all at once, no new page is cleared for them, and what was just copied
-    is still in the processor's cache when it is decoded.
-    """
-
-    __slots__ = ("_file", "_length", "_start")
-
-    def __init__(self, file: _LocalFile, start: int, length: int) -> None:
-        self._file, self._start, self._length = file, start, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __bytes__(self) -> bytes:
-        return bytes(self.read())
-
-    def read(self) -> memoryview:
-        """Return the bytes; they are good until this thread's next call."""
-        buffer: memoryview | None = getattr(_own, "buffer", None)
-        if buffer is None or len(buffer) < self._length:
-            buffer = _own.buffer = memoryview(bytearray(self._length))
-        return self._file.read_into(buffer[: self._length], self._start)
-
-
-_own = threading.local()
-
-
-class _LocalFile:
-    """A file that is open as long as one of its ranges may be wanted."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-        self._lock = threading.Lock()
-        try:
-            self._file = Path(str(local_path(place))).open("rb", buffering=0)  # noqa: SIM115 - closed by __del__
-        except OSError as error:
-            raise _not_opened(place, error) from error
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
-
-    def expect(self, start: int, length: int, *, clip: bool = False) -> int:
-        """Check that the file is long enough, and have the system read this range ahead; return its length."""
-        size = os.fstat(self._file.fileno()).st_size
-        if clip:
-            length = min(length, max(size - start, 0))
-        if start + length > size:
-            raise ReadError(
-                f"{self._place}: can't be read: truncated: {length} bytes asked for at {start}, the file has {size}",
-                url=self._place,
-            )
-        if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
-            os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
-        return length
-
-    def read_into(self, buffer: memoryview, start: int) -> memoryview:
-        """Fill a buffer with the bytes from `start` on."""
-        done = 0
-        try:
-            with self._lock:  # two threads have one position in the file (pread isn't there on Windows)
-                self._file.seek(start)
-                while done < len(buffer) and (n := self._file.readinto(buffer[done:])):
-                    done += n
-        except OSError as error:
-            raise ReadError(f"{self._place}: can't be read: {error.strerror}", url=self._place) from error
-        if done < len(buffer):
-            self.expect(start, len(buffer))
-        return buffer
+        feeder.close()
 
 
 def _read_want(want: Want) -> list[LocalRange] | Failed:
     """Return what is wanted of a file on a disk, to be read when it is decoded; or what can't be had."""
     ranges: list[LocalRange] = []
     try:
-        file = _LocalFile(want.place)
+        file = LocalFile(want.place)
         for start, length in zip(want.starts, want.lengths, strict=True):
             ranges.append(LocalRange(file, start, file.expect(start, length, clip=want.clip)))
     except ReadError as error:
@@ -296,107 +230,190 @@ def _read_want(want: Want) -> list[LocalRange] | Failed:
     return ranges
 
 
-def _not_opened(place: str, error: OSError) -> ReadError:
-    if isinstance(error, FileNotFoundError):
-        return AbsentError(f"{place}: can't be read: there is no such file", url=place)
-    return ReadError(f"{place}: can't be read: {error.strerror}", url=place)
+class FarRange:
+    """A range that is under way; whoever reads it waits for it. Its memory is let go as soon as it was read."""
 
+    __slots__ = ("_clip", "_feeder", "_length", "_request", "_start", "_where")
 
-@contextmanager
-def _open(place: str) -> Iterator[int]:
-    """Open a local file for `_read`."""
-    try:
-        file = os.open(str(local_path(place)), os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise _not_opened(place, error) from error
-    try:
-        yield file
-    finally:
-        os.close(file)
+    def __init__(self, feeder: _Feeder, request: Request, start: int, length: int) -> None:
+        self._feeder, self._where, self._clip = feeder, request.place, request.clip
+        self._start, self._length = start, length
+        self._request: Request | None = request
 
+    def __len__(self) -> int:
+        return self._length
 
-def _read(place: str, file: int, start: int, length: int, *, clip: bool = False) -> bytes:
-    try:
-        if hasattr(os, "pread"):
-            data = os.pread(file, length, start)
-        else:  # Windows: nobody else uses this file's position
-            os.lseek(file, start, os.SEEK_SET)
-            data = os.read(file, length)
-    except OSError as error:
-        raise ReadError(f"{place}: can't be read: {error.strerror}", url=place) from error
-    if len(data) < length and not (clip and data):
-        if data:  # a signal, or a limit of the system: the rest may be there
-            more = _read(place, file, start + len(data), length - len(data), clip=True)
-            if len(data) + len(more) == length:
-                return data + more
-        size = os.fstat(file).st_size
-        raise ReadError(
-            f"{place}: can't be read: truncated: {length} bytes asked for at {start}, the file has {size}", url=place
-        )
-    return data
+    def __bytes__(self) -> bytes:
+        return bytes(self.read())
+
+    def __del__(self) -> None:
+        if self._request is not None:
+            self._feeder.release(self._request)
+
+    def read(self) -> memoryview:
+        """Return the bytes.
+
+        Raises
+        ------
+        ReadError
+            If they couldn't be had.
+        """
+        request = self._request
+        if request is None:  # it was read before: a second look is rare, and worth another request
+            return memoryview(fetch(self._where, self._start, self._length, self._feeder.network, clip=self._clip))
+        self._feeder.expedite(request)
+        try:
+            whole = memoryview(request.answer.result())
+        finally:
+            self._request = None
+            self._feeder.release(request)
+        first = self._start - request.start
+        return whole[first : first + self._length]
 
 
 class _Feeder:
-    """Hands out requests ahead of their consumption, within the bytes allowed."""
+    """Sends requests ahead of their consumption, within the bytes allowed."""
 
-    def __init__(self, wants: Sequence[Want], submit: Callable[[Request], Future[Any]]) -> None:
-        self._wants, self._submit = wants, submit
+    def __init__(self, wants: Sequence[Want], network: Network) -> None:
+        self.network = network
+        self._wants = wants
+        self._lock = threading.RLock()  # a range may be let go by the garbage collector, at any point
         self._queue: deque[Request] = deque()
         self._of: dict[int, list[Request]] = {}
         self._next = 0  # the first want that isn't in a batch yet
+        self._handed_out = 0
+        self._under_way = 0
         self._ahead = 0
+        self._awaited = -1  # the last want that somebody waits for
+        self._stop = threading.Event()
 
-    def feed(self, number: int) -> None:
-        """Hand out all that `number` needs, and more as far as allowed."""
-        while self._queue or self._next < len(self._wants):
-            if not self._queue:
-                self._batch()
-                continue
-            request = self._queue[0]
-            size = request.stop - request.start
-            if min(request.parts)[0] > number and self._ahead + size > AHEAD_BYTES:
-                return
-            self._queue.popleft()
-            self._ahead += size
-            request.future = self._submit(request)
+    def __del__(self) -> None:
+        self._stop.set()  # nobody can read what is still under way: no further tries
 
-    def take(self, number: int) -> list[Any] | Failed:
-        """Wait for what a want needs; its requests' buffers are let go with the last want that uses them."""
+    def ranges(self, number: int) -> list[FarRange]:
+        """Return a want's ranges."""
         want = self._wants[number]
-        payloads: list[Any] = [None] * len(want.starts)
-        failed: Failed | None = None
-        for request in self._of.pop(number, []):
-            assert request.future is not None
-            mine = [span for owner, span in request.parts if owner == number]
-            try:
-                buffer = memoryview(request.future.result())
-                for span in mine:
-                    first = want.starts[span] - request.start
-                    payloads[span] = buffer[first : first + want.lengths[span]]
-            except ReadError as error:
-                if failed is None or min(mine) < failed.span:
-                    failed = Failed(min(mine), error)
-            request.waiting -= 1
-            if not request.waiting:
-                self._ahead -= request.stop - request.start
-        return failed or payloads
+        found: list[Any] = [None] * len(want.starts)
+        with self._lock:
+            while number >= self._next:
+                self._batch()
+            for request in self._of.pop(number, []):
+                for owner, span in request.parts:
+                    if owner == number:
+                        found[span] = FarRange(self, request, want.starts[span], want.lengths[span])
+            self._handed_out = number + 1
+        self._send()
+        return found
+
+    def close(self) -> None:
+        """Send nothing more but what was handed out already."""
+        with self._lock:
+            self._next = len(self._wants)
+            self._queue = deque(r for r in self._queue if r.first < self._handed_out)
+
+    def expedite(self, request: Request) -> None:
+        """Send all that is needed up to a request, however much is held: somebody waits for it."""
+        if request.started:
+            return
+        with self._lock:
+            self._awaited = max(self._awaited, request.first)
+        self._send()
+
+    def release(self, request: Request) -> None:
+        """Count a part as read, or as not wanted any more."""
+        with self._lock:
+            request.left -= 1
+            if request.left or not request.started:
+                return
+            self._ahead -= request.size
+        self._send()
+
+    def landed(self) -> None:
+        """Count a request as answered."""
+        with self._lock:
+            self._under_way -= 1
+        self._send()
+
+    def _send(self) -> None:
+        """Send as many requests as may be under way."""
+        with self._lock:
+            while self._under_way < self.network.max_concurrent:
+                if not self._queue:
+                    if self._next >= len(self._wants):
+                        return
+                    self._batch()
+                    continue
+                request = self._queue.popleft()  # out at once: a range let go meanwhile may come by here, too
+                if request.first > self._awaited and self._ahead and self._ahead + request.size > AHEAD_BYTES:
+                    self._queue.appendleft(request)
+                    return
+                if request.left:
+                    request.started = True
+                    self._ahead += request.size
+                    self._under_way += 1
+                    _pool().submit(_answer, request, self.network, self._stop, weakref.ref(self))
 
     def _batch(self) -> None:
-        first, size = self._next, 0
-        while self._next < len(self._wants):
-            size += self._wants[self._next].size
-            if size > BATCH_BYTES and self._next > first:
-                break
-            self._next += 1
-        numbers = range(first, self._next)
-        for request in merge(self._wants[first : self._next], numbers):
+        first, self._next = self._next, _batch_end(self._wants, self._next)
+        for request in merge(self._wants[first : self._next], range(first, self._next)):
             self._queue.append(request)
             for number in {owner for owner, _ in request.parts}:
                 self._of.setdefault(number, []).append(request)
 
 
-def _fetch_request(request: Request, network: Network, stop: threading.Event) -> Any:
-    return fetch(request.place, request.start, request.stop - request.start, network, clip=request.clip, stop=stop)
+def _batch_end(wants: Sequence[Want], first: int) -> int:
+    """Return where the batch ends that begins with a want."""
+    size, stop = 0, first
+    while stop < len(wants):
+        size += wants[stop].size
+        if size > BATCH_BYTES and stop > first:
+            break
+        stop += 1
+    return stop
+
+
+def cost(wants: Sequence[Want]) -> tuple[int, int]:
+    """Return the requests that `stream` will send for what is wanted, and their bytes."""
+    n_requests = n_bytes = first = 0
+    while first < len(wants):
+        stop = _batch_end(wants, first)
+        requests = merge(wants[first:stop])
+        n_requests, n_bytes = n_requests + len(requests), n_bytes + sum(request.size for request in requests)
+        first = stop
+    return n_requests, n_bytes
+
+
+def _answer(request: Request, network: Network, stop: threading.Event, feeder: weakref.ref[_Feeder]) -> None:
+    """Fetch what a request asks for, and tell those who wait for it."""
+    try:
+        data = fetch(request.place, request.start, request.size, network, clip=request.clip, stop=stop)
+        request.answer.set_result(data)
+    except BaseException as error:  # it is raised where somebody waits
+        request.answer.set_exception(error)
+    if (sender := feeder()) is not None:
+        sender.landed()
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads that wait for answers: as many as were ever needed at once, and used by every call."""
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="fetch")
+
+
+class _Process:
+    """What this process has done: a forked child has its memory, and none of its threads, obstore's included."""
+
+    has_asked = False
+    forked_late = False
+
+    @classmethod
+    def after_fork(cls) -> None:
+        cls.forked_late = cls.has_asked
+        _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.after_fork)
 
 
 def fetch(
@@ -425,59 +442,59 @@ def fetch(
 
     Returns
     -------
-    A buffer of `length` bytes.
+    A buffer of `length` bytes; with `clip`, of all up to the file's end.
 
     Raises
     ------
     ReadError
         Naming the place.
     """
+    if clip:
+        return fetch_some(place, start, length, network, stop=stop)[0]
     if local_path(place) is not None:
-        with _open(place) as file:
-            return _read(place, file, start, length, clip=clip)
+        return read_local(place, start, length)
     import obstore
 
-    def once(store: Any, path: str) -> Any:
-        if not clip:
-            return _checked(obstore.get_range(store, path, start=start, length=length), start, length)
-        answer = obstore.get(store, path, options={"range": (start, start + length)})
-        return _checked(answer.bytes(), start, min(length, answer.meta["size"] - start))
+    def ask(store: Any, path: str) -> Any:
+        return _checked(obstore.get_range(store, path, start=start, length=length), start, length)
 
-    return _retried(place, network, once, stop)
+    return _retried(place, network, ask, stop)
 
 
-def fetch_whole(place: str, network: Network = NETWORK) -> Any:
-    """Read a whole file: `fetch` for one whose size isn't known.
+def fetch_some(
+    place: str, start: int, length: int, network: Network = NETWORK, *, stop: threading.Event | None = None
+) -> tuple[Any, int]:
+    """Read a range that the file may end in; retries and errors as those of `fetch`.
 
-    Raises
-    ------
-    AbsentError
-        If there is no such file.
-    ReadError
-        If it can't be read.
+    Returns
+    -------
+    data : buffer
+        `length` bytes, or all up to the end.
+    size : int
+        The file's.
     """
     if local_path(place) is not None:
-        with _open(place) as file:
-            size = os.fstat(file).st_size
-            return _read(place, file, 0, size) if size else b""
+        return read_local(place, start, length, clip=True), size_of(place)
     import obstore
 
-    def once(store: Any, path: str) -> Any:
-        answer = obstore.get(store, path)
-        return _checked(answer.bytes(), 0, answer.meta["size"])
+    def ask(store: Any, path: str) -> tuple[Any, int]:
+        # not a HEAD request: a signed URL is good for GET only, and what HEAD says of the size can't be checked
+        answer = obstore.get(store, path, options={"range": (start, start + length)})
+        size = int(answer.meta["size"])
+        return _checked(answer.bytes(), start, min(length, size - start)), size
 
-    return _retried(place, network, once)
+    found: tuple[Any, int] = _retried(place, network, ask, stop)
+    return found
 
 
 def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any, int]:
-    """Read the last bytes of a file. Returns them and the file's size; errors as those of `fetch_whole`."""
+    """Read the last bytes of a file. Returns them and the file's size; retries and errors as those of `fetch`."""
     if local_path(place) is not None:
-        with _open(place) as file:
-            size = os.fstat(file).st_size
-            return _read(place, file, max(size - length, 0), length), size
+        size = size_of(place)
+        return read_local(place, max(size - length, 0), min(length, size)), size
     import obstore
 
-    def once(store: Any, path: str) -> tuple[Any, int]:
+    def ask(store: Any, path: str) -> tuple[Any, int]:
         try:
             answer = obstore.get(store, path, options={"range": {"suffix": length}})
         except Exception as error:
@@ -485,18 +502,31 @@ def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any,
             if fault.attempts > 1 or fault.what in _WORDS.values():
                 raise
             # not every server counts from the end; this costs one request more
-            size = obstore.head(store, path)["size"]
-            data = obstore.get_range(store, path, start=max(size - length, 0), length=min(length, size))
-            return _checked(data, size - length, length), size
-        size = answer.meta["size"]
-        return _checked(answer.bytes(), size - length, length), size
+            size = int(obstore.head(store, path)["size"])
+            start = max(size - length, 0)
+            return _checked(obstore.get_range(store, path, start=start, length=size - start), start, size - start), size
+        size = int(answer.meta["size"])
+        return _checked(answer.bytes(), max(size - length, 0), min(length, size)), size
 
-    found: tuple[Any, int] = _retried(place, network, once)
+    found: tuple[Any, int] = _retried(place, network, ask)
     return found
 
 
+def fetch_whole(place: str, network: Network = NETWORK) -> Any:
+    """Read a whole file; retries and errors as those of `fetch`."""
+    if local_path(place) is not None:
+        return read_local(place, 0, size_of(place))
+    import obstore
+
+    def ask(store: Any, path: str) -> Any:
+        answer = obstore.get(store, path)
+        return _checked(answer.bytes(), 0, int(answer.meta["size"]))
+
+    return _retried(place, network, ask)
+
+
 class _ShortError(Exception):
-    """An answer of another length than asked for."""
+    """An answer of another length than it should have."""
 
 
 def _checked(data: Any, start: int, length: int) -> Any:
@@ -505,15 +535,20 @@ def _checked(data: Any, start: int, length: int) -> Any:
     return data
 
 
-def _retried(place: str, network: Network, once: Callable[[Any, str], Any], stop: threading.Event | None = None) -> Any:
-    """Ask until there is an answer, an error that stays, or no more tries."""
+def _retried(place: str, network: Network, ask: Callable[[Any, str], Any], stop: threading.Event | None = None) -> Any:
+    """Ask until there is a right answer, or no hope of one."""
+    if _Process.forked_late:  # it would wait for ever
+        raise ReadError(
+            f"{place}: can't be read: this process was forked from one that has made requests; start it with "
+            "multiprocessing's 'spawn' or 'forkserver'",
+            url=place,
+        )
+    _Process.has_asked = True
     store, path = locate(place, network.timeout_s)
     began = time.monotonic()
     for attempt in range(1, network.attempts + 1):
         try:
-            return once(store, path)
-        except _ShortError as error:
-            fault = _Fault(str(error), _LENGTH_ATTEMPTS)
+            return ask(store, path)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of pyo3 is no Exception
@@ -552,8 +587,10 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def _fault(error: BaseException) -> _Fault:
-    text = " ".join(str(error).split())
+    text = without_query(" ".join(str(error).split()))
     name = type(error).__name__
+    if isinstance(error, _ShortError):
+        return _Fault(text, _LENGTH_ATTEMPTS)
     if name in _WORDS:
         return _Fault(_WORDS[name], 1)
     if "Range request not supported" in text:
@@ -577,4 +614,4 @@ def _fault(error: BaseException) -> _Fault:
         return _Fault("no answer in time", _MANY)
     if "error sending request" in text:
         return _Fault("no connection, or it was dropped", _MANY)
-    return _Fault(f"{name}: {first_line(error)[:200]}", _MANY if name in ("GenericError", "PanicException") else 1)
+    return _Fault(f"{name}: {text[:200]}", _MANY if name in ("GenericError", "PanicException") else 1)

@@ -13,7 +13,8 @@ import numpy as np
 
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
 from gee_polygons.errors import ReadError, TileError
-from gee_polygons.sources._fetch import NETWORK, Network, fetch
+from gee_polygons.sources._fetch import NETWORK, Network, fetch_some
+from gee_polygons.sources._store import hide_query
 from gee_polygons.sources._tile import COMPRESSIONS, Tile
 from gee_polygons.zonal.grid import Grid, Transform
 
@@ -92,7 +93,8 @@ def open_tiles(
             except TileError as error:
                 return error
 
-        return await asyncio.gather(*(one(*tile, content) for tile, content in zip(tiles, expected, strict=True)))
+        places = ((hide_query(place), year) for place, year in tiles)
+        return await asyncio.gather(*(one(*tile, content) for tile, content in zip(places, expected, strict=True)))
 
     try:
         return list(_run(all_of_them))
@@ -112,9 +114,8 @@ class _Ranges:
         loop = asyncio.get_running_loop()
         try:
             # a small file ends inside the range
-            return await loop.run_in_executor(
-                self._pool, lambda: fetch(self._place, start, n, self._network, clip=True)
-            )
+            data, _ = await loop.run_in_executor(self._pool, lambda: fetch_some(self._place, start, n, self._network))
+            return data
         except ReadError as error:
             self.error = error  # async-tiff keeps the text only
             raise

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gee_polygons.errors import ArchiveError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._records import SIDES, Area, canonical, file_metadata, read_records
-from gee_polygons.sources._store import folder_of, is_url, join, rewrite
+from gee_polygons.sources._store import folder_of, has_suffix, hide_query, is_url, join, rewrite
 
 __all__ = ["ArchiveIndex", "TileIndex"]
 
@@ -86,7 +86,7 @@ class TileIndex:
         years = _numbers(table, "period" if "period" in table.column_names else "year", place).astype(np.int64)
         folder = folder_of(place)
         # the same tile listed twice is one tile
-        paths = [rewrite(join(folder, path), network.url_rewrite) for path in table["path"].to_pylist()]
+        paths = [hide_query(rewrite(join(folder, path), network.url_rewrite)) for path in table["path"].to_pylist()]
         rows = {(paths[i], int(years[i])): i for i in reversed(range(len(table)))}
         keep = np.array(sorted(rows.values()), np.int64)
         table = table.take(keep)
@@ -121,6 +121,7 @@ class ArchiveIndex:
     """
 
     def __init__(self, place: str, network: Network = NETWORK) -> None:
+        place = hide_query(place)
         self.place, self._network = place, network
         self.metadata: dict[str, Any] = {}
         self.synthetic = False
@@ -128,7 +129,7 @@ class ArchiveIndex:
         self._parts: dict[bytes, TileIndex] = {}
         self._years: list[int] | None = None
         names: list[str] = []
-        if not place.lower().endswith((".csv", ".gpkg")):
+        if not has_suffix(place, ".csv", ".gpkg"):
             found, names = file_metadata(place, network)
             self.metadata = json.loads(found.get(b"gee_polygons", b"{}"))
             self.synthetic = b"synthetic" in found
@@ -148,6 +149,11 @@ class ArchiveIndex:
 
     def __repr__(self) -> str:
         return f"{len(self._whole)} tiles" if self._whole is not None else "read as needed"
+
+    @property
+    def has_headers(self) -> bool:
+        """Whether it keeps the tiles' headers, so that none is asked for."""
+        return self._whole is not None and self._whole.headers is not None
 
     def whole(self) -> TileIndex:
         """Return all of it."""

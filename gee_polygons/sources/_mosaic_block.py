@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._fetch import AbsentError, Failed, LocalRange
+from gee_polygons.sources._fetch import AbsentError, Failed, FarRange, LocalRange
 from gee_polygons.sources._mosaic import Mosaic, Part
 from gee_polygons.sources._zarr import Chunks
 from gee_polygons.sources.base import BlockRef
@@ -33,9 +33,14 @@ class Shared:
     def pixels(self, chunks: Chunks) -> NDArray[Any]:
         with self._lock:
             if self._pixels is None:
-                self._pixels = chunks.decode(self._payload)
+                self._pixels = chunks.decode(_read(self._payload))
                 self._payload = None
             return self._pixels
+
+
+def _read(payload: Any) -> Any:
+    """Return a chunk's bytes, waiting for them where they are under way."""
+    return payload.read() if isinstance(payload, LocalRange | FarRange) else payload
 
 
 def payload_of(answer: list[Any] | Failed | None, shared: bool) -> Any:
@@ -44,8 +49,7 @@ def payload_of(answer: list[Any] | Failed | None, shared: bool) -> Any:
         return None if isinstance(answer.error, AbsentError) else answer.error
     if answer is None:
         return None
-    payload = bytes(answer[0]) if shared else answer[0]
-    return Shared(payload) if shared else payload
+    return Shared(answer[0]) if shared else answer[0]
 
 
 def chunk_error(ref: BlockRef, what: str, url: str | None) -> ReadError:
@@ -77,20 +81,21 @@ class MosaicBlock:
         mosaic, (which, payload) = self._mosaic, self._parts[part]
         n_bands = mosaic.chunks.inner[mosaic.layout.axes.band]
         planes, flat = _planes(n_bands, self.ref.window.height * self.ref.window.width, mosaic.plain_dtype, scratch)
+        try:
+            if payload is not None:
+                self._decode_into(payload, flat[: flat.size - PADDING])
+        except AbsentError:  # a far chunk's absence is known when its bytes should have come
+            payload = None
+        except ReadError as error:
+            raise chunk_error(self.ref, str(error), error.url) from error
         if payload is None:
             flat[:] = NODATA if flat.dtype == np.int8 else np.nan
-        else:
-            try:
-                self._decode_into(payload, flat[: flat.size - PADDING])
-            except ReadError as error:
-                raise chunk_error(self.ref, str(error), error.url) from error
         return planes if which.inside == tuple(range(n_bands)) else planes[list(which.inside)]
 
     def _decode_into(self, payload: Any, flat: NDArray[Any]) -> None:
         mosaic = self._mosaic
         url = mosaic.chunks.place_of(mosaic.chunk(self.ref, self._parts[0][0]))
-        if isinstance(payload, LocalRange):
-            payload = payload.read()
+        payload = _read(payload)
         try:
             if mosaic.is_direct and not isinstance(payload, Shared):
                 done = mosaic.chunks.decode_plain(payload, flat.view(np.uint8))

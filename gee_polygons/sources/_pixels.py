@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import itertools
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,30 +17,43 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ReadError, TileError
+from gee_polygons.sources._index import TileIndex
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._window import lattice_window, refs_in
-from gee_polygons.sources._zoning import ZonePart, home_crs, rows_near
+from gee_polygons.sources._zoning import ZonePart, home_crs, polygons_near, rows_near
 from gee_polygons.sources.base import BlockRef
+from gee_polygons.zonal.coverage import compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import transformer
 
 if TYPE_CHECKING:
     from gee_polygons.sources.cog import CogSource
 
-__all__ = ["Patch", "Region", "read_patches", "read_regions", "regions_of", "sample"]
+__all__ = [
+    "Patch", "Region", "inside", "open_near", "read_patches", "read_regions", "region_of", "regions_of", "sample",
+]  # fmt: skip
 
 
 _REACH_DEG = 0.001  # for each pixel of reach, so much further is looked for tiles: enough for pixels of 100 m
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Region:
-    """A window on a lattice, and the tiles that may hold some of it."""
+    """A window on a lattice, and the tiles that may hold some of it.
+
+    `owner` is the number of the geometry that messages name. `cells` are its parts: windows, and the degrees that their
+    pixels' centres must lie in to count; None: everywhere.
+    """
 
     lattice: Lattice
     window: Window
     tiles: tuple[Tile, ...]
+    owner: int = 0
+    cells: tuple[tuple[Window, Box | None], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,41 +86,60 @@ class Patch:
         return valid
 
 
-def regions_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Region]:
-    """Choose each area's zone and window of whole pixels.
+def regions_of(
+    source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str], what: str = "geometry"
+) -> list[Region]:
+    """Choose each area's home zone, and the window of whole pixels in it.
 
     Raises
     ------
     ReadError, TileError
-        If a tile that an area touches can't be opened.
+        If a tile that an area touches can't be opened, naming both.
     """
     if not len(areas):
         return []
     archive = source.near(areas)
     index = archive.take(np.flatnonzero(np.isin(archive.year, list(years))))
-    home = [str(crs) for crs in home_crs(areas, archive)]
-    near = index.take(rows_near(areas, [ZonePart(i, crs) for i, crs in enumerate(home)], index))
+    parts = [ZonePart(i, str(crs)) for i, crs in enumerate(home_crs(areas, archive))]
+    tiles = open_near(source, areas, parts, index, bands, what)
+    return [region_of(areas, part, tiles[part.crs]) for part in parts]
+
+
+def open_near(
+    source: CogSource, areas: Polygons, parts: Sequence[ZonePart], index: TileIndex, bands: Sequence[str],
+    what: str = "geometry",
+) -> dict[str, list[Tile]]:  # fmt: skip
+    """Open the tiles near parts of areas that hold some of the bands. Returns them by zone."""
+    near = index.take(rows_near(areas, parts, index))
     tiles, broken = source.open(near)
-    for error in broken.values():
-        raise error
-    by_crs: dict[str, list[Tile]] = defaultdict(list)
+    for (place, year), error in broken.items():
+        spoiled = polygons_near(areas, parts, near, place, year)
+        if spoiled:  # else another zone's tiles serve this year
+            text = f"{what} {spoiled[0]}: {error}"
+            raise ReadError(text, url=place, year=year) if isinstance(error, ReadError) else TileError(text)
+    found: dict[str, list[Tile]] = defaultdict(list)
     for tile in tiles:
         if set(bands) & set(tile.bands):
-            by_crs[tile.grid.crs].append(tile)
-    regions = []
-    for geometry, crs in zip(areas.geometries, home, strict=True):
-        here = by_crs[crs]
-        lattice = here[0].grid.lattice if here else Lattice(crs, 10.0, 10.0)
-        for tile in here:
-            if tile.grid.lattice != lattice:
-                raise TileError(
-                    f"{tile.place}: its pixels don't line up with those of {here[0].place}; ask for bands of one "
-                    "resolution at a time"
-                )
-        window = lattice_window(geometry, lattice)
-        inside = tuple(tile for tile in here if tile.grid.window.intersection(window) is not None)
-        regions.append(Region(lattice, window, inside))
-    return regions
+            found[tile.grid.crs].append(tile)
+    return found
+
+
+def region_of(areas: Polygons, part: ZonePart, tiles: Sequence[Tile]) -> Region:
+    """Return the window of whole pixels around a part of an area, in its zone."""
+    lattice = tiles[0].grid.lattice if tiles else Lattice(part.crs, 10.0, 10.0)
+    for tile in tiles:
+        if tile.grid.lattice != lattice:
+            raise TileError(
+                f"geometry {part.polygon}: {tile.place}: its pixels don't line up with those of {tiles[0].place}; "
+                "ask for bands of one resolution at a time"
+            )
+    geometry = areas.geometries[part.polygon]
+    if part.clip is not None:
+        geometry = shapely.intersection(geometry, shapely.box(*part.clip))
+    window = lattice_window(geometry, lattice)
+    members = tuple(tile for tile in tiles if tile.grid.window.intersection(window) is not None)
+    cells = () if part.clip is None else ((window, part.clip),)
+    return Region(lattice, window, members, part.polygon, cells)
 
 
 def read_patches(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Patch]:
@@ -133,15 +169,124 @@ def read_regions(
                 refs[key] = ref if known is None else replace(known, rows=max(known.rows, ref.rows))
                 users[key].append(number)
     order = sorted(refs, key=lambda key: (refs[key].window, key))
-    for key, block in zip(order, source.read([refs[key] for key in order], bands), strict=True):
-        touched = users[key]
-        try:
-            if isinstance(block, ReadError):
-                raise block
-            _spread(block, [patches[i] for i in touched], column[key[1]], bands)
-        except ReadError as error:
-            raise ReadError(f"geometry {touched[0]}: {error}", url=error.url, year=error.year) from error
+    blocks = source.read([refs[key] for key in order], bands)  # bytes come when they are decoded
+    jobs = (
+        _Spread(block, regions[users[key][0]].owner, [patches[i] for i in users[key]], column[key[1]], tuple(bands))
+        for key, block in zip(order, blocks, strict=True)
+    )
+    # without a nodata value, one band's pixels say for all whether a pixel is taken already
+    alone = any(patch.nodata is None for patch in patches)
+    _run_spreads(jobs, 1 if alone else min(os.cpu_count() or 1, len(bands), 8 * len(refs)))
+    for patch, region in zip(patches, regions, strict=True):
+        if any(cell is not None for _, cell in region.cells):
+            _blank(patch, region)
     return patches
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """A block, and the patches that it is copied to."""
+
+    block: TileBlock | ReadError
+    owner: int
+    patches: Sequence[Patch]
+    year: int
+    bands: tuple[str, ...]
+
+
+def _run_spreads(jobs: Iterator[_Spread], n: int) -> None:
+    """Spread blocks, the bands dealt out to threads: of overlapping tiles the first one counts, in every band.
+
+    Raises
+    ------
+    ReadError
+        For the first block that can't be had, whichever thread finds it.
+    """
+    lock = threading.Lock()
+
+    def deal(worker: int, mine: Iterator[_Spread]) -> tuple[int, ReadError] | None:
+        number = -1
+        while True:
+            with lock:
+                job = next(mine, None)
+            if job is None:
+                return None
+            number += 1
+            try:
+                if isinstance(job.block, ReadError):
+                    raise job.block
+                _spread(job.block, job.patches, job.year, job.bands, range(worker, job.block.n_parts, n))
+            except ReadError as error:
+                where = f"geometry {job.owner}: {error}"
+                return number, ReadError(where, url=error.url, year=error.year)
+
+    copies = itertools.tee(jobs, max(n, 1))
+    if n <= 1:
+        found = [deal(0, copies[0])]
+    else:
+        with ThreadPoolExecutor(n, thread_name_prefix="decode") as pool:
+            found = list(pool.map(deal, range(n), copies))
+    errors = [error for error in found if error is not None]
+    if errors:
+        raise min(errors, key=lambda pair: pair[0])[1]
+
+
+def _blank(patch: Patch, region: Region) -> None:
+    """Take away the pixels that lie in other zones' cells."""
+    keep = np.zeros(patch.grid.shape, np.bool_)
+    for window, cell in region.cells:
+        common = window.intersection(region.window)
+        if common is not None:
+            keep[_slices(common, region.window)] |= True if cell is None else _centres_in(region.lattice, common, cell)
+    patch.covered[:, ~keep] = False
+    patch.values[:, :, ~keep] = 0 if patch.nodata is None else patch.nodata
+
+
+def _centres_in(lattice: Lattice, window: Window, cell: Box) -> NDArray[np.bool_]:
+    """Return which pixels' centres lie in a zone's cell, shape (height, width).
+
+    Along a row of a zone, longitudes grow from west to east: so a row's pixels are those between two columns, which are
+    found by halving. The equator is a row's edge.
+    """
+    west, south, east, north = cell
+    to_degrees = transformer(lattice.crs, "EPSG:4326").transform
+    rows = np.arange(window.row, window.row_stop)
+    y = -(rows + 0.5 + lattice.phase_y) * lattice.step_y
+
+    def degrees(cols: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        lon, lat = to_degrees((cols + 0.5 + lattice.phase_x) * lattice.step_x, y)
+        return lon + 360.0 * np.round(((west + east) / 2 - lon) / 360.0), lat
+
+    def first_column(edge: float) -> NDArray[np.int64]:
+        low, high = np.full(len(rows), window.col), np.full(len(rows), window.col_stop)
+        while (low < high).any():
+            middle = (low + high) // 2
+            beyond = degrees(middle)[0] >= edge
+            low, high = np.where(beyond | (low == high), low, middle + 1), np.where(beyond, middle, high)
+        return low
+
+    cols = np.arange(window.col, window.col_stop)
+    lat = degrees(np.full(len(rows), window.col))[1]
+    in_rows = (lat >= south) & (lat < north)
+    kept: NDArray[np.bool_] = in_rows[:, None] & (cols >= first_column(west)[:, None])
+    return kept & (cols < first_column(east)[:, None])
+
+
+def inside(areas: Polygons, number: int, patch: Patch) -> NDArray[np.bool_]:
+    """Return which pixels of a patch an area touches, (height, width); one below a pixel touches its own."""
+    window = patch.grid.window
+    coverage = compute_coverage(areas.rings(patch.grid.lattice, np.array([number])))
+    found = np.zeros(patch.grid.shape, np.bool_)
+    runs = coverage.runs
+    for row, col, length in runs[(runs[:, 0] >= window.row) & (runs[:, 0] < window.row_stop), :3].tolist():
+        found[row - window.row, max(0, col - window.col) : max(0, col - window.col + length)] = True
+    edges = coverage.edges
+    row, col = edges[:, 0] - window.row, edges[:, 1] - window.col
+    held = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
+    found[row[held], col[held]] = True
+    if not len(runs) and not len(edges):  # thinner than coverage can tell
+        found[:] = True
+    return found
 
 
 def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
@@ -157,8 +302,8 @@ def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
     )
 
 
-def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequence[str]) -> None:
-    """Decode each part once and copy it to every patch that it touches."""
+def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequence[str], parts: Sequence[int]) -> None:
+    """Decode some parts, each once, and copy them to every patch that the block touches."""
     ref = block.ref
     down, across = -1 if ref.flip_y else 1, -1 if ref.flip_x else 1
     targets = []
@@ -169,7 +314,7 @@ def _spread(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequen
             targets.append((patch, _slices(common, window), _slices(common, ref.window)))
     names = [block.tile.bands[number] for number in block.bands]
     scratch = None
-    for part in range(block.n_parts):
+    for part in parts:
         scratch = block.decode(part, scratch)
         for plane, position in zip(scratch, block.part_bands(part), strict=True):
             pixels = plane[: ref.window.height * ref.window.width].reshape(ref.window.height, ref.window.width)
@@ -218,7 +363,9 @@ def sample(
     # wide enough for all tiles that the neighbours may lie in
     up = 1e-9 + reach * _REACH_DEG
     side = up / np.cos(np.radians(np.abs(lat).clip(max=89.9)))
-    regions = regions_of(source, Polygons(shapely.box(lon - side, lat - up, lon + side, lat + up)), years, bands)
+    regions = regions_of(
+        source, Polygons(shapely.box(lon - side, lat - up, lon + side, lat + up)), years, bands, "point"
+    )
     rows, cols = _positions(regions, lon, lat)
     kinds = {(tile.dtype, tile.nodata) for region in regions for tile in region.tiles}
     dtype, nodata = next(iter(sorted(kinds, key=str)), ("int8", -128.0))
@@ -244,11 +391,10 @@ def sample(
     for tile, index in order:
         here = [row for _, _, row, _ in wanted[tile, index]]
         refs.append(tile.ref(*index).holding(min(here), max(here) + 1))
-    for (tile, index), block in zip(order, source.read(refs, bands), strict=True):
-        if isinstance(block, ReadError):
-            point = wanted[tile, index][0][0]
-            raise ReadError(f"point {point}: {block}", url=block.url, year=block.year) from block
-        _pick(block, np.array(wanted[tile, index], np.int64), values, best, list(years).index(tile.year), bands)
+    found_at = [np.array(wanted[key], np.int64) for key in order]
+    for number, planes in enumerate(_decoded_ahead(source.read(refs, bands), found_at)):
+        tile = order[number][0]
+        _pick(tile, planes, found_at[number], values, best, list(years).index(tile.year), bands)
     steps = np.array([max(abs(down), abs(across)) for down, across in offsets])
     found = best < len(offsets)
     return values, np.where(found, steps[np.where(found, best, 0)], -1)
@@ -275,30 +421,56 @@ def _spiral(reach: int) -> list[tuple[int, int]]:
     return sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, step))
 
 
+def _decoded_ahead(
+    blocks: Iterator[TileBlock | ReadError], wanted: Sequence[NDArray[np.int64]]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield what `_picked` returns, in order; a few blocks are decoded at once."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[dict[str, NDArray[Any]]]] = deque()
+        for block, here in zip(blocks, wanted, strict=True):
+            waiting.append(pool.submit(_picked, block, here))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _picked(block: TileBlock | ReadError, wanted: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the pixels at (point, rank, row, column) of each band that a block holds."""
+    try:
+        if isinstance(block, ReadError):
+            raise block
+        ref, tile = block.ref, block.tile
+        row, col = wanted[:, 2] - ref.window.row, wanted[:, 3] - ref.window.col
+        row = ref.window.height - 1 - row if ref.flip_y else row
+        col = ref.window.width - 1 - col if ref.flip_x else col
+        position = row * ref.window.width + col
+        planes: dict[str, NDArray[Any]] = {}
+        scratch = None
+        for part in range(block.n_parts):
+            scratch = block.decode(part, scratch)
+            for plane, number in zip(scratch, block.part_bands(part), strict=True):
+                planes[tile.bands[block.bands[number]]] = plane[position]
+    except ReadError as error:
+        raise ReadError(f"point {wanted[0, 0]}: {error}", url=error.url, year=error.year) from error
+    return planes
+
+
 def _pick(
-    block: TileBlock, wanted: NDArray[np.int64], values: NDArray[Any], best: NDArray[np.int64], year: int,
-    bands: Sequence[str],
+    tile: Tile, planes: Mapping[str, NDArray[Any]], wanted: NDArray[np.int64], values: NDArray[Any],
+    best: NDArray[np.int64], year: int, bands: Sequence[str],
 ) -> None:  # fmt: skip
     """Take the pixels of one block that lie nearer to their points than those known."""
-    ref, tile = block.ref, block.tile
-    point, rank = wanted[:, 0], wanted[:, 1]
-    row, col = wanted[:, 2] - ref.window.row, wanted[:, 3] - ref.window.col
-    row = ref.window.height - 1 - row if ref.flip_y else row
-    col = ref.window.width - 1 - col if ref.flip_x else col
-    position = row * ref.window.width + col
-    planes: dict[int, NDArray[Any]] = {}
-    for part in range(block.n_parts):
-        decoded = block.decode(part)
-        for plane, number in zip(decoded, block.part_bands(part), strict=True):
-            planes[number] = plane[position].copy()
     if not planes:
         return
-    valid = np.ones(len(position), np.bool_)
+    point, rank = wanted[:, 0], wanted[:, 1]
+    valid = np.ones(len(wanted), np.bool_)
     if tile.nodata is not None:
         for plane in planes.values():
             valid &= ~np.isnan(plane) if np.isnan(tile.nodata) else plane != tile.nodata
     for i in np.flatnonzero(valid):
         if rank[i] <= best[point[i], year]:
             best[point[i], year] = rank[i]
-            for number, plane in planes.items():
-                values[point[i], year, bands.index(tile.bands[block.bands[number]])] = plane[i]
+            for band, plane in planes.items():
+                values[point[i], year, bands.index(band)] = plane[i]

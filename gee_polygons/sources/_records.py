@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gee_polygons.errors import ArchiveError, InputFileError, ReadError
 from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._files import RemoteFile
-from gee_polygons.sources._store import is_url
+from gee_polygons.sources._store import has_suffix, hide_query, is_url
 
 __all__ = ["SIDES", "Area", "canonical", "file_metadata", "read_records"]
 
@@ -125,14 +125,14 @@ def read_records(
     InputFileError
         If the file is missing or isn't what its name says.
     """
+    place = hide_query(place)
     wanted = Filter(area, None if years is None else frozenset(int(year) for year in years))
     if not is_url(place) and not Path(place).is_file():
         raise InputFileError(f"{place}: no such index; name an aef_index.parquet or the folder that holds one")
-    suffix = place.lower().rsplit(".", 1)[-1]
     try:
-        if suffix == "csv":
+        if has_suffix(place, ".csv"):
             table = _read_csv(place, network)
-        elif suffix == "gpkg":
+        elif has_suffix(place, ".gpkg"):
             table = _read_gpkg(place, network)
         else:
             return _read_parquet(place, wanted, columns, network)
@@ -144,7 +144,8 @@ def read_records(
 def _unreadable(place: str, error: ReadError) -> InputFileError:
     if "no such file" in str(error):
         return InputFileError(f"{place}: no such index")
-    return InputFileError(f"{place}: the index can't be read: {str(error).removeprefix(f'{place}: ')}")
+    why = str(error).removeprefix(f"{place}: ").removeprefix("can't be read")
+    return InputFileError(f"{place}: the index can't be read{why if why.startswith((' ', ':')) else f': {why}'}")
 
 
 def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, bytes], list[str]]:
@@ -152,6 +153,7 @@ def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, b
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    place = hide_query(place)
     try:
         with pq.ParquetFile(_opened(place, network)) as file:
             schema = file.schema_arrow
@@ -209,7 +211,7 @@ def _may_match(group: Any, wanted: Filter) -> bool:
             ranges[chunk.path_in_schema] = (chunk.statistics.min, chunk.statistics.max)
     if wanted.years is not None and "year" in ranges:
         low, high = ranges["year"]
-        if not any(float(low) <= year <= float(high) for year in wanted.years):
+        if isinstance(low, int | float) and not any(float(low) <= year <= float(high) for year in wanted.years):
             return False
     if wanted.area is not None:
         for names in ([f"wgs84_{side}" for side in SIDES], [f"bbox.{s}" for s in ("xmin", "ymin", "xmax", "ymax")]):
@@ -224,7 +226,8 @@ def _filtered(table: Any, wanted: Filter) -> Any:
     keep = np.ones(len(table), np.bool_)
     names = table.column_names
     if wanted.years is not None and "year" in names:
-        keep &= np.isin(_floats(table, "year"), list(wanted.years))
+        years = _floats(table, "year")
+        keep &= np.isin(years, list(wanted.years)) | np.isnan(years)
     if wanted.area is not None and (boxes := _boxes(table)) is not None:
         keep &= ~np.isfinite(boxes).all(axis=1) | wanted.area.hits(np.nan_to_num(boxes))
     return table if keep.all() else table.take(np.flatnonzero(keep))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gee_polygons.errors import ReadError
 
-__all__ = ["first_line", "folder_of", "is_url", "join", "local_path", "locate", "read_ranges", "rewrite"]
+__all__ = [
+    "first_line", "folder_of", "has_suffix", "hide_query", "is_url", "join", "local_path", "locate", "read_ranges",
+    "rewrite", "without_query",
+]  # fmt: skip
 
 OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # dots in its name, and it lives in us-west-2
 # object_store's own retries are off: `_fetch` retries, for bodies that break off too, and counts every request
@@ -21,6 +26,60 @@ _NO_RETRIES: Final[Any] = {"max_retries": 0}
 def is_url(spec: str) -> bool:
     """Whether a place is a URL rather than a local path."""
     return "://" in spec
+
+
+def has_suffix(place: str, *suffixes: str) -> bool:
+    """Whether a path or URL ends with one of some suffixes, whatever query follows.
+
+    Examples
+    --------
+    >>> has_suffix("https://host/index.CSV?signature=1", ".csv"), has_suffix("a.tiff", ".csv", ".gpkg")
+    (True, False)
+    """
+    path = urlsplit(place).path if is_url(place) else place
+    return path.lower().endswith(suffixes)
+
+
+# --- URLs that hold a secret: a signature in the query, or a password
+
+_HIDDEN: Final = "hidden-"
+_secrets: dict[str, str] = {}  # what is shown -> what is asked for
+
+
+def hide_query(url: str) -> str:
+    """Return a URL to be shown instead of one with a query or a password, and read like it, in this process.
+
+    Signed URLs carry their signature in the query. A place is named in errors, logs, tables and plans: so none of those
+    sees more of it than a digest, which tells two of them apart.
+
+    Examples
+    --------
+    >>> hide_query("https://host/a.tiff?X-Signature=secret")
+    'https://host/a.tiff?hidden-da39ba9c124b07d4'
+    >>> hide_query("https://host/a.tiff")
+    'https://host/a.tiff'
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        return url
+    parts = urlsplit(url)
+    if parts.query.startswith(_HIDDEN) or not (parts.query or "@" in parts.netloc):
+        return url
+    digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, f"{_HIDDEN}{digest}", ""))
+    _secrets[shown] = url
+    return shown
+
+
+def without_query(text: str) -> str:
+    """Take queries and passwords out of all URLs in a text that somebody else wrote.
+
+    Examples
+    --------
+    >>> without_query("error for url (https://me:word@host/a.tiff?X-Signature=secret): refused")
+    'error for url (https://host/a.tiff?...): refused'
+    """
+    text = re.sub(r"(://)[^/\s@]+@", r"\1", text)
+    return re.sub(r"(\w+://[^\s?]*\?)[^\s)\]}\"'>]+", r"\1...", text)
 
 
 def join(folder: str, path: str) -> str:
@@ -55,7 +114,7 @@ def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
     Parameters
     ----------
     place : str
-        Local path, ``file://``, ``http(s)://``, ``s3://`` or ``gs://`` URL. Buckets are read anonymously.
+        Local path, ``file://``, ``http(s)://`` (also signed), ``s3://`` or ``gs://`` URL. Buckets are read anonymously.
     timeout_s : float
         How long one request may take.
 
@@ -69,9 +128,19 @@ def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
         path = Path(local).absolute()
         inside = path.resolve() if ".." in path.parts else path
         return _store("file://", "", "", timeout_s), str(inside).lstrip("/")
+    place = _secrets.get(place, place)
     parts = urlsplit(place)
+    if parts.query.startswith(_HIDDEN):
+        raise ReadError(
+            f"{place}: its query was hidden by another process; open the source again in this one", url=place
+        )
+    if parts.scheme in ("http", "https"):
+        # a path comes percent-encoded, and is encoded again when it is sent
+        root = f"{parts.scheme}://{parts.netloc}" + (f"/?{parts.query}" if parts.query else "")
+        return _store(parts.scheme, root, "", timeout_s), unquote(parts.path[1:])
     if parts.query:
-        raise ReadError(f"{place}: URLs with a query (signed ones) aren't supported; name the object itself", url=place)
+        raise ReadError(f"{parts.scheme}://{parts.netloc}{parts.path}: only http and https URLs have a query; "
+                        "name the object itself", url=f"{parts.scheme}://{parts.netloc}{parts.path}")  # fmt: skip
     # AWS's own variables, so that an S3-compatible server can be named without code
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return _store(parts.scheme, parts.netloc, endpoint if parts.scheme == "s3" else "", timeout_s), parts.path[1:]
@@ -111,7 +180,7 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _store(scheme: str, host: str, endpoint: str, timeout_s: float) -> Any:
     from obstore.store import GCSStore, HTTPStore, LocalStore, S3Store
 
@@ -120,7 +189,7 @@ def _store(scheme: str, host: str, endpoint: str, timeout_s: float) -> Any:
     plain = scheme == "http" or endpoint.startswith("http://")
     options: Any = {"timeout": f"{timeout_s:g} seconds", "connect_timeout": "10 seconds", "allow_http": plain}
     if scheme in ("http", "https"):
-        return HTTPStore(f"{scheme}://{host}", client_options=options, retry_config=_NO_RETRIES)
+        return HTTPStore(host, client_options=options, retry_config=_NO_RETRIES)
     if scheme == "s3":
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-west-2"
         more: dict[str, Any] = {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}

@@ -7,6 +7,7 @@ predictor 1, 2 or 3, pixel-interleaved, north-up, any number of bands of integer
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._fetch import NETWORK, Failed, LocalRange, Network, Want, stream
+from gee_polygons.sources._fetch import NETWORK, Failed, FarRange, LocalRange, Network, Want, stream
 from gee_polygons.sources.base import BlockRef
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
@@ -150,10 +151,6 @@ class Tile:
             raise block.error(list(self.parts(bands)).index(part), str(fetched.error)) from fetched.error
         return block
 
-    def fetch(self, ref: BlockRef, bands: Sequence[int], network: Network = NETWORK) -> TileBlock:
-        """Read one block."""
-        return self.block(ref, bands, next(stream([self.want(ref, bands)], network)), network)
-
     @property
     def empty(self) -> float:
         """The value of pixels that were never written."""
@@ -181,6 +178,7 @@ class TileBlock:
         self._payloads = payloads
         self._network = network
         self._first_rows = ref.rows if tile.prefix_share(ref) < 1 else 0  # 0: the payloads are whole
+        self._lock = threading.Lock()
 
     @property
     def n_parts(self) -> int:
@@ -238,7 +236,7 @@ class TileBlock:
 
     def _bytes(self, part: int) -> Any:
         payload = self._payloads[part]
-        if not isinstance(payload, LocalRange):
+        if not isinstance(payload, LocalRange | FarRange):
             return payload
         try:
             return payload.read()
@@ -246,8 +244,11 @@ class TileBlock:
             raise self.error(part, str(error)) from error
 
     def _decode_whole(self, payload: Any, part: int, raw: NDArray[np.uint8]) -> None:
-        if self._first_rows:  # the prefix was too short
-            self._fetch_rest(part)
+        if len(payload) < self._stored(part):  # a prefix, and too short
+            with self._lock:  # parts may be decoded by several threads
+                if len(self._payloads[part]) < self._stored(part):
+                    self._payloads[part] = payload
+                    self._fetch_rest(part)
             payload = self._bytes(part)
         try:
             decoded = _decoder(self.tile.compression)(payload, raw)
@@ -256,24 +257,35 @@ class TileBlock:
         if decoded != raw.size:
             raise self.error(part, f"damaged: decodes to {decoded} bytes, {raw.size} expected")
 
+    def _stored(self, part: int) -> int:
+        """Return how many bytes the file holds of a part."""
+        number = self.tile.parts(self.bands)[part]
+        return int(self.tile.lengths[(number, *self.ref.index)])
+
     def _fetch_rest(self, part: int) -> None:
         """Complete the payloads, of this part and of those after it: they most likely are too short as well."""
-        numbers = list(self.tile.parts(self.bands))
+        numbers = self.tile.parts(self.bands)
         row, col = self.ref.index
-        short = [i for i in range(part, len(numbers)) if self._payloads[i] is not None]
+        short = [
+            i for i in range(part, len(numbers))
+            if self._payloads[i] is not None and len(self._payloads[i]) < self._stored(i)
+        ]  # fmt: skip
         have = [len(self._payloads[i]) for i in short]
         starts = [int(self.tile.offsets[numbers[i], row, col]) + n for i, n in zip(short, have, strict=True)]
-        lengths = [int(self.tile.lengths[numbers[i], row, col]) - n for i, n in zip(short, have, strict=True)]
+        lengths = [self._stored(i) - n for i, n in zip(short, have, strict=True)]
         rest = next(stream([Want(self.tile.place, starts, lengths)], self._network))
         if isinstance(rest, Failed):
             raise self.error(short[rest.span], str(rest.error)) from rest.error
         for i, more in zip(short, rest, strict=True):
-            self._payloads[i] = bytes(self._payloads[i]) + bytes(more)
-        self._first_rows = 0
+            try:
+                self._payloads[i] = bytes(self._payloads[i]) + bytes(more)
+            except ReadError as error:
+                raise self.error(i, str(error)) from error
 
     def error(self, part: int, what: str) -> ReadError:
         """Return an error that names the tile, the block and the band."""
         row, col = self.ref.index
+        what = what.removeprefix(f"{self.tile.place}: ")
         band = f"band {self.tile.bands[self.bands[part]]}" if self.tile.planar else "all bands"
         return ReadError(
             f"{self.tile.place}: block (row {row}, column {col}), {band}: {what}",

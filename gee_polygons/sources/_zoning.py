@@ -24,7 +24,17 @@ Box = tuple[float, float, float, float]
 
 _TOUCH_M2: Final = 1e-4  # a millionth of a pixel: polygons that only share an edge with a file aren't served by it
 
-__all__ = ["ZonePart", "home_crs", "pieces_on_lattices", "polygons_near", "rows_near", "split_parts", "zone_parts"]
+__all__ = [
+    "ZonePart",
+    "crosses_cells",
+    "home_crs",
+    "misaligned",
+    "pieces_on_lattices",
+    "polygons_near",
+    "rows_near",
+    "split_parts",
+    "zone_parts",
+]
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ def split_parts(polygons: Polygons, pairs: Iterable[tuple[int, int]], index: Til
 def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box]]]]:
     """Yield the polygons that lie in several zones' cells, with those."""
     bounds = shapely.bounds(polygons.geometries)
-    for i in np.flatnonzero(_crosses_cells(bounds)).tolist():
+    for i in np.flatnonzero(crosses_cells(bounds)).tolist():
         cells = [
             (crs, cell)
             for crs, cell in cells_touched(tuple(bounds[i]))
@@ -126,7 +136,8 @@ def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box
             yield i, cells
 
 
-def _crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+def crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which bounding boxes, in degrees, reach into several zones' cells."""
     west, south, east, north = bounds.T
     crosses: NDArray[np.bool_] = (np.floor((west + 180) / 6) != np.floor((east + 180) / 6)) | (
         (south < 0) & (north > 0)
@@ -162,27 +173,34 @@ def polygons_near(
         polygon = polygons.geometries[part.polygon]
         if part.clip is not None:
             polygon = shapely.intersection(polygon, shapely.box(*part.clip))
-        if shapely.intersection(_in_crs(polygon, crs), file).area > _TOUCH_M2:
+        projected = _in_crs(polygon, crs)
+        # a quarter, of what is smaller than a touch: a point that was widened
+        if shapely.intersection(projected, file).area > min(_TOUCH_M2, projected.area / 4):
             touched.add(part.polygon)
     return tuple(sorted(touched))
 
 
-def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: Sequence[int]) -> list[Piece]:
-    """Put each part on the pixel grid of its zone's tiles.
+def misaligned(tiles: Sequence[Tile]) -> dict[tuple[str, int], TileError]:
+    """Return the tiles whose grid doesn't match that of the first of their zone and year, by place and year.
 
-    Raises
-    ------
-    TileError
-        If tiles of one zone and year lie on grids that don't match: their pixels could be counted twice.
+    Their pixels could be counted twice: who touches one of them can't be measured.
     """
-    grids: dict[str, dict[Lattice, set[int]]] = defaultdict(lambda: defaultdict(set))
     owner: dict[tuple[str, int], Tile] = {}
+    found: dict[tuple[str, int], TileError] = {}
     for tile in tiles:
-        crs, lattice = tile.grid.crs, tile.grid.lattice
-        first = owner.setdefault((crs, tile.year), tile)
-        if first.grid.lattice != lattice:
-            raise TileError(f"{tile.place}: its pixels don't line up with those of {first.place}, same zone and year")
-        grids[crs][lattice].add(tile.year)
+        first = owner.setdefault((tile.grid.crs, tile.year), tile)
+        if first.grid.lattice != tile.grid.lattice:
+            found[tile.place, tile.year] = TileError(
+                f"{tile.place}: its pixels don't line up with those of {first.place}, same zone and year"
+            )
+    return found
+
+
+def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: Sequence[int]) -> list[Piece]:
+    """Put each part on the pixel grid of its zone's tiles, which match within a year: see `misaligned`."""
+    grids: dict[str, dict[Lattice, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for tile in tiles:
+        grids[tile.grid.crs][tile.grid.lattice].add(tile.year)
     pieces: list[Piece] = []
     on: dict[str, list[tuple[Lattice, set[int]]]] = {}  # each zone's grids, with the years that they don't have
     for part in parts:

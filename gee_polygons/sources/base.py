@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import shapely
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.zonal.grid import Grid, Lattice, Window
+
+if TYPE_CHECKING:
+    from gee_polygons.sources._fetch import Network
 
 __all__ = [
     "Block",
@@ -33,10 +36,12 @@ __all__ = [
     "Plan",
     "ReducingSource",
     "Source",
+    "network_by_settings",
     "open_source",
 ]
 
 SOURCE_SETTING = "GEE_POLYGONS_SOURCE"
+MIRROR_SETTING = "GEE_POLYGONS_MIRROR"
 SOURCE_COOP_INDEX = "https://data.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"
 
 
@@ -323,7 +328,9 @@ class ReducingSource(Source, Protocol):
         ...
 
 
-def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: int | None = None) -> Source:
+def open_source(
+    spec: str | os.PathLike[str] | Source | None = None, *, year: int | None = None, network: Network | None = None
+) -> Source:
     """Open a source of embeddings.
 
     Parameters
@@ -336,6 +343,9 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
         ``"source-coop"``.
     year : int, optional
         Year of a single raster, or a mosaic of one year, that doesn't state it.
+    network : Network, optional
+        Of an archive: how hard to try, how much to ask for at once, which mirror to read. Default: the usual, with
+        the mirrors in the setting ``GEE_POLYGONS_MIRROR``.
 
     Returns
     -------
@@ -362,15 +372,19 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     if not isinstance(spec, (str, os.PathLike)):
         raise UsageError(f"a source is a name, a path or a Source, found {type(spec).__name__}")
     text = os.fspath(spec)
+    if text in ("auto", "all"):
+        raise UsageError(f"{text!r} depends on sites and years: give it to extract_embeddings or `gee-polygons plan`")
     if text == "sample":
         from gee_polygons.sources.cog import CogSource
         from gee_polygons.sources.sample import sample_archive_path
 
         return CogSource(sample_archive_path(), name="sample")
     if text == "source-coop":
+        from gee_polygons.sources._store import rewrite
         from gee_polygons.sources.cog import CogSource
 
-        return CogSource(SOURCE_COOP_INDEX, name="source-coop")  # nothing is read but the index's footer
+        how = network or network_by_settings()  # nothing is read but the index's footer
+        return CogSource(rewrite(SOURCE_COOP_INDEX, how.url_rewrite), name="source-coop", network=how)
     if text == "earthengine":
         from gee_polygons.sources.earthengine import EarthEngineSource
 
@@ -387,7 +401,7 @@ def open_source(spec: str | os.PathLike[str] | Source | None = None, *, year: in
     if "://" in text or "/" in text or os.path.exists(text) or text.endswith((".parquet", ".csv", ".gpkg")):  # noqa: PTH110
         from gee_polygons.sources.cog import CogSource
 
-        return CogSource(text)
+        return CogSource(text, network=network or network_by_settings())
     raise UsageError(
         f"unknown source {text!r}; use 'sample', 'source-coop', 'mosaic', 'earthengine', or the path of an archive"
         " or raster"
@@ -410,6 +424,16 @@ def _is_zarr(place: str) -> bool:
     except ReadError:
         return False  # whatever it is, reading it will say
     return True
+
+
+def network_by_settings() -> Network:
+    """Return the usual network, with the mirrors that the setting ``GEE_POLYGONS_MIRROR`` names: FROM=TO FROM=TO..."""
+    from gee_polygons.sources._fetch import NETWORK
+
+    pairs = [pair.partition("=") for pair in os.environ.get(MIRROR_SETTING, "").split()]
+    if any(not old or not new for old, _, new in pairs):
+        raise UsageError(f"{MIRROR_SETTING} holds pairs FROM=TO of URL prefixes, with blanks between them; correct it")
+    return replace(NETWORK, url_rewrite={old: new for old, _, new in pairs}) if pairs else NETWORK
 
 
 def _default_source() -> str:

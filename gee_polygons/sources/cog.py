@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources._fetch import NETWORK, Network, stream
+from gee_polygons.sources._fetch import NETWORK, Network, cost, stream
 from gee_polygons.sources._header import AEF, Content, open_tiles, tile_from_header
 from gee_polygons.sources._index import ArchiveIndex, TileIndex
 from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import Area
-from gee_polygons.sources._store import is_url
+from gee_polygons.sources._store import has_suffix, is_url
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._zoning import (
     ZonePart,
+    misaligned,
     pieces_on_lattices,
     polygons_near,
     rows_near,
@@ -153,6 +154,8 @@ class CogSource:
     def _plan(self, polygons: Polygons, years: Sequence[int], parts: Sequence[ZonePart], index: TileIndex) -> Plan:
         near = index.take(rows_near(polygons, parts, index))
         tiles, broken = self.open(near)
+        broken |= misaligned(tiles)
+        tiles = [tile for tile in tiles if (tile.place, tile.year) not in broken]
         failures = [
             Failure(str(error), year, spoiled, place, error.code)
             for (place, year), error in broken.items()
@@ -162,6 +165,20 @@ class CogSource:
         return make_plan(
             source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles, failures=failures
         )
+
+    def cost_of(self, plan: Plan) -> tuple[int, int]:
+        """Return the requests that reading a plan's blocks takes, neighbouring ranges merged, and their bytes."""
+        refs = [ref for job in plan.jobs for ref in job.reads]
+        tiles = self._tiles_of([*refs, *(part for ref in refs for part in ref.beneath)])
+        blocks = [tiles[ref.tile, ref.year].want(ref, range(len(BANDS))) for ref in refs]
+        hiding = [tiles[part.tile, part.year].want(part, [0]) for ref in refs for part in ref.beneath]
+        (requests, n_bytes), (more, more_bytes) = cost(blocks), cost(hiding)
+        return requests + more, n_bytes + more_bytes
+
+    def holds(self, ref: BlockRef) -> bool:
+        """Whether a block was ever written: a local copy holds only those that its sites touch."""
+        tile = self._tiles_of([ref])[ref.tile, ref.year]
+        return isinstance(tile, Tile) and bool(tile.held(ref, [0]))
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
         """Fetch blocks in order, ahead of what is asked for; what can't be read comes as its error."""
@@ -246,7 +263,7 @@ def _of_years(index: TileIndex, years: Sequence[int]) -> TileIndex:
 
 def _find_index(spec: str) -> str:
     if is_url(spec):
-        return spec if spec.endswith((".parquet", ".csv", ".gpkg")) else f"{spec.rstrip('/')}/{INDEX_NAME}"
+        return spec if has_suffix(spec, ".parquet", ".csv", ".gpkg") else f"{spec.rstrip('/')}/{INDEX_NAME}"
     path = Path(spec)
     if path.is_dir():
         for candidate in (path / INDEX_NAME, path / "v1" / "annual" / INDEX_NAME):

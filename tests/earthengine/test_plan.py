@@ -39,3 +39,23 @@ def test_without_credentials_one_line_says_what_to_do(tmp_path, monkeypatch):
     done = run("plan", path, "--years", "2020", "--source", "earthengine")
     assert done.exit_code == 1
     assert "ee.Authenticate() once" in done.output
+
+
+def test_beside_other_sources_it_has_an_offer_and_auto_takes_it_where_nothing_else_is(ee_server, monkeypatch):
+    from rangeserver import serve
+
+    from gee_polygons.costs import compare_sources
+    from gee_polygons.extract import extract_embeddings
+
+    with serve(".") as server:
+        monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"https://data.source.coop/={server.url}/gone/")
+    offers = {offer.source: offer for offer in compare_sources(fields(30), [2019, 2020, 2021])}
+    assert [name for name, offer in offers.items() if offer.available] == ["earthengine"]
+    mine = offers["earthengine"]
+    assert (mine.requests, mine.site_years, mine.asked) == (2, 90, 90)
+    assert 0 < mine.seconds < 60
+    assert any("EECU-hours" in note for note in mine.notes)
+    assert not [e for e in ee_server.log.entries() if e.method == "POST"]
+    table = extract_embeddings(fields(3), years=2020, source="auto")
+    assert table.attrs["provenance"]["source"] == "earthengine"
+    assert set(table["status"]) == {"ok"}

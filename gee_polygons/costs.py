@@ -1,0 +1,325 @@
+"""What an extraction would cost from each source, and which source is the cheapest that is there.
+
+Archives answer from their index and the headers of the tiles concerned, Earth Engine from the polygons alone; no pixel
+is read. Seconds are an estimate for a stated bandwidth and latency, to choose between sources by.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import N_BANDS
+from gee_polygons.errors import GeePolygonsError, UsageError
+from gee_polygons.sources._fetch import NETWORK, Network
+from gee_polygons.sources._store import hide_query, local_path
+from gee_polygons.sources.base import SOURCE_SETTING, Plan, ReducingSource, Source, network_by_settings, open_source
+from gee_polygons.sources.cog import CogSource
+
+__all__ = ["Offer", "choose_source", "compare_sources", "price_source"]
+
+PUBLISHED: Final = ("source-coop", "mosaic", "earthengine")
+DEFAULT_MBIT_S: Final = 100.0
+DEFAULT_LATENCY_S: Final = 0.05
+# bytes of pixels that are decoded and added up in a core-second: measured, see benchmarks/RESULTS.md
+DECODED_PER_CORE_S: Final = 0.5e9
+# least time of a request that computes: an assumption, for Google states none
+EARTH_ENGINE_S: Final = 1.0
+_HEADER_BYTES: Final = 96 * 2**10
+
+_CANNOT: Final = {
+    "mosaic": (
+        "its pixels are nearest-resampled to degrees, up to one pixel from the tiles', and codes are averaged where "
+        "tiles overlap: numbers differ a little from the other sources'"
+    ),
+    "earthengine": "takes compute quota; edge pixels are weighted in steps of 1/255 (means only, else exact)",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What one source would take for some sites and years.
+
+    Parameters
+    ----------
+    source : str
+        What to give as ``source=``.
+    available : bool
+        Whether it can be read now.
+    reason : str
+        Why not, in a line; empty where it can.
+    site_years : int
+        For how many of the sites and years it has tiles; for Earth Engine, how many are in its years.
+    asked : int
+        Sites times years.
+    blocks : int
+        Blocks to decode, each once.
+    requests, bytes : int
+        To be sent and fetched, headers of tiles included; of a local source, to be read from the disk.
+    seconds : float
+        Estimate, at the bandwidth and latency that were stated.
+    notes : tuple of str
+        What it can't do, one line each.
+    """
+
+    source: str
+    available: bool = True
+    reason: str = ""
+    site_years: int = 0
+    asked: int = 0
+    blocks: int = 0
+    requests: int = 0
+    bytes: int = 0
+    seconds: float = float("inf")
+    notes: tuple[str, ...] = ()
+    opened: Source | None = None
+    """The source itself, with what planning read of it."""
+
+
+def compare_sources(
+    sites: Any,
+    years: Sequence[int],
+    *,
+    sources: Sequence[Any] | str = "all",
+    local: Sequence[Any] = (),
+    bandwidth_mbit_s: float = DEFAULT_MBIT_S,
+    latency_s: float = DEFAULT_LATENCY_S,
+) -> list[Offer]:
+    """Say what each source would cost for some sites and years.
+
+    Parameters
+    ----------
+    sites : SiteCollection, Site or GeoDataFrame
+        Polygons.
+    years : sequence of int
+        Years.
+    sources : sequence of sources, or "all"
+        As `open_source` takes them. ``"all"``: the open archive, the mosaic, Earth Engine, the setting
+        ``GEE_POLYGONS_SOURCE`` if it is a path, and registered datasets of embeddings.
+    local : sequence of paths
+        Further ones, such as the folder of a download.
+    bandwidth_mbit_s, latency_s : float
+        Of your connection: megabits per second, and seconds from a request to its answer.
+
+    Returns
+    -------
+    list of Offer
+        The cheapest first, then those that lack some sites or years, then those that are not available. Nothing is
+        raised for a source that can't be read: its offer says why.
+
+    Raises
+    ------
+    UsageError
+        For a bandwidth or latency that isn't one, or no source.
+
+    Examples
+    --------
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> offer, *_ = compare_sources(sample_sites()[:2], [2023, 2024], sources=["sample"])
+    >>> offer.source, offer.blocks, offer.requests
+    ('sample', 8, 512)
+    """
+    from gee_polygons.extract import as_sites
+
+    way = _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
+    return ranked([way.offer(spec) for spec in _candidates(sources, local)])
+
+
+def price_source(
+    sites: Any,
+    years: Sequence[int],
+    source: Any = None,
+    *,
+    bandwidth_mbit_s: float = DEFAULT_MBIT_S,
+    latency_s: float = DEFAULT_LATENCY_S,
+) -> Offer:
+    """Say what one source would cost; as `compare_sources`, but a source that can't be read raises its error."""
+    from gee_polygons.extract import as_sites
+
+    opened = open_source(source)
+    return _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s).price(opened)
+
+
+def choose_source(
+    sites: Any,
+    years: Sequence[int],
+    *,
+    local: Sequence[Any] = (),
+    bandwidth_mbit_s: float = DEFAULT_MBIT_S,
+    latency_s: float = DEFAULT_LATENCY_S,
+) -> Offer:
+    """Return the offer that ``source="auto"`` takes: of those that serve most sites and years, the fastest.
+
+    What lies on this machine is looked at first; if it has everything, nothing is asked for elsewhere.
+
+    Raises
+    ------
+    UsageError
+        If no source is available.
+    """
+    from gee_polygons.extract import as_sites
+
+    way = _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
+    offers: list[Offer] = []
+    for spec in sorted(_candidates("all", local), key=_is_far):  # stable: nearest first
+        offers.append(way.offer(spec))
+        last = offers[-1]
+        if not _is_far(spec) and last.available and last.site_years == last.asked:
+            break
+    best = ranked(offers)[0]
+    if not best.available:
+        raise UsageError("no source is available: " + "; ".join(f"{offer.source}: {offer.reason}" for offer in offers))
+    if isinstance(best.opened, CogSource) and best.opened.network == _hurried():
+        best.opened.network = network_by_settings()  # no haste any more
+    log.info("source: %s, about %.1f s", best.source, best.seconds)
+    for note in best.notes:
+        log.warning("%s: %s", best.source, note)
+    return best
+
+
+def ranked(offers: Sequence[Offer]) -> list[Offer]:
+    """Order offers: those that serve what any archive serves by time, then the incomplete, then the unavailable."""
+    # Earth Engine isn't asked where it has tiles: it claims every place, and mustn't put archives behind for that
+    known = [offer.site_years for offer in offers if offer.available and offer.source != "earthengine"]
+    most = max(known, default=0)
+    return sorted(offers, key=lambda offer: (not offer.available, -min(offer.site_years, most), offer.seconds))
+
+
+def _candidates(sources: Sequence[Any] | str, local: Sequence[Any]) -> list[Any]:
+    """List what is to be looked at, each once."""
+    if sources in ("all", "auto"):
+        from gee_polygons._collection.catalogue import AEF_ID, SAMPLE_ID, datasets
+
+        setting = os.environ.get(SOURCE_SETTING, "")
+        own = [entry for name, entry in datasets().items() if entry.embeddings and name not in (AEF_ID, SAMPLE_ID)]
+        chosen: list[Any] = [*local, setting, *(entry.index for entry in own), *PUBLISHED]
+        chosen = [spec for spec in chosen if spec not in ("", "all", "auto")]
+    else:
+        chosen = [*([sources] if isinstance(sources, str) else sources), *local]
+    names = [spec if hasattr(spec, "plan") or hasattr(spec, "as_source") else os.fspath(spec) for spec in chosen]
+    found: list[Any] = [spec for i, spec in enumerate(names) if not any(spec is o or spec == o for o in names[:i])]
+    if not found:
+        raise UsageError("no source was named; give some, or 'all'")
+    return found
+
+
+def _named(spec: Any) -> str:
+    return hide_query(spec) if isinstance(spec, str) else str(getattr(spec, "archive", spec))
+
+
+def _is_far(spec: Any) -> bool:
+    if isinstance(spec, str):
+        return spec in PUBLISHED or local_path(spec) is None
+    return local_path(str(getattr(spec, "archive", ""))) is None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What is asked for, and over which connection."""
+
+    polygons: NDArray[Any]
+    years: tuple[int, ...]
+    bandwidth_mbit_s: float
+    latency_s: float
+
+    def __post_init__(self) -> None:
+        if not self.bandwidth_mbit_s > 0 or not self.latency_s >= 0:
+            raise UsageError(
+                "bandwidth is above 0 Mbit/s and latency 0 s or more, found "
+                f"{self.bandwidth_mbit_s} and {self.latency_s}"
+            )
+
+    def offer(self, spec: Any) -> Offer:
+        """Return what a source would cost, or why it isn't available."""
+        try:
+            return self.price(spec, _hurried())
+        except GeePolygonsError as error:
+            name = _named(spec)
+            asked = len(self.polygons) * len(self.years)
+            return Offer(source=name, available=False, asked=asked, reason=str(error).removeprefix(f"{name}: "))
+
+    def price(self, spec: Any, network: Network | None = None) -> Offer:
+        """Return what a source would cost."""
+        opened = open_source(spec, network=network)
+        offer = Offer(source=_named(spec), asked=len(self.polygons) * len(self.years), opened=opened)
+        is_archive = not isinstance(opened, ReducingSource)
+        offer = self._of_plan(offer, opened) if is_archive else self._of_service(offer, opened)
+        lacking = sorted(set(self.years) - set(opened.years()))
+        notes = [f"has no {', '.join(map(str, lacking))}"] if lacking else []
+        if is_archive and offer.site_years < offer.asked:
+            notes.append(f"holds {offer.site_years:,} of {offer.asked:,} site-years whole")
+        own = getattr(opened, "caveats", None) or ([_CANNOT[opened.name]] if opened.name in _CANNOT else [])
+        return replace(offer, notes=(*notes, *offer.notes, *own))
+
+    def _of_plan(self, none: Offer, source: Any) -> Offer:
+        plan = source.plan(self.polygons, self.years)
+        served = _served(plan, source)
+        if plan.failures:
+            none = replace(
+                none, notes=(f"{len(plan.failures)} of its tiles can't be opened: {plan.failures[0].message}",)
+            )
+        places = {ref.tile for job in plan.jobs for ref in job.reads}
+        far = [place for place in places if local_path(place) is None]
+        requests, n_bytes = plan.requests, plan.bytes
+        if isinstance(source, CogSource) and far:  # neighbouring ranges are one request
+            requests, n_bytes = source.cost_of(plan)
+        kept = getattr(getattr(source, "index", None), "has_headers", False)
+        headers = 0 if kept else len(far)
+        decoded = sum(ref.window.height * ref.window.width for job in plan.jobs for ref in job.reads) * N_BANDS
+        working = decoded / (DECODED_PER_CORE_S * (os.cpu_count() or 1))
+        return replace(
+            none, site_years=len(served), blocks=plan.blocks, requests=requests + headers,
+            bytes=n_bytes + headers * _HEADER_BYTES,
+            seconds=working + (self._seconds(requests, n_bytes, headers) if far else 0.0),
+        )  # fmt: skip
+
+    def _of_service(self, none: Offer, source: Any) -> Offer:
+        cost = source.cost(self.polygons, self.years)
+        from gee_polygons.sources._earthengine.transport import DEFAULT_CONCURRENT
+
+        waves = -(-cost.requests // DEFAULT_CONCURRENT)
+        computing = max(waves * EARTH_ENGINE_S, cost.eecu_hours * 3600 / DEFAULT_CONCURRENT)
+        years = set(source.years())
+        hours = f"about {cost.eecu_hours:,.2f} EECU-hours" if cost.requests else "all of it is kept on this machine"
+        return replace(
+            none, site_years=len(self.polygons) * len(years & set(self.years)),
+            requests=cost.requests, bytes=cost.bytes,
+            seconds=waves * self.latency_s + computing + cost.bytes * 8e-6 / self.bandwidth_mbit_s,
+            notes=(hours,),
+        )  # fmt: skip
+
+    def _seconds(self, requests: int, n_bytes: int, headers: int) -> float:
+        """Latencies that nothing hides, and the larger of what bandwidth and what latency allows."""
+        if not requests:
+            return 0.0
+        waves = -(-requests // NETWORK.max_concurrent) + -(-headers // NETWORK.max_concurrent)
+        return 2 * self.latency_s + max(
+            waves * self.latency_s, (n_bytes + headers * _HEADER_BYTES) * 8e-6 / self.bandwidth_mbit_s
+        )
+
+
+def _hurried() -> Network:
+    """Give up soon on what can't be reached: there are other sources."""
+    return replace(network_by_settings(), attempts=3, timeout_s=20.0, give_up_after_s=20.0)
+
+
+def _served(plan: Plan, source: Any) -> set[tuple[int, int]]:
+    """Return the (polygon, year) pairs whose blocks are all there, and at least one."""
+    holds = getattr(source, "holds", None)
+    found: set[tuple[int, int]] = set()
+    lacking: set[tuple[int, int]] = set()
+    for job in plan.jobs:
+        for ref in job.reads:
+            pieces = [plan.pieces[i] for i in job.pieces]
+            pairs = {(piece.polygon, ref.year) for piece in pieces if ref.year not in piece.skip}
+            (found if holds is None or holds(ref) else lacking).update(pairs)
+    for failure in plan.failures:
+        lacking.update((polygon, failure.year) for polygon in failure.polygons)
+    return found - lacking

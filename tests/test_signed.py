@@ -1,0 +1,173 @@
+"""Signed URLs: they are read, and nobody sees the signature."""
+
+import logging
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from rangeserver import Faults, serve
+
+from gee_polygons.cli import main
+from gee_polygons.collection import Dataset, build_from_table, load, register
+from gee_polygons.costs import compare_sources
+from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.errors import GeePolygonsError, ReadError
+from gee_polygons.extract import extract_embeddings
+from gee_polygons.sources._fetch import Network, fetch
+from gee_polygons.sources._store import hide_query, locate, without_query
+from gee_polygons.sources.cog import CogSource
+
+SECRET = "f00d5ecret%2Fcafe"
+QUERY = f"X-Amz-Credential=k/20260101/us-west-2&X-Amz-Signature={SECRET}"
+QUICK = Network(attempts=3, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+
+
+@pytest.fixture
+def server(sample_archive):
+    with serve(sample_archive.parent, query=QUERY) as server:
+        yield server
+
+
+@pytest.fixture
+def signed(sample_archive, server, tmp_path):
+    """An index whose tiles are signed."""
+    table = pq.read_table(sample_archive).drop_columns(["geom"]).to_pandas()
+    table["path"] = [f"{server.url}/{path}?{QUERY}" for path in table["path"]]
+    table.to_parquet(tmp_path / "aef_index.parquet")
+    return tmp_path / "aef_index.parquet"
+
+
+def texts_of(*things):
+    """All that somebody might print or keep of some things."""
+    found = []
+    for thing in things:
+        found += [str(thing), repr(thing)]
+        if isinstance(thing, Exception):
+            found += texts_of(*thing.args, thing.__cause__, thing.__context__, getattr(thing, "url", ""))
+    return found
+
+
+def assert_hidden(*things):
+    for text in texts_of(*things):
+        assert SECRET not in text
+        assert "X-Amz" not in text
+
+
+def test_signed_tiles_give_the_same_numbers(signed, sample_sites, server, caplog):
+    caplog.set_level(logging.DEBUG)
+    server.reset(Faults(error=0.1, seed=1))
+    source = CogSource(signed, network=QUICK)
+    table = extract_embeddings(sample_sites[:4], source=source, years=[2022, 2023])
+    expected = extract_embeddings(sample_sites[:4], source="sample", years=[2022, 2023])
+    pd.testing.assert_frame_equal(table, expected, check_exact=True)
+    assert server.statuses[403] == 0
+    plan = source.plan(sample_sites.polygons[:4], [2023])
+    assert plan.blocks > 0
+    assert "try 2 of 3 follows" in caplog.text
+    tiles = list(source._tiles.values())
+    assert_hidden(
+        source,
+        plan,
+        plan.jobs,
+        tiles,
+        table.attrs,
+        caplog.text,
+        compare_sources(sample_sites[:1], [2023], sources=[source]),
+    )
+    assert SECRET.encode() not in pickle.dumps(plan)
+
+
+def test_errors_show_which_tile_and_no_signature(signed, sample_sites, server):
+    source = CogSource(signed, network=QUICK)
+    source.plan(sample_sites.polygons[:1], [2023])
+    for status in (403, 404, 503):
+        server.reset(Faults(error=1.0, status=status))
+        with pytest.raises(
+            ReadError, match=rf"{server.url}/2023/\S+\.tiff\?hidden-\w{{16}}: block .*band A00"
+        ) as caught:
+            extract_embeddings(sample_sites[:1], source=source, years=[2023])
+        assert_hidden(caught.value)
+    for kind in ("drop", "truncate", "lie", "wrong_length"):
+        server.reset(Faults(**{kind: 1.0}))
+        table = extract_embeddings(sample_sites[:1], source=source, years=[2023], on_error="collect")
+        assert table["status"].tolist() == ["error"]
+        assert_hidden(table.attrs)
+        with pytest.raises(ReadError) as caught:
+            CogSource(signed, network=QUICK).image(sample_sites[0].polygon, 2023)
+        assert_hidden(caught.value)
+
+
+def test_a_signed_index_is_read_and_not_shown(server, sample_archive, sample_sites, tmp_path, monkeypatch):
+    url = f"{server.url}/aef_index.parquet?{QUERY}"
+    source = CogSource(url, network=QUICK)
+    assert source.years() == list(range(2018, 2025))
+    collection = load(url, network=QUICK)
+    assert_hidden(source, source.archive, collection, collection.place)
+    server.reset(Faults(error=1.0, status=403))
+    for again in (lambda: CogSource(url, network=QUICK), lambda: load(url, network=QUICK)):
+        with pytest.raises(
+            GeePolygonsError, match=r"aef_index\.parquet\?hidden-\w+: the index can't be read"
+        ) as caught:
+            again()
+        assert_hidden(caught.value)
+    monkeypatch.setenv("GEE_POLYGONS_CACHE", str(tmp_path))
+    entry = register(Dataset(id="mine", index=url, bands=BANDS, dtype="int8", nodata=-128))
+    shown = CliRunner().invoke(main, ["datasets", "info", "mine"])
+    assert_hidden(entry, shown.output)
+    assert "aef_index.parquet?hidden-" in shown.output
+
+
+def test_a_collection_of_signed_tiles_is_kept_and_read_again(signed, server, tmp_path):
+    collection = build_from_table(signed, path=tmp_path / "c.parquet", network=QUICK)
+    assert_hidden(collection, collection.dataset)
+    again = load(tmp_path / "c.parquet", network=QUICK)
+    box = (-48.02, -22.36, -48.018, -22.359)
+    assert np.array_equal(again.get_numpy(box, years=[2023]), load("gee-polygons/sample").get_numpy(box, years=[2023]))
+    metadata = pq.read_schema(tmp_path / "c.parquet").metadata
+    assert SECRET.encode() not in metadata[b"gee_polygons"]
+
+
+def test_without_the_signature_it_is_forbidden(server):
+    with pytest.raises(ReadError, match="403"):
+        fetch(f"{server.url}/aef_index.parquet", 0, 10, QUICK)
+    assert len(fetch(f"{server.url}/aef_index.parquet?{QUERY}", 0, 10, QUICK)) == 10
+
+
+def test_encoded_paths_are_read_as_they_are_written(tmp_path):
+    (tmp_path / "my tiles").mkdir()
+    (tmp_path / "my tiles" / "a+b=é 50%.bin").write_bytes(b"0123456789")
+    with serve(tmp_path) as server:
+        url = f"{server.url}/my%20tiles/a+b=%C3%A9%2050%25.bin"
+        assert bytes(fetch(url, 2, 3, QUICK)) == b"234"
+
+
+def test_what_differs_by_its_query_alone_is_not_one_file():
+    one, other = (hide_query(f"https://host/get?file={name}.tiff") for name in "ab")
+    assert one != other
+    assert hide_query(one) == one
+    with pytest.raises(ReadError, match="its query was hidden by another process"):
+        locate("https://host/a.tiff?hidden-00000000")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://host/a.tiff", "https://host/a.tiff"),
+        ("s3://bucket/a?b.tiff", "s3://bucket/a?b.tiff"),
+        ("/data/a?b.tiff", "/data/a?b.tiff"),
+    ],
+)
+def test_what_has_no_secret_is_shown_as_it_is(url, shown):
+    assert hide_query(url) == shown
+
+
+def test_passwords_are_hidden_too():
+    shown = hide_query("https://me:word@host/a.tiff")
+    assert shown.startswith("https://host/a.tiff?hidden-")
+    assert (
+        without_query("GET http://me:word@host/x?a=b failed (http://h/y?c)")
+        == "GET http://host/x?... failed (http://h/y?...)"
+    )
