@@ -8,6 +8,7 @@ import numpy as np
 import pyproj
 from mosaics import STEP, Mosaic
 
+from gee_polygons.sources._fetch import stream
 from gee_polygons.sources.cog import CogSource
 
 WEST, NORTH, SHAPE = -48.055, -22.325, (512, 1024)  # a little more than the sample's tiles
@@ -45,7 +46,9 @@ def _plane(tile, band):
     plane = np.full((height, width), -128, np.int8)
     for row in range(-(-height // down)):
         for col in range(-(-width // across)):
-            block = tile.fetch(tile.ref(row, col), [band]).decode(0)[0, : down * across].reshape(down, across)
+            ref = tile.ref(row, col)
+            fetched = next(stream([tile.want(ref, [band])]))
+            block = tile.block(ref, [band], fetched).decode(0)[0, : down * across].reshape(down, across)
             part = plane[row * down : (row + 1) * down, col * across : (col + 1) * across]
             part[:] = block[: part.shape[0], : part.shape[1]]
     return plane[::-1] if tile.grid.flip_y else plane

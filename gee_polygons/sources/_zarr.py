@@ -283,6 +283,11 @@ class Chunks:
                 data, size = fetch_end(place, self._index_bytes, self.network)
         except AbsentError:
             return None
+        if len(data) < self._index_bytes:
+            raise ReadError(
+                f"{place}: shard index: truncated: {self._index_bytes} bytes expected, the shard has {len(data)}",
+                url=place,
+            )
         shape = (*self.per_shard, 2)
         try:
             index = _decode(data, shape, "uint64", int(_ABSENT), self._index_codecs)

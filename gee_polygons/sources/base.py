@@ -393,7 +393,8 @@ def open_source(
         from gee_polygons.sources.mosaic import MOSAIC_URL, MosaicSource
 
         given = text.removeprefix("mosaic:") if text.startswith("mosaic") else text
-        return MosaicSource(MOSAIC_URL if given in ("", "mosaic") else given, year=year)
+        place = MOSAIC_URL if given in ("", "mosaic") else given
+        return MosaicSource(place, network=network or network_by_settings(), year=year)
     if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
         from gee_polygons.sources.raster import RasterSource
 
