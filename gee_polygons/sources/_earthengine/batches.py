@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +21,16 @@ from gee_polygons.zonal.zones import home_zones, unwrap
 
 __all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches", "packed"]
 
+log = logging.getLogger(__name__)
+
 SITES_PER_REQUEST: Final = 25
 PERIODS_PER_REQUEST: Final = 4
 BANDS_PER_REQUEST: Final = 300  # of one stacked image; the service's own limit is 5,000
 PIXELS_PER_REQUEST: Final = 2_000_000  # of all sites and periods; the memory limit isn't published, halving finds it
 GEOMETRY_BYTES_PER_REQUEST: Final = 4_000_000  # well below 10 MB, so that no request is built in vain
-_SMALLER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines, for a site of several megabytes
+SHORTER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines, for a site of many megabytes
 _METRES_PER_DEG: Final = 111_320.0
-_MOST_SITE_BYTES: Final = 9_000_000
+MOST_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
 _HILBERT_LEVEL: Final = 16
 MOST_TILE_SCALE: Final = 16
 FEW_PIXELS: Final = 25
@@ -46,8 +49,11 @@ class SiteShapes:
     def __init__(self, polygons: NDArray[Any]) -> None:
         self.polygons = unwrap(np.asarray(polygons, object))
         self.zones = home_zones(self.polygons) if len(self.polygons) else np.zeros(0, "U10")
-        self.geojson = [_sendable(polygon) for polygon in self.polygons]
-        self.texts = [json.dumps(geometry, separators=(",", ":")) for geometry in self.geojson]
+        self.geojson, self.texts = [], []
+        for polygon in self.polygons:
+            geojson, text = _sendable(polygon)
+            self.geojson.append(geojson)
+            self.texts.append(text)
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -145,6 +151,8 @@ class Batch:
         """Return the values of each pair that an answer holds."""
         found: dict[tuple[int, str], list[Any]] = {}
         for properties in features:
+            if properties.get("i") is None:
+                continue
             site = int(properties["i"])
             for i, period in enumerate(self.periods):
                 found[site, period] = [properties.get(f"p{i}_{band}") for band in recipe.bands]
@@ -198,14 +206,20 @@ def packed(
         yield tuple(taken)
 
 
-def _sendable(polygon: Any) -> dict[str, Any]:
-    """Return a polygon's GeoJSON; an outline of many megabytes is simplified by as little as it takes."""
-    for tolerance in _SMALLER_M:
-        found = polygon if not tolerance else shapely.simplify(polygon, tolerance / _METRES_PER_DEG)
-        geojson = ee_geojson(found)
-        if shapely.get_num_coordinates(found) * 24 < _MOST_SITE_BYTES:
+def _sendable(polygon: Any) -> tuple[dict[str, Any], str]:
+    """Return an outline and its text; one of more than 9.5 MB is simplified by as little as it takes."""
+    for tolerance in SHORTER_M:
+        shorter = polygon if not tolerance else shapely.simplify(polygon, tolerance / _METRES_PER_DEG)
+        geojson = ee_geojson(shorter)
+        text = json.dumps(geojson, separators=(",", ":"))
+        if len(text) < MOST_SITE_BYTES:
             break
-    return geojson
+    if tolerance:
+        log.warning(
+            "an outline of %d vertices is too long for a request and is sent simplified by %g m; "
+            "EarthEngineSource(method='pixels') measures it as it is", shapely.get_num_coordinates(polygon), tolerance,
+        )  # fmt: skip
+    return geojson, text
 
 
 def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from gee_polygons.sources._earthengine.batches import Batch, SiteShapes, make_batches
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 Pair = tuple[int, str]
 Progress = bool | Callable[[int, int], object]
 
-HOPELESS_AFTER: Final = 12  # requests refused with one message and none answered: it isn't a site
+# requests refused with one message and none answered: perhaps it isn't the sites, and a few of them are asked alone
+DOUBTFUL_AFTER: Final = 12
+ASKED_ALONE: Final = 5
 GONE_AFTER: Final = 3  # requests given up after all attempts, and none answered
 
 
@@ -112,25 +114,26 @@ class _Run:
     advance: Callable[[int], None]
     answered: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
+    verdict: str | None = None  # what everything is refused with
 
     def all(self, batches: Sequence[Batch]) -> None:
         """Work through batches and what they are halved into."""
-        with ThreadPoolExecutor(self.service.max_concurrent, thread_name_prefix="earthengine") as pool:
-            waiting: dict[Future[dict[Pair, list[Any]] | Refusal], Batch] = {}
-            try:
-                waiting.update((pool.submit(self._request, batch), batch) for batch in batches)
-                while waiting:
-                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        batch, outcome = waiting.pop(future), future.result()
-                        hopeless = isinstance(outcome, Refusal) and self._hopeless(outcome)
-                        for again in self._settle(batch, outcome, hopeless):
-                            waiting[pool.submit(self._request, again)] = again
-                        if hopeless and isinstance(outcome, Refusal):
-                            self._give_up(waiting, outcome)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(self.service.max_concurrent, thread_name_prefix="earthengine")
+        waiting: dict[Future[dict[Pair, list[Any]] | Refusal], Batch] = {}
+        try:
+            waiting.update((pool.submit(self._request, batch), batch) for batch in batches)
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    batch, outcome = waiting.pop(future), future.result()
+                    hopeless = isinstance(outcome, Refusal) and self._hopeless(outcome, [batch, *waiting.values()])
+                    for again in self._settle(batch, outcome, hopeless):
+                        waiting[pool.submit(self._request, again)] = again
+                    if hopeless and isinstance(outcome, Refusal):
+                        self._give_up(waiting, outcome)
+        finally:
+            # done by now, unless something was raised: Ctrl-C doesn't wait for answers that nobody wants
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _request(self, batch: Batch) -> dict[Pair, list[Any]] | Refusal:
         body = payload(batch.expression(self.shapes, self.recipe))
@@ -152,9 +155,7 @@ class _Run:
                 self.answers.troubles.append(Trouble(silent, "the answer has no feature for it"))
             self.advance(len(batch.pairs))
             return []
-        again = [] if hopeless else batch.halves()
-        if not again and not hopeless and outcome.kind == "too_big":
-            again = batch.gentler()
+        again = self._smaller(batch, outcome) if not hopeless else []
         if again:
             log.info("%s: %d site-periods are asked again in smaller parts", outcome.message, len(batch.pairs))
         else:
@@ -162,15 +163,38 @@ class _Run:
             self.advance(len(batch.pairs))
         return again
 
-    def _hopeless(self, refusal: Refusal) -> bool:
+    @staticmethod
+    def _smaller(batch: Batch, refusal: Refusal) -> list[Batch]:
+        if refusal.kind == "too_long" and len(batch.sites) == 1:
+            return []  # fewer periods make no shorter outline
+        return batch.halves() or (batch.gentler() if refusal.kind == "too_big" else [])
+
+    def _hopeless(self, refusal: Refusal, left: Sequence[Batch]) -> bool:
         """Whether a refusal concerns everything: then halving would only repeat it thousands of times."""
         self.refusals[refusal.message] += 1
-        if refusal.kind == "fatal":
+        if refusal.status == 401 or refusal.message == self.verdict:
             return True
-        if self.answered or refusal.kind == "too_big":
+        if self.answered or refusal.kind in ("too_big", "too_long"):
             return False
-        limit = GONE_AFTER if refusal.kind == "passing" else HOPELESS_AFTER
-        return self.refusals[refusal.message] >= limit
+        if refusal.kind == "passing":
+            return self.refusals[refusal.message] >= GONE_AFTER
+        if refusal.kind == "other" and self.refusals[refusal.message] < DOUBTFUL_AFTER:
+            return False
+        return self._all_alike(refusal, left)
+
+    def _all_alike(self, refusal: Refusal, left: Sequence[Batch]) -> bool:
+        """Ask a few sites alone, far from one another: whether all are refused in the same words."""
+        step = max(1, len(left) // ASKED_ALONE)
+        for batch in left[::step][:ASKED_ALONE]:
+            alone = replace(batch, sites=batch.sites[-1:], periods=batch.periods[-1:])
+            outcome = self._request(alone)
+            if not isinstance(outcome, Refusal):
+                self.answered += 1
+                return False
+            if outcome.message != refusal.message:
+                return False
+        self.verdict = refusal.message
+        return True
 
     def _give_up(self, waiting: dict[Future[Any], Batch], refusal: Refusal) -> None:
         for future in [f for f in waiting if f.cancel()]:
