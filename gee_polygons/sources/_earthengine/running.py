@@ -16,7 +16,7 @@ from gee_polygons.sources._earthengine.recipes import Recipe
 from gee_polygons.sources._earthengine.session import service_identity
 from gee_polygons.sources._earthengine.transport import Refusal, RequestFailedError, Service, payload
 
-__all__ = ["Answers", "Trouble", "ask", "known_and_missing"]
+__all__ = ["Answers", "Trouble", "ask", "known_and_missing", "reporter"]
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def ask(
     known, missing, keys = known_and_missing(shapes, recipe, wanted, cache)
     answers = Answers(found=known)
     batches = make_batches(shapes, recipe, missing)
-    with _reporter(progress, len(keys), len(known)) as advance:
+    with reporter(progress, len(keys), len(known)) as advance:
         run = _Run(service, shapes, recipe, cache, keys, answers, advance)
         run.all(batches)
     return answers
@@ -204,7 +204,7 @@ class _Run:
 
 
 @contextmanager
-def _reporter(progress: Progress, total: int, known: int) -> Iterator[Callable[[int], None]]:
+def reporter(progress: Progress, total: int, known: int) -> Iterator[Callable[[int], None]]:
     """Report finished site-periods: to nobody, to a bar, or to the caller's function."""
     done = known
     if callable(progress):

@@ -103,13 +103,13 @@ def unsent(resource: str, method: str, **arguments: Any) -> Any:
 
 def service_identity() -> str:
     """Return what tells this service's values from another's: empty for Google's, else host and port."""
-    netloc = urlsplit(unsent("value", "compute").uri).netloc
+    netloc = urlsplit(str(unsent("value", "compute").uri)).netloc
     return "" if netloc.endswith(GOOGLE_HOST) else netloc
 
 
 def project_path() -> str:
     """Return the project of the session, as ``projects/name``."""
-    return urlsplit(unsent("value", "compute").uri).path.rpartition("/")[0].partition("/v1/")[2]
+    return urlsplit(str(unsent("value", "compute").uri)).path.rpartition("/")[0].partition("/v1/")[2]
 
 
 def _project_of_session() -> str:

@@ -17,7 +17,6 @@ import logging
 import random
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -211,14 +210,14 @@ class Service:
     def operations(self) -> list[dict[str, Any]]:
         """List the project's batch tasks, all pages."""
         found: list[dict[str, Any]] = []
-        token = None
+        asked: dict[str, Any] = {"name": project_path(), "pageSize": OPERATIONS_PER_PAGE}
         while True:
-            more = {} if token is None else {"pageToken": token}
-            answer = _object(self._send("operations", "list", name=project_path(), pageSize=OPERATIONS_PER_PAGE, **more))
+            answer = _object(self._send("operations", "list", **asked))
             found += answer.get("operations") or []
             token = answer.get("nextPageToken")
             if not token:
                 return found
+            asked["pageToken"] = token
 
     def operation(self, name: str) -> dict[str, Any]:
         """Look at one batch task."""
@@ -231,7 +230,9 @@ class Service:
     def _post(self, resource: str, method: str, body: bytes) -> bytes:
         if len(body) > MAX_PAYLOAD_BYTES:  # known beforehand: don't send it
             raise RequestFailedError(
-                Refusal("too_long", f"a request of {len(body):,} bytes exceeds the limit of {MAX_PAYLOAD_BYTES:,} bytes")
+                Refusal(
+                    "too_long", f"a request of {len(body):,} bytes exceeds the limit of {MAX_PAYLOAD_BYTES:,} bytes"
+                )
             )
         return self._send(resource, method, body)
 
