@@ -47,7 +47,10 @@ def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple
 
 
 def start_session(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Start a session where Earth Engine is asked for by name: a command has no other place to do it."""
+    """Start a session where Earth Engine is asked for by name: that is asking for a session.
+
+    The setting GEE_POLYGONS_SOURCE isn't asking: it may be years old.
+    """
     if value == "earthengine":
         from gee_polygons.sources.earthengine import connect
 
@@ -68,7 +71,10 @@ def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -
 SITES_HELP = (
     "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
 )
-SOURCE_HELP = "A name or a path that `gee-polygons sources` lists.  [default: $GEE_POLYGONS_SOURCE, else source-coop]"
+SOURCE_HELP = (
+    "A name or a path that `gee-polygons sources` lists; `earthengine` starts a session with the credentials that "
+    "ee.Authenticate() stored and the project $EE_PROJECT.  [default: $GEE_POLYGONS_SOURCE, else source-coop]"
+)
 
 sites_options: list[Callable[[Any], Any]] = [
     click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path)),
