@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from . import routes
 from .archive import Archive
+from .dialect import Dialect
 from .errors import DropError, ServiceError, UnimplementedError
 from .exports import Exports
 from .faults import Faults
@@ -31,7 +32,8 @@ class EarthEngineServer:
     folder that stands in for Drive and Cloud Storage (a temporary one if it isn't given). Use it as a context manager.
 
     `faults` says what goes wrong, `log` what was asked. `null_properties`: whether reduceRegions leaves a property that
-    has no value out ("absent") or sets it to null ("null"). `exact_weights`: coverage as it is instead of in 8 bits.
+    has no value out ("absent") or sets it to null ("null"). `exact_weights`: coverage as it is instead of in 8 bits. `dialect`: how
+    answers are written, where the documents leave that open.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class EarthEngineServer:
         port: int = 0,
         null_properties: str = "absent",
         exact_weights: bool = False,
+        dialect: Dialect | None = None,
     ) -> None:
+        self.dialect = dialect or Dialect()
         self.archive = Archive(tiles, catalogue)
         self.faults = Faults()
         self.log = RequestLog()
@@ -129,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             entry.bytes_in = len(body)
             status, content, kind = self._answer(path, parts.query, body, entry)
+            status, content, kind = owner.dialect.rewrite(endpoint, status, content, kind)
             entry.status, entry.bytes_out = status, len(content)
         finally:
             # counted out and logged before the answer is sent: a client that has it finds it in the log, and its next
@@ -165,8 +170,11 @@ class _Handler(BaseHTTPRequestHandler):
             return 501, json.dumps(wrong).encode(), "application/json"
 
     def _send(self, status: int, content: bytes, kind: str) -> None:
+        content, headers = self.server.owner.dialect.sent(content)
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -1,6 +1,7 @@
 """The code of the reference document, unchanged; and pictures of ee.Images."""
 
 import json
+import urllib.request
 from pathlib import Path
 
 import ee
@@ -11,6 +12,7 @@ from PIL import Image
 
 from gee_polygons.datasets.alpha_embeddings import EMBEDDING_VIS_DEFAULT, get_embedding_image
 from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.site import Site, SiteCollection
 from gee_polygons.sources._earthengine import transport
 from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels, shapely_geometry
 from gee_polygons.visualize import render_image
@@ -115,8 +117,6 @@ def test_geometries_become_shapes(ee_server):
     assert shapely_geometry(site.geometry).equals_exact(site.polygon, 1e-7)
     holed = shapely.box(0, 0, 1, 1).difference(shapely.box(0.2, 0.2, 0.4, 0.4))
     both = shapely.MultiPolygon([holed, shapely.box(2, 2, 3, 3)])
-    from gee_polygons.site import Site
-
     assert shapely_geometry(Site(polygon=both, site_id=1).geometry).equals(both)
     assert not len(ee_server.log)
     box = shapely_geometry(site.geometry.buffer(500).bounds())
@@ -137,18 +137,31 @@ def test_show_says_what_to_install(monkeypatch):
         fields(1)[0].show()
 
 
-def test_show_puts_the_sites_over_the_image(ee_server, monkeypatch):
-    import sys
-    from types import SimpleNamespace
-
-    lonboard = SimpleNamespace(
-        BitmapTileLayer=lambda data, tile_size: data,
-        PolygonLayer=SimpleNamespace(from_geopandas=lambda frame, **look: len(frame)),
-        Map=list,
+@pytest.mark.filterwarnings("ignore:The .* keyword in DataFrame.convert_dtypes")  # lonboard's, with pandas 3
+def test_show_puts_the_sites_over_the_image(ee_server):
+    """With the real lonboard, whose maps are tables in Arrow; without it there is nothing to show."""
+    lonboard = pytest.importorskip("lonboard", reason='maps are optional: pip install "gee_polygons[map]"')
+    shapes = [site.polygon for site in fields(2)]
+    odd = {"seen": None, "of": [1, 2], "name": 7}
+    sites = SiteCollection(
+        [
+            Site(polygon=shapes[0], site_id=7, start_year=2016, properties=odd),
+            Site(polygon=shapely.MultiPolygon(shapes), site_id="a", properties={"name": "b"}),
+        ]
     )
-    monkeypatch.setitem(sys.modules, "lonboard", lonboard)
-    sites = fields(3)
-    assert sites.show() == [3]
-    tiles, n = sites[0].show(get_embedding_image(sites[0].geometry, 2020), EMBEDDING_VIS_DEFAULT)
-    assert n == 1
-    assert "/tiles/{z}/{x}/{y}" in tiles
+    (outlines,) = sites.show().layers
+    assert isinstance(outlines, lonboard.PolygonLayer)
+    assert outlines.table["site_id"].to_pylist() == ["7", "a"]
+    assert not len(ee_server.log)  # sites are drawn without a request
+    tiles, outline = sites[0].show(get_embedding_image(sites[0].geometry, 2020), EMBEDDING_VIS_DEFAULT).layers
+    assert isinstance(tiles, lonboard.BitmapTileLayer)
+    assert len(outline.table) == 1
+    west, south, east, north = sites[0].polygon.bounds
+    zoom = 14
+    column = int((west + east + 360) / 720 * 2**zoom)
+    row = int((1 - np.arcsinh(np.tan(np.radians((south + north) / 2))) / np.pi) / 2 * 2**zoom)
+    address = tiles.data.format(x=column, y=row, z=zoom)
+    with urllib.request.urlopen(address, timeout=10) as answer, Image.open(answer) as tile:
+        assert tile.size == (256, 256)
+        assert len(tile.convert("RGB").getcolors(256 * 256)) > 20
+    assert "<html" in sites.show().to_html().lower()

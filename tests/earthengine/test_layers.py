@@ -26,10 +26,9 @@ COVER = CategoricalLayer(
 PLACE = {"west": 700_000, "north": 7_500_960, "epsg": 32722}
 
 
-@pytest.fixture
-def server(earth, tmp_path):
+def layer_catalogue(folder):
     """Scenes of 96 x 96 px: NDVI 0.1 for each month, in two tiles a day; classes in two halves."""
-    catalogue = Catalogue(tmp_path / "c")
+    catalogue = Catalogue(folder)
     for month in (1, 2, 12):
         for side, west in enumerate((700_000, 700_480)):
             values = np.full((96, 48), month / 10, np.float32)
@@ -57,7 +56,12 @@ def server(earth, tmp_path):
             start=f"2020-03-0{i + 1}",
             **PLACE,
         )
-    return earth(None, catalogue.save())
+    return catalogue.save()
+
+
+@pytest.fixture
+def server(earth, tmp_path):
+    return earth(None, layer_catalogue(tmp_path / "c"))
 
 
 def square():
