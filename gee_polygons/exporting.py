@@ -33,7 +33,7 @@ from gee_polygons.sources._earthengine.recipes import (
     layer_recipe,
 )
 from gee_polygons.sources._earthengine.session import earth_engine
-from gee_polygons.sources._earthengine.transport import RequestFailedError, Service, payload
+from gee_polygons.sources._earthengine.transport import RequestFailedError, Service
 from gee_polygons.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
 
 if TYPE_CHECKING:
@@ -328,16 +328,16 @@ class _Work:
 
     def body(self, name: str, drive_folder: str | None, bucket: str | None) -> Callable[[str], bytes]:
         """Return what builds the request, once it is its turn."""
-        destination: dict[str, Any] = (
-            {"driveDestination": {"folder": drive_folder, "filenamePrefix": name}}
-            if bucket is None
-            else {"cloudStorageDestination": {"bucket": bucket, "filenamePrefix": name}}
-        )
+        options: dict[str, Any] = {"fileFormat": "CSV"}
+        if bucket is None:
+            options["driveDestination"] = {"folder": drive_folder, "filenamePrefix": name}
+        else:
+            options["cloudStorageDestination"] = {"bucket": bucket, "filenamePrefix": name}
         selectors = [*OWN_COLUMNS, *self.recipe.bands]
 
         def build(request_id: str) -> bytes:
-            return payload(
-                self._expression(), description=name, fileExportOptions={"fileFormat": "CSV", **destination},
+            return self.shapes.body(
+                self._expression(), self.members, description=name.replace("/", "_"), fileExportOptions=options,
                 selectors=selectors, requestId=request_id,
             )  # fmt: skip
 
@@ -361,10 +361,7 @@ class _Work:
             place = Place.of(bounding_box(self.shapes.polygons[here]), crs)
             features = ee.FeatureCollection(
                 [
-                    ee.Feature(
-                        ee.Geometry(self.shapes.geojson[i], None, False),
-                        {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about},
-                    )
+                    self.shapes.feature(i, {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about})
                     for i in here
                 ]
             )

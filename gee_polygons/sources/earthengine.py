@@ -33,7 +33,6 @@ from gee_polygons.sources._earthengine.transport import (
     INTERACTIVE_S,
     MAX_CONCURRENT,
     Service,
-    payload,
 )
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources.base import EmbeddingImage, Failure
@@ -168,7 +167,7 @@ class EarthEngineSource:
         finally:
             cache.close()
         batches = make_batches(shapes, recipe, missing)
-        size = sum(len(payload(batch.expression(shapes, recipe))) for batch in batches)
+        size = sum(len(batch.body(shapes, recipe)) for batch in batches)
         areas = shapes.pixels(recipe.scale_m)
         pixels = int(sum(areas[site] * len(periods) for site, periods in missing.items()))
         return RequestCost(

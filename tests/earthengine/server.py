@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from . import routes
 from .archive import Archive
 from .dialect import Dialect
-from .errors import DropError, ServiceError, UnimplementedError
+from .errors import DropError, GarbageError, ServiceError, UnimplementedError
 from .exports import Exports
 from .faults import Faults
 from .log import Entry, RequestLog
@@ -32,8 +32,8 @@ class EarthEngineServer:
     folder that stands in for Drive and Cloud Storage (a temporary one if it isn't given). Use it as a context manager.
 
     `faults` says what goes wrong, `log` what was asked. `null_properties`: whether reduceRegions leaves a property that
-    has no value out ("absent") or sets it to null ("null"). `exact_weights`: coverage as it is instead of in 8 bits. `dialect`: how
-    answers are written, where the documents leave that open.
+    has no value out ("absent") or sets it to null ("null"). `exact_weights`: coverage as it is instead of in 8 bits.
+    `dialect`: how answers are written, where the documents leave that open.
     """
 
     def __init__(
@@ -158,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             return routes.answer(owner, self.command, path, query, body, entry)
         except DropError:
             return 0, b"", ""
+        except GarbageError:
+            return 200, b"<html><body>Welcome! Please log in.</body></html>", "text/html"
         except ServiceError as error:
             if isinstance(error, UnimplementedError):
                 owner.unimplemented.append(error.what)

@@ -13,7 +13,6 @@ from gee_polygons.sources._earthengine.batches import SiteShapes
 from gee_polygons.sources.earthengine import EarthEngineSource
 
 from .dialect import DIALECTS
-from .faults import ELEMENT_LIMIT
 from .places import fields
 from .test_layers import NDVI, layer_catalogue, square
 
@@ -69,11 +68,10 @@ def test_limits_are_met_with_smaller_requests(server, plain):
     table = extract_embeddings(fields(12), years=YEARS, source=EarthEngineSource(cache=False))
     pd.testing.assert_frame_equal(table, plain)
     server.faults.clear()
-    collected = f"Collection query aborted after accumulating over {ELEMENT_LIMIT} elements."
-    server.faults.fail_next(collected, 4, "computeFeatures")
+    server.faults.fail_next("elements", 4, "computeFeatures")
     table = extract_embeddings(fields(12), years=YEARS, source=EarthEngineSource(cache=False))
     pd.testing.assert_frame_equal(table, plain)
-    server.faults.fail_next(collected, 2, "value:compute")  # of the days' list
+    server.faults.fail_next("elements", 2, "value:compute")  # of the days' list
     daily = square().extract_continuous(NDVI, start_date="2020-01-01", end_date="2020-12-31", frequency="all")
     assert daily["date"].dt.strftime("%m-%d").tolist() == ["01-28", "02-28", "12-28"] * 2
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from gee_polygons._sites.measures import ee_geojson
 from gee_polygons.sources._earthengine.cache import digest
 from gee_polygons.sources._earthengine.recipes import Place, Recipe
+from gee_polygons.sources._earthengine.session import unknown_client
+from gee_polygons.sources._earthengine.transport import payload
 from gee_polygons.zonal.zones import home_zones, unwrap
 
 __all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches", "packed"]
@@ -31,6 +33,7 @@ GEOMETRY_BYTES_PER_REQUEST: Final = 4_000_000  # well below 10 MB, so that no re
 SHORTER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines, for a site of many megabytes
 _METRES_PER_DEG: Final = 111_320.0
 MOST_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
+_BEYOND: Final = (91, 92, 93)  # latitudes that no outline has
 _HILBERT_LEVEL: Final = 16
 MOST_TILE_SCALE: Final = 16
 FEW_PIXELS: Final = 25
@@ -86,6 +89,42 @@ class SiteShapes:
         few = recipe.reducer == "mean" and self.area_m2[site] < FEW_PIXELS * recipe.scale_m**2
         return recipe.scale_m / FINER if few else recipe.scale_m
 
+    def feature(self, site: int, properties: Mapping[str, Any]) -> Any:
+        """Return an `ee.Feature` of a site whose outline `body` fills in.
+
+        The client's serializer looks at every number of an outline several times, seconds for a megabyte; so it gets
+        three vertices that lie beyond the pole, and name the site.
+        """
+        import ee
+
+        ring: Any = [[[site, latitude] for latitude in _BEYOND]]
+        kind = self.geojson[site]["type"]
+        outline = {"type": kind, "coordinates": ring if kind == "Polygon" else [ring]}
+        return ee.Feature(ee.Geometry(outline, None, False), dict(properties))
+
+    def body(self, expression: Any, sites: Sequence[int], **more: Any) -> bytes:
+        """Return the body of a request about some sites, each of them in it once, with their outlines."""
+        from ee import serializer
+
+        encoded = serializer.encode(expression)
+        if sorted(self._filled(encoded)) != sorted(sites):
+            raise unknown_client("outlines are written in another way")
+        return payload(encoded, **more)
+
+    def _filled(self, node: Any) -> Iterator[int]:
+        """Put outlines in their places; yield the sites whose they are."""
+        if isinstance(node, dict):
+            site = _site_of(node.get("constantValue"))
+            if site is not None:
+                node["constantValue"] = self.geojson[site]["coordinates"]
+                yield site
+            else:
+                for part in node.values():
+                    yield from self._filled(part)
+        elif isinstance(node, list):
+            for part in node:
+                yield from self._filled(part)
+
     def key(self, recipe: Recipe, site: int, period: str, service: str) -> bytes:
         """Return what a site's values of a period are kept under."""
         grid = f"{self.zones[site]} {recipe.scale_m:g}"
@@ -120,8 +159,8 @@ class Batch:
         scale = self.tile_scale * 2
         return [replace(self, tile_scale=scale)] if scale <= MOST_TILE_SCALE else []
 
-    def expression(self, shapes: SiteShapes, recipe: Recipe) -> Any:
-        """Build the `ee.FeatureCollection` of this request: one feature per site, without geometry."""
+    def body(self, shapes: SiteShapes, recipe: Recipe) -> bytes:
+        """Return the body of this request: a collection of one feature per site, without geometry."""
         import ee
 
         names = [f"p{i}_{band}" for i in range(len(self.periods)) for band in recipe.bands]
@@ -136,7 +175,7 @@ class Batch:
             place = Place.of(bounding_box(shapes.polygons[members]), crs)
             images = [recipe.image(period, place) for period in self.periods]
             stacked = ee.Image.cat(images).rename(names) if len(images) > 1 else images[0].rename(names)
-            features = [ee.Feature(ee.Geometry(shapes.geojson[i], None, False), {"i": i}) for i in members]
+            features = [shapes.feature(i, {"i": i}) for i in members]
             reduced = stacked.reduceRegions(
                 collection=ee.FeatureCollection(features),
                 reducer=reducer,
@@ -145,7 +184,7 @@ class Batch:
                 tileScale=self.tile_scale,
             ).select(["i", *names], None, False)
             found = reduced if found is None else found.merge(reduced)
-        return found
+        return shapes.body(found, self.sites)
 
     def read(self, features: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[tuple[int, str], list[Any]]:
         """Return the values of each pair that an answer holds."""
@@ -220,6 +259,16 @@ def _sendable(polygon: Any) -> tuple[dict[str, Any], str]:
             "EarthEngineSource(method='pixels') measures it as it is", shapely.get_num_coordinates(polygon), tolerance,
         )  # fmt: skip
     return geojson, text
+
+
+def _site_of(coordinates: Any) -> int | None:
+    """Return the site whose outline is to stand where these coordinates are; None if they are real."""
+    while isinstance(coordinates, list) and len(coordinates) == 1:
+        coordinates = coordinates[0]
+    if not isinstance(coordinates, list) or len(coordinates) != len(_BEYOND):
+        return None
+    named = [point for point, latitude in zip(coordinates, _BEYOND, strict=True) if point[1:] == [latitude]]
+    return int(named[0][0]) if len(named) == len(_BEYOND) else None
 
 
 def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:

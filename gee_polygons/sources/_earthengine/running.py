@@ -14,7 +14,7 @@ from gee_polygons.sources._earthengine.batches import Batch, SiteShapes, make_ba
 from gee_polygons.sources._earthengine.cache import NoCache
 from gee_polygons.sources._earthengine.recipes import Recipe
 from gee_polygons.sources._earthengine.session import service_identity
-from gee_polygons.sources._earthengine.transport import Refusal, RequestFailedError, Service, payload
+from gee_polygons.sources._earthengine.transport import Refusal, RequestFailedError, Service
 
 __all__ = ["Answers", "Trouble", "ask", "known_and_missing", "reporter"]
 
@@ -136,9 +136,8 @@ class _Run:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _request(self, batch: Batch) -> dict[Pair, list[Any]] | Refusal:
-        body = payload(batch.expression(self.shapes, self.recipe))
         try:
-            features = self.service.features(body)
+            features = self.service.features(batch.body(self.shapes, self.recipe))
         except RequestFailedError as error:
             return error.refusal
         found = batch.read(features, self.recipe)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gee_polygons._sites.site import earth_engine
 from gee_polygons.errors import DependencyError, EarthEngineError, InputFileError
 
-__all__ = ["connect", "earth_engine", "project_path", "service_identity", "unsent"]
+__all__ = ["connect", "earth_engine", "project_path", "service_identity", "unknown_client", "unsent"]
 
 PROJECT_SETTINGS: Final = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 GOOGLE_HOST: Final = "earthengine.googleapis.com"
@@ -94,11 +94,18 @@ def unsent(resource: str, method: str, **arguments: Any) -> Any:
         if not all(hasattr(found, name) for name in ("uri", "http", "body", "body_size", "execute")):
             raise AttributeError(f"{type(found).__name__} is not an HTTP request")
     except (AttributeError, TypeError) as error:
-        raise DependencyError(
-            f"earthengine-api {getattr(ee, '__version__', '(unknown)')} is laid out differently from the versions that "
-            f'are known ({error}): pip install "earthengine-api>=1.5,<=1.7.50"'
-        ) from error
+        raise unknown_client(str(error)) from error
     return found
+
+
+def unknown_client(what: str) -> DependencyError:
+    """Return the error for a client whose inside isn't as this package knows it."""
+    import ee
+
+    return DependencyError(
+        f"earthengine-api {getattr(ee, '__version__', '(unknown)')} is made differently from the versions that are "
+        f'known ({what}): pip install "earthengine-api>=1.5,<=1.7.50"'
+    )
 
 
 def service_identity() -> str:
