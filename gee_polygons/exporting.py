@@ -32,7 +32,7 @@ from gee_polygons.sources._earthengine.recipes import (
     histogram_recipe,
     layer_recipe,
 )
-from gee_polygons.sources._earthengine.session import earth_engine
+from gee_polygons.sources._earthengine.session import earth_engine, project_path
 from gee_polygons.sources._earthengine.transport import RequestFailedError, Service
 from gee_polygons.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
 
@@ -232,13 +232,14 @@ def resume_exports(ids: Sequence[str]) -> Exports:
     earth_engine()
     service = Service()
     tasks = []
-    for operation in ids:
+    for given in ids:
+        operation = given if "/" in given else f"{project_path()}/operations/{given}"
         try:
             found = service.operation(operation)
         except RequestFailedError as error:
-            raise UsageError(f"there is no task {operation!r}: {error.refusal.message}") from error
-        except TypeError as error:  # the client checks the form of the name
-            raise UsageError(f"a task's id is like 'projects/NAME/operations/ID', found {operation!r}") from error
+            raise UsageError(f"there is no task {given!r}: {error.refusal.message}") from error
+        except TypeError as error:  # the client checks the form of names
+            raise UsageError(f"a task's id is like 'projects/NAME/operations/ID', found {given!r}") from error
         name = str((found.get("metadata") or {}).get("description", operation))
         tasks.append(_Task(name, 0, None, operation, *_fares(found)))
     return Exports(tasks, TASKS_AT_ONCE, service)

@@ -93,7 +93,7 @@ def unsent(resource: str, method: str, **arguments: Any) -> Any:
         found = getattr(getattr(ee.data._get_cloud_projects_raw(), resource)(), method)(**arguments)
         if not all(hasattr(found, name) for name in ("uri", "http", "body", "body_size", "execute")):
             raise AttributeError(f"{type(found).__name__} is not an HTTP request")
-    except (AttributeError, TypeError) as error:
+    except AttributeError as error:
         raise unknown_client(str(error)) from error
     return found
 
