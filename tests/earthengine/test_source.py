@@ -240,7 +240,7 @@ def test_the_memory_limit_is_met_with_smaller_parts(ee_server, quick):
     ee_server.faults.memory_limit = 66 * 2_500
     table = extract_embeddings(sites, years=YEARS, source=EarthEngineSource(cache=False))
     pd.testing.assert_frame_equal(table, free)
-    ee_server.faults.memory_limit = 66 * 60  # less than one site: only a larger tileScale helps
+    ee_server.faults.memory_limit = 66 * 150  # less than one site: only a larger tileScale helps
     table = extract_embeddings(sites[:1], years=2020, source=EarthEngineSource(cache=False))
     assert table["status"].tolist() == ["ok"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons._sites.measures import ee_geojson
+from gee_polygons._sites.measures import EE_DECIMALS, ee_geojson
 from gee_polygons.sources._earthengine.cache import digest
 from gee_polygons.sources._earthengine.recipes import Place, Recipe
 from gee_polygons.sources._earthengine.session import unknown_client
@@ -34,10 +34,13 @@ SHORTER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines,
 _METRES_PER_DEG: Final = 111_320.0
 MOST_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
 _BEYOND: Final = (91, 92, 93)  # latitudes that no outline has
+SMALL_M2: Final = 10_000.0  # to shift every vertex by up to a centimetre changes the mean of a few pixels by 2e-4
+SMALL_DECIMALS: Final = 9  # a tenth of a millimetre
 _HILBERT_LEVEL: Final = 16
 MOST_TILE_SCALE: Final = 16
-FEW_PIXELS: Final = 25
-FINER: Final = 10
+# sites of fewer pixels than the first number: into how many parts each side of a pixel is cut. Shares in 8 bits shift
+# the mean of 100 pixels by up to 2e-4 and of 25 by three times that; so it stays below 1e-4, for 2,500 parts at most
+FINER: Final = ((25, 10), (100, 5), (400, 2))
 
 
 class SiteShapes:
@@ -53,8 +56,8 @@ class SiteShapes:
         self.polygons = unwrap(np.asarray(polygons, object))
         self.zones = home_zones(self.polygons) if len(self.polygons) else np.zeros(0, "U10")
         self.geojson, self.texts = [], []
-        for polygon in self.polygons:
-            geojson, text = _sendable(polygon)
+        for polygon, small in zip(self.polygons, self.area_m2 < SMALL_M2, strict=True):
+            geojson, text = _sendable(polygon, SMALL_DECIMALS if small else EE_DECIMALS)
             self.geojson.append(geojson)
             self.texts.append(text)
 
@@ -83,11 +86,15 @@ class SiteShapes:
     def scale(self, recipe: Recipe, site: int) -> float:
         """Return the pixel size to measure a site with.
 
-        The server rounds the covered share of a pixel to 8 bits, which spoils the mean of a few pixels: those are cut
-        into a hundred parts each, of the same value.
+        The server rounds the covered share of a pixel to 8 bits, which spoils the mean of few pixels: those are cut
+        into parts of the same value.
         """
-        few = recipe.reducer == "mean" and self.area_m2[site] < FEW_PIXELS * recipe.scale_m**2
-        return recipe.scale_m / FINER if few else recipe.scale_m
+        if recipe.reducer == "mean":
+            n_pixels = self.area_m2[site] / recipe.scale_m**2
+            for few, parts in FINER:
+                if n_pixels < few:
+                    return recipe.scale_m / parts
+        return recipe.scale_m
 
     def feature(self, site: int, properties: Mapping[str, Any]) -> Any:
         """Return an `ee.Feature` of a site whose outline `body` fills in.
@@ -127,7 +134,7 @@ class SiteShapes:
 
     def key(self, recipe: Recipe, site: int, period: str, service: str) -> bytes:
         """Return what a site's values of a period are kept under."""
-        grid = f"{self.zones[site]} {recipe.scale_m:g}"
+        grid = f"{self.zones[site]} {self.scale(recipe, site):g}"
         return digest(service, recipe.text, self.texts[site], period, grid)
 
 
@@ -245,11 +252,11 @@ def packed(
         yield tuple(taken)
 
 
-def _sendable(polygon: Any) -> tuple[dict[str, Any], str]:
+def _sendable(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
     """Return an outline and its text; one of more than 9.5 MB is simplified by as little as it takes."""
     for tolerance in SHORTER_M:
         shorter = polygon if not tolerance else shapely.simplify(polygon, tolerance / _METRES_PER_DEG)
-        geojson = ee_geojson(shorter)
+        geojson = ee_geojson(shorter, decimals)
         text = json.dumps(geojson, separators=(",", ":"))
         if len(text) < MOST_SITE_BYTES:
             break
