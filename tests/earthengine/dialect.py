@@ -58,7 +58,8 @@ class Dialect:
     words: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def rewrite(self, endpoint: str, status: int, content: bytes, kind: str) -> tuple[int, bytes, str]:
-        if endpoint in ("discovery", "algorithms", "control") or "json" not in kind or not status:
+        setup = endpoint in ("discovery", "algorithms", "control")
+        if self == Dialect() or setup or "json" not in kind or not status:
             return status, content, kind
         found = json.loads(content)
         if "error" in found and status >= 400:

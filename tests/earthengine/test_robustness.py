@@ -14,7 +14,7 @@ from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_B
 from gee_polygons.errors import DependencyError, EarthEngineError, UsageError
 from gee_polygons.site import Site, SiteCollection
 from gee_polygons.sources import base
-from gee_polygons.sources._earthengine import batches, cache, running, session, transport
+from gee_polygons.sources._earthengine import batches, cache, session, transport
 from gee_polygons.sources._earthengine.batches import SiteShapes
 from gee_polygons.sources._earthengine.transport import Refusal
 from gee_polygons.sources.base import open_source
@@ -106,14 +106,41 @@ def test_bands_that_an_answer_lacks_are_an_error(ee_server, monkeypatch):
 
 def test_many_bad_sites_do_not_condemn_the_others(ee_server):
     """Every request of the first wave has a bad site in it, and all are refused in the same words."""
-    sites = fields(500)
+    sites = fields(325)
     shapes = SiteShapes(sites.polygons)
-    bad = {shapes.order[start + 3] for start in range(0, 500, batches.SITES_PER_REQUEST)}
+    bad = {shapes.order[start + 3] for start in range(0, 325, batches.SITES_PER_REQUEST)}
     for site in bad:
         ee_server.faults.poison(shapes.texts[site][30:80], "Geometry has a strange edge.")
     table = extract_embeddings(sites, years=2020, on_error="collect", source=EarthEngineSource(max_concurrent=40))
     assert set(table.loc[table["status"] == "error", "site_id"]) == bad
-    assert (table["status"] == "ok").sum() == 500 - len(bad)
+    assert (table["status"] == "ok").sum() == 325 - len(bad)
+
+
+def test_a_service_that_is_gone_is_given_up_soon(ee_server):
+    ee_server.faults.fail_randomly(1.0, ("drop",))
+    table = extract_embeddings(fields(200), years=YEARS, on_error="collect", source=EarthEngineSource(max_concurrent=2))
+    assert set(table["status"]) == {"error"}
+    assert len(posts(ee_server)) <= 60
+    (message,) = {error["message"].partition(" (20")[0] for error in table.attrs["errors"]}
+    assert message.startswith("the connection failed")
+    assert "0x" not in message
+
+
+@pytest.mark.parametrize("kind", ["Quota of the month is used up.", "memory", "elements"])
+def test_what_fails_for_good_in_the_middle_isn_t_repeated_for_every_site(ee_server, kind):
+    """The first answers come, then everything is refused."""
+    asked = []
+
+    def spoil(done, total):
+        if not asked:
+            ee_server.faults.poison("reduceRegions", kind)
+        asked.append(done)
+
+    source = EarthEngineSource(max_concurrent=1)
+    table = extract_embeddings(fields(400), years=YEARS, on_error="collect", source=source, progress=spoil)
+    assert 75 <= (table["status"] == "ok").sum() < 300
+    assert (table["status"] == "error").sum() > 900
+    assert len(posts(ee_server)) < 250
 
 
 # --- sessions -----------------------------------------------------------------------------------------------------
@@ -347,4 +374,3 @@ def test_progress_is_told_by_both_methods(ee_server, capsys):
 def test_a_refusal_that_waits_says_how_long():
     assert transport._seconds("7") == 7
     assert transport._seconds(None) == transport._seconds("Wed, 21 Oct 2026 07:28:00 GMT") == 0
-    assert running.DOUBTFUL_AFTER > running.ASKED_ALONE

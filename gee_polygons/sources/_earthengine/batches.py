@@ -197,9 +197,9 @@ class Batch:
         """Return the values of each pair that an answer holds."""
         found: dict[tuple[int, str], list[Any]] = {}
         for properties in features:
-            if properties.get("i") is None:
+            site = -1 if properties.get("i") is None else int(properties["i"])
+            if site not in self.sites:
                 continue
-            site = int(properties["i"])
             for i, period in enumerate(self.periods):
                 found[site, period] = [properties.get(f"p{i}_{band}") for band in recipe.bands]
         return found

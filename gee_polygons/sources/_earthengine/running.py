@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from gee_polygons.sources._earthengine.batches import Batch, SiteShapes, make_batches
+from gee_polygons.sources._earthengine.batches import MOST_TILE_SCALE, Batch, SiteShapes, make_batches
 from gee_polygons.sources._earthengine.cache import NoCache
 from gee_polygons.sources._earthengine.recipes import Recipe
 from gee_polygons.sources._earthengine.session import service_identity
@@ -23,10 +23,9 @@ log = logging.getLogger(__name__)
 Pair = tuple[int, str]
 Progress = bool | Callable[[int, int], object]
 
-# requests refused with one message and none answered: perhaps it isn't the sites, and a few of them are asked alone
-DOUBTFUL_AFTER: Final = 12
-ASKED_ALONE: Final = 5
-GONE_AFTER: Final = 3  # requests given up after all attempts, and none answered
+# refusals of one kind since the last answer, after which a few sites are asked alone: perhaps it isn't the sites
+DOUBTFUL_AFTER: Final = {"passing": 3, "fatal": 3, "other": 12, "too_big": 12, "too_long": 12}
+ASKED_ALONE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -112,25 +111,30 @@ class _Run:
     keys: dict[Pair, bytes]
     answers: Answers
     advance: Callable[[int], None]
-    answered: int = 0
-    refusals: Counter[str] = field(default_factory=Counter)
-    verdict: str | None = None  # what everything is refused with
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)  # since the last answer
+    verdict: tuple[str, str] | None = None  # what everything is refused with
 
     def all(self, batches: Sequence[Batch]) -> None:
         """Work through batches and what they are halved into."""
         pool = ThreadPoolExecutor(self.service.max_concurrent, thread_name_prefix="earthengine")
+        queue = deque(batches)
         waiting: dict[Future[dict[Pair, list[Any]] | Refusal], Batch] = {}
         try:
-            waiting.update((pool.submit(self._request, batch), batch) for batch in batches)
-            while waiting:
+            while queue or waiting:
+                while queue and len(waiting) < self.service.max_concurrent:
+                    batch = queue.popleft()
+                    waiting[pool.submit(self._request, batch)] = batch
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     batch, outcome = waiting.pop(future), future.result()
-                    hopeless = isinstance(outcome, Refusal) and self._hopeless(outcome, [batch, *waiting.values()])
-                    for again in self._settle(batch, outcome, hopeless):
-                        waiting[pool.submit(self._request, again)] = again
-                    if hopeless and isinstance(outcome, Refusal):
-                        self._give_up(waiting, outcome)
+                    smaller: list[Batch] = []
+                    if isinstance(outcome, Refusal):
+                        smaller = self._smaller(batch, outcome)
+                        if self._hopeless(outcome, bool(smaller), [batch, *waiting.values(), *queue]):
+                            smaller = []
+                            self._give_up(queue, outcome)
+                    # small ones first: so it shows soon whether it is the size that is refused
+                    queue.extendleft(reversed(self._settle(batch, outcome, smaller)))
         finally:
             # done by now, unless something was raised: Ctrl-C doesn't wait for answers that nobody wants
             pool.shutdown(wait=False, cancel_futures=True)
@@ -145,22 +149,21 @@ class _Run:
         self.cache.put({self.keys[pair]: values for pair, values in found.items()}, nothing)
         return found
 
-    def _settle(self, batch: Batch, outcome: dict[Pair, list[Any]] | Refusal, hopeless: bool) -> list[Batch]:
-        """Take over what came, and return what has to be asked again, in smaller parts."""
+    def _settle(self, batch: Batch, outcome: dict[Pair, list[Any]] | Refusal, smaller: list[Batch]) -> list[Batch]:
+        """Take over what came, and return what is to be asked again."""
         if not isinstance(outcome, Refusal):
-            self.answered += 1
+            self.refusals.clear()
             self.answers.found.update(outcome)
             if silent := tuple(pair for pair in batch.pairs if pair not in outcome):
                 self.answers.troubles.append(Trouble(silent, "the answer has no feature for it"))
             self.advance(len(batch.pairs))
             return []
-        again = self._smaller(batch, outcome) if not hopeless else []
-        if again:
+        if smaller:
             log.info("%s: %d site-periods are asked again in smaller parts", outcome.message, len(batch.pairs))
         else:
             self.answers.troubles.append(Trouble(tuple(batch.pairs), outcome.message))
             self.advance(len(batch.pairs))
-        return again
+        return smaller
 
     @staticmethod
     def _smaller(batch: Batch, refusal: Refusal) -> list[Batch]:
@@ -168,38 +171,39 @@ class _Run:
             return []  # fewer periods make no shorter outline
         return batch.halves() or (batch.gentler() if refusal.kind == "too_big" else [])
 
-    def _hopeless(self, refusal: Refusal, left: Sequence[Batch]) -> bool:
+    def _hopeless(self, refusal: Refusal, divisible: bool, left: Sequence[Batch]) -> bool:
         """Whether a refusal concerns everything: then halving would only repeat it thousands of times."""
-        self.refusals[refusal.message] += 1
-        if refusal.status == 401 or refusal.message == self.verdict:
+        key = _alike(refusal)
+        if refusal.status == 401 or key == self.verdict:
             return True
-        if self.answered or refusal.kind in ("too_big", "too_long"):
+        if refusal.kind in ("too_big", "too_long") and divisible:
             return False
-        if refusal.kind == "passing":
-            return self.refusals[refusal.message] >= GONE_AFTER
-        if refusal.kind == "other" and self.refusals[refusal.message] < DOUBTFUL_AFTER:
-            return False
-        return self._all_alike(refusal, left)
+        self.refusals[key] += 1
+        return self.refusals[key] >= DOUBTFUL_AFTER[refusal.kind] and self._all_alike(refusal, left)
 
     def _all_alike(self, refusal: Refusal, left: Sequence[Batch]) -> bool:
-        """Ask a few sites alone, far from one another: whether all are refused in the same words."""
+        """Ask a few sites alone, far from one another: whether all are refused alike."""
         step = max(1, len(left) // ASKED_ALONE)
         for batch in left[::step][:ASKED_ALONE]:
-            alone = replace(batch, sites=batch.sites[-1:], periods=batch.periods[-1:])
+            gentle = MOST_TILE_SCALE if refusal.kind == "too_big" else batch.tile_scale
+            alone = replace(batch, sites=batch.sites[-1:], periods=batch.periods[-1:], tile_scale=gentle)
             outcome = self._request(alone)
-            if not isinstance(outcome, Refusal):
-                self.answered += 1
+            if not isinstance(outcome, Refusal) or _alike(outcome) != _alike(refusal):
+                self.refusals.clear()
                 return False
-            if outcome.message != refusal.message:
-                return False
-        self.verdict = refusal.message
+        self.verdict = _alike(refusal)
         return True
 
-    def _give_up(self, waiting: dict[Future[Any], Batch], refusal: Refusal) -> None:
-        for future in [f for f in waiting if f.cancel()]:
-            pairs = waiting.pop(future).pairs
-            self.answers.troubles.append(Trouble(tuple(pairs), refusal.message))
-            self.advance(len(pairs))
+    def _give_up(self, queue: deque[Batch], refusal: Refusal) -> None:
+        for batch in queue:
+            self.answers.troubles.append(Trouble(tuple(batch.pairs), refusal.message))
+            self.advance(len(batch.pairs))
+        queue.clear()
+
+
+def _alike(refusal: Refusal) -> tuple[str, str]:
+    """Return what refusals have in common; those that pass may name another connection each time."""
+    return refusal.kind, "" if refusal.kind == "passing" else refusal.message
 
 
 @contextmanager

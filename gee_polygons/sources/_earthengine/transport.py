@@ -274,7 +274,9 @@ class Service:
         except TimeoutError as error:
             raise _RefusedError(Refusal("passing", f"no answer within {self.deadline_s:g} s", 408)) from error
         except (OSError, auth.TransportError, httplib2.HttpLib2Error) as error:
-            raise _RefusedError(Refusal("passing", f"the connection failed: {error}")) from error
+            # urllib3 names its objects by their address, which differs every time
+            told = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(error))
+            raise _RefusedError(Refusal("passing", f"the connection failed: {told}")) from error
         except auth.GoogleAuthError as error:
             told = f"the credentials are refused: {error}; call ee.Authenticate() again"
             raise _RefusedError(Refusal("fatal", told, 401)) from error
