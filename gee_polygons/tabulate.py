@@ -280,7 +280,9 @@ def _raise_or_note(troubles: Sequence[Trouble], sites: SiteCollection, name: str
 
 
 def _earth_engine_source(source: Any, name: str) -> EarthEngineSource:
-    opened = open_source("earthengine") if source is None else open_source(source)
-    if not isinstance(opened, EarthEngineSource):
-        raise UsageError(f"layer {name!r} is on Earth Engine only: leave source= out, found {opened.name!r}")
-    return opened
+    if source is None or source == "earthengine":
+        source = open_source("earthengine")
+    if not isinstance(source, EarthEngineSource):
+        told = getattr(source, "name", source)
+        raise UsageError(f"layer {name!r} is on Earth Engine only: leave source= out, found {told!r}")
+    return source

@@ -165,10 +165,10 @@ def test_no_property_or_repr_makes_a_request(ee_server):
     assert len(ee_server.log.entries(setup=True)) == before
 
 
-def test_the_source_that_nobody_named(monkeypatch, ee_server):
+def test_the_source_that_nobody_named(monkeypatch, ee_server, sample_archive):
     assert open_source(None).name == "earthengine"  # the user has started a session
-    monkeypatch.setenv("GEE_POLYGONS_SOURCE", "sample")
-    assert open_source(None).name == "sample"  # a setting is more than a session
+    monkeypatch.setenv("GEE_POLYGONS_SOURCE", str(sample_archive))
+    assert open_source(None).name == "cog"  # a setting is more than a session
     monkeypatch.delenv("GEE_POLYGONS_SOURCE")
     monkeypatch.setattr(ee.data, "is_initialized", lambda: False)
     started = []
