@@ -1,5 +1,7 @@
 """Other layers: composites by year, month and day; classes and their areas."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +93,33 @@ def test_days_have_one_row_also_across_a_tile_border(server):
     assert of_a["date"].tolist() == [pd.Timestamp(f"2020-{m:02d}-28") for m in (1, 2, 12)]
     assert of_a["NDVI"].to_numpy() == pytest.approx([0.1, 0.2, 1.2], abs=1e-6)
     assert set(daily["site_id"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("zone", ["America/Sao_Paulo", "Pacific/Auckland"])
+def test_days_are_those_of_utc_wherever_the_machine_is(earth, tmp_path, monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        catalogue = Catalogue(tmp_path / "c")
+        moments = ["2020-05-10T00:00:00", "2020-05-10T23:59:59", "2020-05-11T00:00:00", "2020-12-31T23:30:00"]
+        for i, moment in enumerate(moments):
+            bands = {"NDVI": np.full((96, 96), i + 1, np.float32)}
+            catalogue.add("X/NDVI", bands, index=f"i{i}", start=moment, **PLACE)
+        earth(None, catalogue.save())
+        asked = {"start_date": "2020-05-10", "end_date": "2020-12-31"}
+        daily = square()[:1].extract_continuous(NDVI, **asked, frequency="all")
+        # the later of two images of a day lies on top
+        assert [(d.strftime("%m-%d"), v) for d, v in zip(daily["date"], daily["NDVI"], strict=True)] == [
+            ("05-10", pytest.approx(2)),
+            ("05-11", pytest.approx(3)),
+            ("12-31", pytest.approx(4)),
+        ]
+        monthly = square()[:1].extract_continuous(NDVI, **asked, frequency="monthly")
+        assert monthly["NDVI"].tolist() == [pytest.approx(2), pytest.approx(4)]
+        assert monthly["month"].tolist() == [5, 12]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("reducer", ["mean", "median", "min", "max", "stdDev"])
