@@ -197,7 +197,7 @@ class Batch:
         """Return the values of each pair that an answer holds."""
         found: dict[tuple[int, str], list[Any]] = {}
         for properties in features:
-            site = -1 if properties.get("i") is None else int(properties["i"])
+            site = -1 if properties.get("i") is None else int(float(properties["i"]))
             if site not in self.sites:
                 continue
             for i, period in enumerate(self.periods):
