@@ -133,19 +133,19 @@ def test_real_polygons_in_their_places(earth, tmp_path):
 
 
 def test_outlines_of_thousands_of_vertices_stay_below_the_payload_limit(earth, tmp_path):
-    """80 sites of 5,000 vertices would be 30 MB as they are usually sent."""
+    """50 sites of 5,000 vertices would be 19 MB as they are usually sent, for each year."""
     write_aef_tile(tmp_path, 2020, 32722, *ZONES[32722], (SIZE, SIZE))
     server = earth(tmp_path)
     west, north = ZONES[32722]
     rng = np.random.default_rng(1)
-    places = rng.uniform((west + 400, north - 1_600), (west + 1_600, north - 400), (80, 2))
+    places = rng.uniform((west + 400, north - 1_600), (west + 1_600, north - 400), (50, 2))
     sites = SiteCollection(
         Site(polygon=lonlat(blob(x, y, 150, 5_000, seed=i)), site_id=i) for i, (x, y) in enumerate(places)
     )
     table = extract_embeddings(sites, years=[2020, 2021])
-    assert (table["status"] == "ok").sum() == 80
+    assert (table["status"] == "ok").sum() == 50
     assert not server.log.errors
-    assert sum(e.bytes_in for e in server.log.entries()) > 10e6
+    assert sum(e.bytes_in for e in server.log.entries()) > 6e6
     assert max(e.bytes_in for e in server.log.entries()) < PAYLOAD_LIMIT / 2
 
 

@@ -18,7 +18,7 @@ from gee_polygons.sources._earthengine import batches, cache, session, transport
 from gee_polygons.sources._earthengine.batches import SiteShapes
 from gee_polygons.sources._earthengine.transport import Refusal
 from gee_polygons.sources.base import open_source
-from gee_polygons.sources.earthengine import EarthEngineSource
+from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels
 
 from .places import blob, fields, lonlat, site_at
 from .synthetic import position_codes, write_aef_tile
@@ -235,7 +235,11 @@ def test_a_year_published_since_is_asked_for(earth, tmp_path):
     table = extract_embeddings(fields(2), years=[2016, this_year, this_year + 1])
     assert table["status"].tolist() == ["no_data", "ok", "no_data"] * 2
     assert len(posts(server)) == 1
-    assert get_embedding_image(fields(1)[0].geometry, 2025) is not None
+    site = fields(1)[0]
+    found = fetch_pixels(get_embedding_image(site.geometry, this_year), site.polygon, ["A00"], 64)
+    assert found.valid.all()
+    with pytest.raises(UsageError, match="no embeddings are published for"):
+        get_embedding_image(site.geometry, this_year + 1)
 
 
 def test_no_data_is_asked_again_the_next_day_and_values_never(earth, tmp_path, monkeypatch):
