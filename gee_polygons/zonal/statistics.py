@@ -12,8 +12,9 @@ min, max   over pixels with w > 0                             min, max: the same
                                                                                           inside
 count      number of pixels with w > 0                        count is sum(w), our        count: pixels whose centre
                                                               n_pixels                    is inside
-median     p50                                                median: the same            unweighted histogram
-pNN        weighted quantile, below                           quantile: the same          unweighted histogram
+median     p50                                                median: the same            weighted; of many pixels,
+                                                                                          from a histogram's buckets
+pNN        weighted quantile, below                           quantile: the same          as the median
 medoid     the pixel whose vector is nearest the mean's       none                        none
            direction: its values, and `medoid_similarity`
 =========  =================================================  ==========================  =========================
