@@ -282,7 +282,7 @@ def audit(*, table: Path, reference: Path | None) -> int:
     from gee_polygons.audit import audit as look
 
     report = look(table, reference)
-    click.echo(f"{table}: {report}")
+    click.echo(f"{table}\n{report}")
     return 0 if report.is_clean else EXIT_DATA
 
 

@@ -137,7 +137,8 @@ def test_audit_ends_with_0_or_1_or_2(table):
     done = run("audit", "wrong.csv", "--reference", table)
     assert done.exit_code == 1
     assert "[linear_dequantisation]" in done.stdout
-    assert "compared with a reference by site and year: 8 rows" in done.stdout
+    assert "compared with a reference by site and year: 8 rows" in " ".join(done.stdout.split())
+    assert max(map(len, done.stdout.splitlines())) <= 80  # a terminal
     refused(run("audit", "nothing.csv"), 2, "there is no file nothing.csv")
     refused(run("audit", "sites.geojson"), 2, ".parquet or .csv")
     pd.DataFrame({"a": [1]}).to_csv("empty.csv")

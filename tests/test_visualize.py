@@ -12,11 +12,11 @@ import pandas as pd
 import pyproj
 import pytest
 import shapely
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
 from gee_polygons.embeddings.quantization import BANDS, NODATA
-from gee_polygons.errors import DependencyError, EarthEngineError, OutputError, UsageError
+from gee_polygons.errors import EarthEngineError, OutputError, UsageError
 from gee_polygons.pictures.draw import NODATA_COLOURS, font, nodata_pattern, round_length
 from gee_polygons.pictures.view import view_of
 from gee_polygons.sources.base import EmbeddingImage
@@ -352,6 +352,12 @@ def test_what_must_be_said_is_in_the_picture_and_in_the_file(tmp_path):
         assert strip.text["Source"] == "test"
     with Image.open(vis.export_frames_as_gif([frame, frame], tmp_path / "a.gif")) as film:
         assert "Google DeepMind" in film.info["comment"].decode()
+    for name in ("a.jpg", "still.webp", "moving.webp"):
+        export = vis.export_frames_as_gif if name == "moving.webp" else vis.export_frames_as_strip
+        with Image.open(export([frame, frame], tmp_path / name)) as picture:
+            exif = picture.getexif()
+            assert exif[ExifTags.Base.Copyright] == frame.info["Attribution"]
+            assert exif[ExifTags.Base.ImageDescription] == "test"
     synthetic = EmbeddingImage(values=codes_image().values, grid=codes_image().grid, source="sample")
     assert "not AlphaEarth data" in vis.render_image(synthetic, dimensions=32).info["Attribution"]
 
@@ -463,6 +469,15 @@ def test_many_frames_wrap_into_equal_rows(tmp_path):
         assert strip.size == (8 * 40, 30)
 
 
+def test_a_long_title_is_set_smaller_and_cut(tmp_path):
+    frames = [frame("teal", (120, 60)), frame("teal", (120, 60))]
+    with Image.open(vis.export_frames_as_strip(frames, tmp_path / "a.png", titles=["i", "wide " * 30], gap=6)) as strip:
+        above = np.asarray(strip.convert("L"))[:15]
+    # nothing between the cells, nor at the edge
+    assert (above[:, 60:132] == 255).all(axis=None) or (above[:, 124:132] == 255).all()
+    assert (above[:, -4:] == 255).all()
+
+
 def test_titles_stand_above_their_frames(tmp_path):
     frames = [frame("red", (200, 100)), frame("blue", (200, 100))]
     with Image.open(vis.export_frames_as_strip(frames, tmp_path / "s.png", titles=["2018", "2024"], gap=0)) as strip:
@@ -561,19 +576,38 @@ def test_imageio_reads_what_was_written(tmp_path):
     assert imageio.imread(path, index=None)[:, 3, 3, :3].tolist() == [[255, 0, 0], [0, 0, 255], [0, 255, 0]]
 
 
-def test_webp_keeps_all_colours(tmp_path):
-    frames = noisy_frames(2)
-    with Image.open(vis.export_frames_as_gif(frames, tmp_path / "a.webp", duration_ms=250)) as film:
-        assert film.n_frames == 2
-        film.seek(1)
-        assert np.array_equal(np.asarray(film.convert("RGB")), frames[1])
+@pytest.mark.parametrize(("loop", "said"), [(0, 0), (3, 3), (None, 1)])
+def test_webp_keeps_all_colours_durations_and_loops(tmp_path, loop, said):
+    frames, durations = noisy_frames(3), [250, 40, 1001]
+    with Image.open(vis.export_frames_as_gif(frames, tmp_path / "a.webp", durations, loop)) as film:
+        assert (film.n_frames, film.info["loop"]) == (3, said)
+        shown = 0
+        for number, made in enumerate(frames):
+            film.seek(number)
+            assert np.array_equal(np.asarray(film.convert("RGB")), made)
+            assert film.info["timestamp"] == shown
+            shown += durations[number]
 
 
-def test_mp4_needs_ffmpeg_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(DependencyError, match=r'pip install "imageio\[ffmpeg\]"'):
-        vis.export_frames_as_gif([frame("red")], tmp_path / "a.mp4")
-    assert list(tmp_path.iterdir()) == []
+def test_mp4_shows_each_frame_for_as_long_as_it_should(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs ffmpeg: pip install imageio-ffmpeg").get_ffmpeg_exe()
+    colours, durations = ("red", "blue", "lime"), [500, 700, 301]
+    # odd sides get a white line: most players need even ones
+    frames = [frame(colour, (61, 41)) for colour in colours]
+    frames[0].info["Attribution"] = "by somebody"
+    path = vis.export_frames_as_gif(frames, tmp_path / "a.mp4", durations)
+    decode = [ffmpeg, "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(decode, capture_output=True, check=True)
+    assert b"Duration: 00:00:01.50" in done.stderr
+    assert b"yuv420p" in done.stderr  # what all players know
+    assert b"by somebody" in done.stderr
+    film = np.frombuffer(done.stdout, np.uint8).reshape(-1, 42, 62, 3).astype(int)
+    made = np.array([np.asarray(picture)[0, 0] for picture in frames], int)
+    shown = np.abs(film[:, None, 20, 30] - made).sum(axis=-1).argmin(axis=1)
+    assert (np.bincount(shown) * 20).tolist() == [500, 700, 300]
+    assert (np.diff(shown) >= 0).all()
+    assert np.abs(film[:, 4:36, 4:56] - made[shown][:, None, None]).max() < 16
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -634,7 +668,12 @@ def test_a_timestrip_shows_all_years_in_the_same_colours(tmp_path):
     site, source = FakeSite("a", box_on_ground(4, 4, 10, 8)), FakeSource()
     path = vis.export_timestrip(site, tmp_path / "years.png", source=source, dimensions=140)
     with Image.open(path) as strip:
-        assert strip.size == (3 + 3 * 143, 3 + 103)
+        assert strip.width == 3 + 3 * 143
+        frames, under = np.asarray(strip)[: 3 + 103], np.asarray(strip)[3 + 103 :]
+        # under the frames: scale, what the colours mean, where the data come from
+        assert (frames[:3] == 255).all()
+        assert 30 < len(under) < 60
+        assert (under < 100).any()
     assert source.asked == [(year, ("A01", "A16", "A09")) for year in (2018, 2019, 2021)]
     vis.export_timestrip(site, tmp_path / "pca.png", source=source, dimensions=140, vis_params="pca")
     basis = vis.PcaColors.load(tmp_path / "pca.pca.json")
@@ -646,7 +685,7 @@ def test_a_year_that_the_source_lacks_is_hatched(tmp_path):
     with Image.open(
         vis.export_timestrip(site, tmp_path / "s.png", source=source, years=[2019, 2020], dimensions=140)
     ) as strip:
-        second = np.asarray(strip)[3:-3, 3 + 143 : -3]
+        second = np.asarray(strip)[3:103, 3 + 143 : -3]
     assert is_nodata(second[60:]).all()
     assert (second[:30, :60] < 120).any()  # it says so
     with pytest.raises(UsageError, match=r"has none of the years \[1999\]; it has 2018..2021"):

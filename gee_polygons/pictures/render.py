@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -28,7 +29,7 @@ __all__ = ["is_pca", "render_image"]
 
 PCA: Final = "pca"
 _LEAST_DATA_SHARE: Final = 0.5  # a picture pixel with less than this share of data is drawn as "no data"
-_LINE_SHARE: Final = 1 / 180  # width of a boundary, of the picture's longer side
+_LINE_GROWTH: Final = 0.11  # boundary width over the root of the longer side: 1.6 px at 200, 2.5 at 512, 3.5 at 1000
 
 
 def render_image(
@@ -72,7 +73,7 @@ def render_image(
     boundary_color : str
         Name or hex. It gets a thin halo, dark or white, so that it reads on any ground.
     boundary_width : float, optional
-        In pixels; by default 1/180 of the longer side.
+        In pixels; by default it grows with the root of the longer side: 2.5 at 512.
     label_position : {"top-left", "top-right", "bottom-left", "bottom-right"}
         Corner of the label.
     scale_bar : bool
@@ -113,7 +114,7 @@ def render_image(
     picture = Image.fromarray(_pixels(image, view, style))
     longer = max(picture.size)
     if boundary is not None:
-        width = max(1.5, longer * _LINE_SHARE) if boundary_width is None else boundary_width
+        width = max(1.5, _LINE_GROWTH * longer**0.5) if boundary_width is None else boundary_width
         if not 0 < width <= longer:
             raise UsageError(f"boundary_width is a number of pixels above 0, found {boundary_width!r}")
         draw_boundary(picture, view, boundary, line_rgb, width)
@@ -156,17 +157,12 @@ def _cut(
     top, left = min(top, height - 1), min(left, width - 1)
     bottom, right = max(bottom, top + 1), max(right, left + 1)
     a, b, c, d, e, f = image.grid.transform
-    part = EmbeddingImage(
-        values=image.values[:, top:bottom, left:right],
-        grid=Grid(
-            crs=image.grid.crs,
-            transform=(a, b, c + a * left, d, e, f + e * top),
-            shape=(bottom - top, right - left),
-        ),
-        bands=image.bands,
-        year=image.year,
-        source=image.source,
+    grid = Grid(
+        crs=image.grid.crs,
+        transform=(a, b, c + a * left, d, e, f + e * top),
+        shape=(bottom - top, right - left),
     )
+    part = replace(image, values=image.values[:, top:bottom, left:right], grid=grid)
     return part, top, left
 
 
@@ -214,6 +210,8 @@ def _said_of(image: EmbeddingImage) -> dict[str, str]:
     from gee_polygons.tables import ATTRIBUTION, SYNTHETIC_NOTE
 
     said = {"Source": image.source} if image.source else {}
+    if image.resampled:
+        said["Source"] = f"{image.source} (beyond the zone's edge the nearest pixels of {', '.join(image.resampled)})"
     if image.source == "sample" or "synthetic" in image.source.lower():
         return {**said, "Attribution": SYNTHETIC_NOTE}
     if {*BANDS, "cosine"}.isdisjoint(image.bands):

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-__all__ = ["cells_touched", "home_zones", "unwrap", "zone_cell", "zone_crs"]
+__all__ = ["bounding_boxes", "cells_touched", "home_zones", "unwrap", "zone_cell", "zone_crs"]
 
 Box = tuple[float, float, float, float]
 
@@ -79,6 +79,19 @@ def unwrap(polygons: NDArray[Any]) -> NDArray[Any]:
         parts[west] = shapely.transform(parts[west], lambda xy: xy + np.array([360.0, 0.0]))
         polygons[i] = shapely.union_all(parts)
     return polygons
+
+
+def bounding_boxes(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Return bounding boxes; those of polygons cut at the antimeridian run past 180, not once around the Earth.
+
+    Examples
+    --------
+    >>> parts = shapely.union_all([shapely.box(179.9, 0, 180, 1), shapely.box(-180, 0, -179.9, 1)])
+    >>> [round(v, 3) for v in bounding_boxes(np.array([parts]))[0].bounds]
+    [179.9, 0.0, 180.1, 1.0]
+    """
+    boxes: NDArray[Any] = shapely.box(*shapely.bounds(unwrap(polygons)).T)
+    return boxes
 
 
 def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:
