@@ -775,16 +775,52 @@ def test_heat_map_has_its_values_in_readable_colours():
     assert len(texts) == 49
     assert {t.get_color() for t in ax.texts} == {"white", "#222222"}
     assert ax.get_title() == "s1"
-    assert ax.figure.axes[1].get_ylabel() == "cosine similarity"
+    assert ax.child_axes[0].get_ylabel() == "cosine similarity"
     assert [t.get_text() for t in ax.get_xticklabels()] == [str(y) for y in range(2018, 2025)]
     dot = vis.plot_similarity_matrix(vis.similarity_matrix(yearly_table(), site_id="s1", kind="dot"))
-    assert dot.figure.axes[1].get_ylabel() == "dot product of means"
+    assert dot.child_axes[0].get_ylabel() == "dot product of means"
 
 
 def test_a_map_says_what_grey_means(sample_sites):
     frame = sample_sites.to_geodataframe()
-    assert "grey: no data" in [t.get_text() for t in vis.plot_sites(frame, color="start_year").texts]
-    assert "grey: no data" not in [t.get_text() for t in vis.plot_sites(frame).texts]
+    few = vis.plot_sites(frame, color="start_year")  # a few years are read off a list
+    assert [t.get_text() for t in few.get_legend().get_texts()] == ["2018", "2019", "2020", "2021", "2022", "no value"]
+    many = vis.plot_sites(frame, color=frame["start_year"] + np.linspace(0, 0.5, len(frame)))
+    assert many.get_title(loc="left") == "grey: no value"
+    assert many.get_legend() is None
+    assert vis.plot_sites(frame).get_legend() is None
+
+
+def test_names_on_a_map_stand_beside_their_sites_and_cover_no_other(sample_sites):
+    frame = sample_sites.to_geodataframe()
+    ax = vis.plot_sites(frame)
+    ax.figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    sites = {
+        str(site): ax.transData.transform(np.reshape(polygon.bounds, (2, 2)))
+        for site, polygon in zip(frame["site_id"], frame.geometry, strict=True)
+    }
+    named = [name for name in boxes if name in sites]
+    assert len(named) >= 8
+    for name in named:
+        own = boxes[name]
+        for other, ((left, bottom), (right, top)) in sites.items():
+            apart = max(left - own.x1, own.x0 - right, bottom - own.y1, own.y0 - top)
+            assert apart > -1, (name, other)
+            if other == name:
+                assert apart < 20
+        assert not any(own.overlaps(boxes[other]) for other in named if other != name)
+    for text in ax.texts:
+        if text.get_text().endswith("km"):
+            break
+    else:
+        raise AssertionError("no scale bar")
+
+
+def test_points_are_no_sites():
+    geopandas = pytest.importorskip("geopandas")
+    with pytest.raises(UsageError, match="sites are polygons, found a Point"):
+        vis.plot_sites(geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs="EPSG:4326"))
 
 
 def test_heat_map_draws_into_the_axes_given_and_shows_gaps():
@@ -795,7 +831,7 @@ def test_heat_map_draws_into_the_axes_given_and_shows_gaps():
     given = Figure().subplots()
     ax = vis.plot_similarity_matrix(vis.similarity_matrix(table), ax=given, colorbar=False)
     assert ax is given
-    assert [t.get_text() for t in ax.texts].count("") == 13
+    assert len(ax.texts) == 49 - 13
     assert ax.get_xlabel() == "grey: no data"
     with pytest.raises(UsageError, match="square"):
         vis.plot_similarity_matrix(pd.DataFrame(np.zeros((2, 3))))

@@ -112,12 +112,8 @@ def render_image(
     style = fit_pca_colors(image) if is_pca(vis_params) else as_style(cast(Any, vis_params), image.bands)
     view = view_of(image.grid, region, dimensions)
     picture = Image.fromarray(_pixels(image, view, style))
-    longer = max(picture.size)
     if boundary is not None:
-        width = max(1.5, _LINE_GROWTH * longer**0.5) if boundary_width is None else boundary_width
-        if not 0 < width <= longer:
-            raise UsageError(f"boundary_width is a number of pixels above 0, found {boundary_width!r}")
-        draw_boundary(picture, view, boundary, line_rgb, width)
+        draw_boundary(picture, view, boundary, line_rgb, _line_width(picture, boundary_width))
     plates = Plates(picture)
     if label:
         plates.label(str(label), label_position)
@@ -125,11 +121,18 @@ def render_image(
         plates.scale_bar(view.metres_per_pixel, "bottom-left")
     if north_arrow:
         plates.north_arrow(view.north_deg, "top-right")
-    shown = legend_of(style) if legend else None
-    if shown is not None:
+    if legend and (shown := legend_of(style)) is not None:
         plates.colour_bar(shown, "bottom-right")
     picture.info.update(_said_of(image))
     return picture
+
+
+def _line_width(picture: Image.Image, asked: float | None) -> float:
+    longer = max(picture.size)
+    width = max(1.5, _LINE_GROWTH * longer**0.5) if asked is None else asked
+    if not 0 < width <= longer:
+        raise UsageError(f"boundary_width is a number of pixels above 0, found {asked!r}")
+    return width
 
 
 def _pixels(image: EmbeddingImage, view: View, style: Style) -> NDArray[np.uint8]:
