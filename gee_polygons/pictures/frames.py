@@ -129,7 +129,7 @@ def export_frames_as_gif(
     2
     """
     pictures = _pictures(frames)
-    suffix = _suffix(path, MOVING_SUFFIXES)
+    suffix = check_film(path)
     durations = _durations(duration_ms, len(pictures))
     if loop is not None and (isinstance(loop, bool) or not isinstance(loop, int) or not 0 <= loop < 2**16):
         raise UsageError(f"loop is 0 (for ever), a number of repeats, or None (once), found {loop!r}")
@@ -220,7 +220,7 @@ def grid(
 
 def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> Path:
     """Write a picture, whole or not at all, with what must be said of its data inside."""
-    suffix = _suffix(path, STILL_SUFFIXES)
+    suffix = check_still(path)
     buffer = io.BytesIO()
     if suffix == ".png":
         notes = PngInfo()
@@ -234,6 +234,25 @@ def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> 
     with replacing(path) as part:
         part.write_bytes(buffer.getvalue())
     return Path(path)
+
+
+def check_still(path: str | Path) -> str:
+    """Return the suffix of a picture's name, or say which there are."""
+    return _suffix(path, STILL_SUFFIXES)
+
+
+def check_film(path: str | Path) -> str:
+    """Return the suffix of a film's name, or say which there are, or what is missing to write it."""
+    suffix = _suffix(path, MOVING_SUFFIXES)
+    if suffix == ".mp4":
+        try:
+            import imageio_ffmpeg  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        except ImportError as error:
+            raise DependencyError(
+                f"can't write {Path(path).name!r}: MP4 needs ffmpeg: pip install imageio-ffmpeg; "
+                "or choose a name ending in .gif or .webp"
+            ) from error
+    return suffix
 
 
 def _exif(info: dict[str, str]) -> bytes:
@@ -407,13 +426,6 @@ def _mixtures(
 
 
 def _save_mp4(pictures: Sequence[Image.Image], path: str | Path, durations: Sequence[int], credit: str) -> Path:
-    try:
-        import imageio_ffmpeg  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            f"can't write {Path(path).name!r}: MP4 needs ffmpeg: pip install imageio-ffmpeg; "
-            "or choose a name ending in .gif or .webp"
-        ) from error
     from imageio.v2 import get_writer
 
     # players stumble over rates such as 1.43 per second: a frame is repeated, which costs next to nothing

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import shapely
 from PIL import Image
 
-from gee_polygons.embeddings.colors import fit_pca_colors
+from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.pictures.caption import Caption, with_caption
 from gee_polygons.pictures.draw import Plates, nodata_pattern
-from gee_polygons.pictures.frames import export_frames_as_gif, grid, info_of, save_still, strip
+from gee_polygons.pictures.frames import check_film, check_still, export_frames_as_gif, grid, info_of, save_still, strip
 from gee_polygons.pictures.paint import Colour, Style, as_style, bands_of
 from gee_polygons.pictures.render import is_pca, render_image
 from gee_polygons.pictures.view import Dimensions, view_of
@@ -68,9 +68,10 @@ def export_timestrip(
     -------
     Path of the picture.
     """
-    series = _Series.of([site], path, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    check_still(path)
+    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
     [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
-    return save_still(with_caption(strip(frames, wrap=wrap), caption), path, info_of(frames))
+    return series.written(save_still(with_caption(strip(frames, wrap=wrap), caption), path, info_of(frames)))
 
 
 def export_timelapse(
@@ -90,10 +91,11 @@ def export_timelapse(
 
     The parameters are those of `export_timestrip` and `export_frames_as_gif`.
     """
-    series = _Series.of([site], path, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    check_film(path)
+    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
     [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
     captioned = [with_caption(frame, caption) for frame in frames]
-    return export_frames_as_gif(captioned, path, duration_ms=duration_ms, loop=loop)
+    return series.written(export_frames_as_gif(captioned, path, duration_ms=duration_ms, loop=loop))
 
 
 def contact_sheet(
@@ -118,30 +120,35 @@ def contact_sheet(
     """
     if not sites:
         raise UsageError("a contact sheet needs at least one site")
+    check_still(path)
     series = _Series.of(
-        sites, path, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True
+        sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True
     )  # cells of a sheet are equal
     rows, caption = series.draw(dimensions, boundary_color, labelled=False)
     years_above, sites_aside = [[str(year) for year in series.years]], [str(site.site_id) for site in sites]
     sheet = grid(rows, titles=years_above, row_titles=sites_aside, gap=None)
-    return save_still(with_caption(sheet, caption), path, info_of(frame for row in rows for frame in row))
+    info = info_of(frame for row in rows for frame in row)
+    return series.written(save_still(with_caption(sheet, caption), path, info))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Series:
-    """Sites and years, and how all their frames are coloured."""
+    """Sites and years, and how all their frames are coloured.
+
+    `fitted` says whether the colours were fitted to what is drawn: then they are kept beside the picture.
+    """
 
     sites: Sequence[Site]
     years: list[int]
     regions: list[shapely.Geometry]
     images: Iterable[Sequence[EmbeddingImage | None]]
     style: Style
+    fitted: bool = False
 
     @classmethod
     def of(
         cls,
         sites: Sequence[Site],
-        path: str | Path,
         *,
         years: Sequence[int] | None,
         source: Source | str | None,
@@ -149,18 +156,23 @@ class _Series:
         buffer_m: float,
         square: bool = False,
     ) -> _Series:
-        """Choose one set of colours for all; a basis that is fitted is saved beside the picture."""
+        """Choose one set of colours for all."""
         found = _open(source)
         chosen = _years(found, years)
         regions = [_region(site, buffer_m, square=square) for site in sites]
         if is_pca(vis_params):
             images = [_images(region, found, chosen, None) for region in regions]
             basis = fit_pca_colors(image for row in images for image in row if image is not None)
-            basis.save(Path(path).with_suffix(".pca.json"))
-            return cls(sites=sites, years=chosen, regions=regions, images=images, style=basis)
+            return cls(sites=sites, years=chosen, regions=regions, images=images, style=basis, fitted=True)
         style = as_style(cast(Any, vis_params), BANDS)
         one_by_one = (_images(region, found, chosen, bands_of(style)) for region in regions)
         return cls(sites=sites, years=chosen, regions=regions, images=one_by_one, style=style)
+
+    def written(self, path: Path) -> Path:
+        """Keep a fitted basis beside a picture that was written; return the picture's path."""
+        if self.fitted and isinstance(self.style, PcaColors):
+            self.style.save(path.with_suffix(".pca.json"))
+        return path
 
     def draw(
         self, dimensions: Dimensions, boundary_color: Colour, *, labelled: bool
