@@ -21,7 +21,9 @@ __all__ = ["Caption", "with_caption"]
 PAPER: Final = (255, 255, 255)
 FAINT: Final = (96, 100, 108)  # 6.2 : 1 on white
 _LEAST_TEXT_PX: Final = 10
-_MOST_TEXT_PX: Final = 20
+_LEAST_CREDIT_PX: Final = 11  # in grey, the dots of the i get lost below
+_MOST_TEXT_PX: Final = 22
+_TEXT_SHARE: Final = 0.01  # of the whole picture's width
 _TEXT_GROWTH: Final = 0.7  # text size over the root of a frame's longer side: 10 px at 200, 14 at 400, 16 at 512
 _BAR_SHARE: Final = 0.35  # longest scale bar, of a frame's width
 
@@ -53,7 +55,9 @@ class Caption:
 
 def with_caption(picture: Image.Image, caption: Caption) -> Image.Image:
     """Return a picture with a caption under it, on white."""
-    size = int(np.clip(round(_TEXT_GROWTH * max(caption.frame) ** 0.5), _LEAST_TEXT_PX, _MOST_TEXT_PX))
+    # a wide strip is shown smaller than it is
+    size = round(max(_TEXT_GROWTH * max(caption.frame) ** 0.5, _TEXT_SHARE * picture.width))
+    size = int(np.clip(size, _LEAST_TEXT_PX, _MOST_TEXT_PX))
     room = picture.width - size
     items = [_colours(caption.style, size, room)]
     if caption.metres_per_pixel is not None:
@@ -62,7 +66,7 @@ def with_caption(picture: Image.Image, caption: Caption) -> Image.Image:
         items.append(_nodata(size))
     lines = _rows(items, room, size)
     if caption.credit:
-        lines.append(_words(caption.credit, max(_LEAST_TEXT_PX, round(size * 0.8)), room, FAINT))
+        lines.append(_words(caption.credit, max(_LEAST_CREDIT_PX, round(size * 0.8)), room, FAINT))
     gap = size // 2
     height = picture.height + sum(line.height + gap for line in lines) + gap // 2
     whole = Image.new("RGB", (picture.width, height), PAPER)
