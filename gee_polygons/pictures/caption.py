@@ -20,8 +20,7 @@ __all__ = ["Caption", "with_caption"]
 
 PAPER: Final = (255, 255, 255)
 FAINT: Final = (96, 100, 108)  # 6.2 : 1 on white
-_LEAST_TEXT_PX: Final = 10
-_LEAST_CREDIT_PX: Final = 11  # in grey, the dots of the i get lost below
+_LEAST_TEXT_PX: Final = 11  # below, the dots of the i get lost
 _MOST_TEXT_PX: Final = 22
 _TEXT_SHARE: Final = 0.01  # of the whole picture's width
 _TEXT_GROWTH: Final = 0.7  # text size over the root of a frame's longer side: 10 px at 200, 14 at 400, 16 at 512
@@ -66,7 +65,7 @@ def with_caption(picture: Image.Image, caption: Caption) -> Image.Image:
         items.append(_nodata(size))
     lines = _rows(items, room, size)
     if caption.credit:
-        lines.append(_words(caption.credit, max(_LEAST_CREDIT_PX, round(size * 0.8)), room, FAINT))
+        lines.append(_words(caption.credit, max(_LEAST_TEXT_PX, round(size * 0.8)), room, FAINT))
     gap = size // 2
     height = picture.height + sum(line.height + gap for line in lines) + gap // 2
     whole = Image.new("RGB", (picture.width, height), PAPER)
