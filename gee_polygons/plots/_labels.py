@@ -19,6 +19,7 @@ Boxes = NDArray[np.float64]  # shape (n, 4): left, bottom, right, top
 
 _LETTER: Final = 0.62  # width of a letter of DejaVu Sans, in text sizes
 _LINE: Final = 1.25
+_MARGIN_PT: Final = 4.0
 _LAYOUTS: Final = 3  # a constrained layout with a fixed aspect takes some rounds to settle
 _Side = tuple[str, float]
 # first beside or over the middle of a box, then along its corners
@@ -76,11 +77,14 @@ def write_beside(
     taken = [*own, *([] if obstacles is None else _in_pixels(ax, obstacles))]
     left, bottom, right, top = ax.get_window_extent().extents
     room = np.array([left, bottom, right, top + 2 * dots])
+    margin = _MARGIN_PT * dots * np.array([-1, -1, 1, 1])
     written = []
     for number, text in enumerate(texts):
         width, height = _LETTER * size * dots * len(text), _LINE * size * dots
         places = [_beside(own[number], side, width, height, gap * dots) for side in _SIDES]
-        covered = [_covered(place, taken) + _outside(place, room) for place in places]
+        # right beside another box, a text would be taken for that one's
+        others = np.delete(own, number, axis=0) + margin
+        covered = [_covered(p, [*taken, *others]) + _outside(p, room) for p in places]
         best = int(np.argmin(covered))
         written.append(always or covered[best] == 0)
         if not written[-1]:

@@ -67,17 +67,14 @@ def plot_pca_scatter(
     >>> plot_pca_scatter(table).get_xlabel()[:3]
     'PC1'
     """
-    basis, scores, present = _scores(table, basis)
-    x, y = _pair(components)
-    ax = axes_or_new(ax, (4.8, 4.0))
-    points = float(np.clip(4000 / max(1, len(scores)), 3, 36)) if size is None else size
+    ax, basis, at, present = _plane(table, ax, basis, components)
+    points = float(np.clip(4000 / max(1, len(at)), 3, 36)) if size is None else size
     if color is None:
         colours: Any = basis.rgb(band_matrix(table)[present]) / 255
-        _scatter(ax, scores[:, x], scores[:, y], points, colours)
+        _scatter(ax, at[:, 0], at[:, 1], points, colours)
         ax.set_title(f"Colours: {basis.describe()}", fontsize=8, color=INK)
     else:
-        _by_column(ax, table.loc[present, column_named(table, color)], scores[:, x], scores[:, y], points)
-    _label_components(ax, basis, x, y)
+        _by_column(ax, table.loc[present, column_named(table, color)], at[:, 0], at[:, 1], points)
     return ax
 
 
@@ -118,10 +115,8 @@ def plot_pca_hexbin(
     >>> plot_pca_hexbin(table, counts=True).get_ylabel()[:3]
     'PC2'
     """
-    basis, scores, present = _scores(table, basis)
-    x, y = _pair(components)
-    ax = axes_or_new(ax, (4.8, 4.0))
-    draw = partial(ax.hexbin, scores[:, x], scores[:, y], gridsize=gridsize, mincnt=1, linewidths=0.2)
+    ax, basis, at, present = _plane(table, ax, basis, components)
+    draw = partial(ax.hexbin, at[:, 0], at[:, 1], gridsize=gridsize, mincnt=1, linewidths=0.2)
     hexagons = draw(bins="log", cmap="cividis")
     if counts:
         colour_bar(ax, hexagons, "rows per hexagon", plain=True)
@@ -138,7 +133,6 @@ def plot_pca_hexbin(
         hexagons.set_facecolor(colours)
         hexagons.set_edgecolor("face")
         ax.set_title(f"Colours: {basis.describe()}; paler: fewer rows", fontsize=8, color=INK)
-    _label_components(ax, basis, x, y)
     return ax
 
 
@@ -224,6 +218,17 @@ def _draw_path(ax: Axes, at: NDArray[np.float64], site: str, colour: str) -> Non
     ax.scatter(at[0, 0], at[0, 1], s=36, facecolor="white", edgecolors=colour, linewidths=1.4, zorder=5)
 
 
+def _plane(
+    table: pd.DataFrame, ax: Axes | None, basis: PcaColors | None, components: tuple[int, int]
+) -> tuple[Axes, PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
+    """Return labelled axes, the basis, where the rows with data lie, shape (rows, 2), and which rows these are."""
+    basis, scores, present = _scores(table, basis)
+    x, y = _pair(components)
+    ax = axes_or_new(ax, (4.8, 4.0))
+    _label_components(ax, basis, x, y)
+    return ax, basis, scores[:, [x, y]], present
+
+
 def _scores(table: pd.DataFrame, basis: PcaColors | None) -> tuple[PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
     """Return the basis, the scores of the rows with data, and which rows these are."""
     vectors = band_matrix(table)
@@ -264,4 +269,6 @@ def _by_column(ax: Axes, column: pd.Series[Any], x: NDArray[np.float64], y: NDAr
         for value, colour in class_colours(column).items():
             own = (column.astype(str) == value).to_numpy()
             _scatter(ax, x[own], y[own], size, colour, label=value)
-        ax.legend(title=str(column.name), fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+        # small points are hardly seen in a legend
+        large = max(1.0, 5.0 / size**0.5)
+        ax.legend(title=str(column.name), markerscale=large, fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
