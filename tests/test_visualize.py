@@ -4,8 +4,6 @@ import io
 import struct
 import subprocess
 import sys
-import types
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,14 +11,16 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from archives import FakeTile, make_archive, random_codes
 from oracles import SHARED
 from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
 from gee_polygons.embeddings.quantization import BANDS, NODATA
-from gee_polygons.errors import EarthEngineError, OutputError, UsageError
+from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.pictures.draw import NODATA_COLOURS, font, nodata_pattern, round_length
 from gee_polygons.pictures.view import view_of
+from gee_polygons.site import Site
 from gee_polygons.sources.base import EmbeddingImage
 from gee_polygons.zonal.grid import Grid
 
@@ -440,31 +440,6 @@ def test_pca_and_similarity_need_all_bands():
 # Earth Engine
 
 
-def test_earth_engine_images_go_through_one_seam(monkeypatch):
-    image = type("Image", (), {"__module__": "ee.image"})()
-    geometry = type("Geometry", (), {"__module__": "ee.geometry"})()
-    region = box_on_ground(3, 4, 23, 14)
-    asked = []
-
-    def fetch_pixels(image, region, bands, dimensions):
-        asked.append((bands, dimensions))
-        return position_image()
-
-    module = types.ModuleType("gee_polygons.sources.earthengine")
-    module.fetch_pixels = fetch_pixels
-    module.shapely_geometry = lambda given: region
-    monkeypatch.setitem(sys.modules, "gee_polygons.sources.earthengine", module)
-    picture = vis.render_image(image=image, region=geometry, vis_params=POSITION, dimensions=20, boundary=None)
-    assert asked == [(("A01", "A16", "A09"), 20)]
-    assert np.array_equal(picture, vis.render_image(position_image(), region, POSITION, 20))
-    with pytest.raises(UsageError, match="give a region"):
-        vis.render_image(image)
-    # until that source is there
-    del module.fetch_pixels
-    with pytest.raises(EarthEngineError, match="get_embedding_image"):
-        vis.render_image(image, region)
-
-
 # strips and films
 
 
@@ -669,56 +644,47 @@ def test_bad_frames_get_one_line_and_leave_nothing(tmp_path, export, frames, nam
 # a site's years
 
 
-@dataclass
-class FakeSite:
-    site_id: str
-    polygon: shapely.Geometry
-
-    def region(self, buffer_m=500.0):
-        return box_on_ground(1, 1, 15, 11)
-
-
-class FakeSource:
-    name = "fake"
-
-    def __init__(self):
-        self.asked = []
-
-    def years(self):
-        return [2018, 2019, 2021]
-
-    def image(self, region, year, bands=None):
-        self.asked.append((year, bands))
-        image = codes_image(seed=year, year=year)
-        return image if bands is None else image.select(bands)
+@pytest.fixture(scope="module")
+def years_of_a_place(tmp_path_factory):
+    """An archive of three years, 60 x 80 pixels, with its north-west corner where the images above have theirs."""
+    tiles = [
+        FakeTile(crs=UTM, col=40_000, row=-490_000, codes=random_codes((60, 80), seed=year), name=str(year), year=year)
+        for year in (2018, 2019, 2021)
+    ]
+    return make_archive(tmp_path_factory.mktemp("years"), tiles)
 
 
-def test_a_timestrip_shows_all_years_in_the_same_colours(tmp_path):
-    site, source = FakeSite("a", box_on_ground(4, 4, 10, 8)), FakeSource()
-    path = vis.export_timestrip(site, tmp_path / "years.png", source=source, dimensions=140)
+def site(name="a"):
+    return Site(polygon=box_on_ground(30, 25, 50, 40), site_id=name)
+
+
+def test_a_timestrip_shows_all_years_in_the_same_colours(tmp_path, years_of_a_place):
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    path = vis.export_timestrip(site(), tmp_path / "years.png", **common)
+    region = site().region(150)
+    made = vis.render_image(years_of_a_place.image(region, 2019), region, None, 140, site().polygon, "2019")
+    height = made.height
     with Image.open(path) as strip:
         assert strip.width == 3 + 3 * 143
-        frames, under = np.asarray(strip)[: 3 + 103], np.asarray(strip)[3 + 103 :]
+        assert np.array_equal(np.asarray(strip)[3 : 3 + height, 3 + 143 : 3 + 283], made)
+        frames, under = np.asarray(strip)[: 3 + height], np.asarray(strip)[3 + height :]
         # under the frames: scale, what the colours mean, where the data come from
         assert (frames[:3] == 255).all()
         assert 30 < len(under) < 60
         assert (under < 100).any()
-    assert source.asked == [(year, ("A01", "A16", "A09")) for year in (2018, 2019, 2021)]
-    vis.export_timestrip(site, tmp_path / "pca.png", source=source, dimensions=140, vis_params="pca")
+    vis.export_timestrip(site(), tmp_path / "pca.png", vis_params="pca", **common)
     basis = vis.PcaColors.load(tmp_path / "pca.pca.json")
-    assert basis.count == 3 * 12 * 16
+    assert basis.count == 3 * years_of_a_place.image(region, 2019).valid.size
 
 
-def test_a_year_that_the_source_lacks_is_hatched(tmp_path):
-    site, source = FakeSite("a", box_on_ground(4, 4, 10, 8)), FakeSource()
-    with Image.open(
-        vis.export_timestrip(site, tmp_path / "s.png", source=source, years=[2019, 2020], dimensions=140)
-    ) as strip:
+def test_a_year_that_the_source_lacks_is_hatched(tmp_path, years_of_a_place):
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    with Image.open(vis.export_timestrip(site(), tmp_path / "s.png", years=[2019, 2020], **common)) as strip:
         second = np.asarray(strip)[3:103, 3 + 143 : -3]
     assert is_nodata(second[60:]).all()
     assert (second[:30, :60] < 120).any()  # it says so
     with pytest.raises(UsageError, match=r"has none of the years \[1999\]; it has 2018..2021"):
-        vis.export_timestrip(site, tmp_path / "s.png", source=source, years=[1999])
+        vis.export_timestrip(site(), tmp_path / "s.png", years=[1999], **common)
 
 
 def test_shades_between_the_colours_of_a_palette_stay(tmp_path):
@@ -736,8 +702,7 @@ def test_shades_between_the_colours_of_a_palette_stay(tmp_path):
 
 
 def test_cosine_to_the_pixel_at_a_point():
-    source = FakeSource()
-    image = source.image(box_on_ground(0, 0, 16, 12), 2020)
+    image = codes_image()
     spot = box_on_ground(3, 2, 4, 3).centroid
     style = vis.SimilarityColors.to_point(image, spot.x, spot.y, min=0.5)
     cosine = vis.similarity_image(image, style.reference)
@@ -765,15 +730,21 @@ def test_a_sheet_has_equal_cells_and_names_what_has_no_data(tmp_path, sample_arc
     assert np.ptp([h for h in heights if h > 100]) <= 1
 
 
-def test_timelapse_and_contact_sheet(tmp_path):
-    sites, source = [FakeSite(name, box_on_ground(4, 4, 10, 8)) for name in "ab"], FakeSource()
-    with Image.open(vis.export_timelapse(sites[0], tmp_path / "t.gif", source=source, dimensions=140)) as film:
+def test_timelapse_and_contact_sheet(tmp_path, years_of_a_place):
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    with Image.open(vis.export_timelapse(site(), tmp_path / "t.gif", **common)) as film:
         assert film.n_frames == 3
-    with Image.open(vis.contact_sheet(sites, tmp_path / "c.png", source=source, dimensions=140)) as sheet:
+        frames = []
+        for number in range(3):
+            film.seek(number)
+            frames.append(np.asarray(film.convert("RGB")))
+    changes = np.flatnonzero((frames[0] != frames[1]).any(axis=(1, 2)))
+    assert changes.max() < 140  # what stands under the frames stands still
+    with Image.open(vis.contact_sheet([site("a"), site("b")], tmp_path / "c.png", **common)) as sheet:
         assert sheet.width > 3 * 140
         assert sheet.height > 2 * 100
     with pytest.raises(UsageError, match="at least one site"):
-        vis.contact_sheet([], tmp_path / "c.png", source=source)
+        vis.contact_sheet([], tmp_path / "c.png", **common)
 
 
 # diagrams

@@ -6,7 +6,6 @@ One way for both kinds: an `EmbeddingImage` is drawn as it is, an `ee.Image` is 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
@@ -18,7 +17,7 @@ from PIL import Image
 
 from gee_polygons.embeddings.colors import fit_pca_colors
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.errors import UsageError
 from gee_polygons.pictures.draw import Corner, Plates, check_corner, draw_boundary, nodata_pattern
 from gee_polygons.pictures.paint import Colour, Style, as_style, bands_of, colour, legend_of, paint
 from gee_polygons.pictures.view import Dimensions, View, view_of
@@ -230,26 +229,16 @@ def _is_ee(thing: Any) -> bool:
 def _shapely(geometry: Any) -> shapely.Geometry | None:
     if not _is_ee(geometry):
         return cast("shapely.Geometry | None", geometry)
-    return cast(shapely.Geometry, _earth_engine("shapely_geometry")(geometry))
+    from gee_polygons.sources.earthengine import shapely_geometry
+
+    return shapely_geometry(geometry)
 
 
 def _fetch_ee_pixels(image: Any, region: shapely.Geometry | None, vis_params: Any, dimensions: Dimensions) -> Any:
-    """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`; the one seam to Earth Engine.
-
-    ``gee_polygons.sources.earthengine.fetch_pixels(image, region, bands, dimensions)`` returns float values on a UTM
-    grid that covers the region, no finer than the picture shows; `bands` is None for all.
-    """
+    """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`; the one seam to Earth Engine."""
     if region is None:
         raise UsageError("an ee.Image has no end: give a region, such as site.region(buffer_m=500)")
+    from gee_polygons.sources.earthengine import fetch_pixels
+
     bands = None if vis_params is None or is_pca(vis_params) else bands_of(as_style(vis_params, BANDS))
-    return _earth_engine("fetch_pixels")(image, region, bands, dimensions)
-
-
-def _earth_engine(name: str) -> Any:
-    try:
-        return getattr(importlib.import_module("gee_polygons.sources.earthengine"), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise EarthEngineError(
-            "Earth Engine images and geometries can't be drawn yet; read the pixels with "
-            "get_embedding_image(site.polygon, year, source=...) and give shapely geometries (site.polygon)"
-        ) from error
+    return fetch_pixels(image, region, bands, dimensions)
