@@ -26,7 +26,10 @@ def pytest_configure(config) -> None:
     """Keep the sample archive, `open_source("sample")`'s too, with the tests: until the code that makes it changes."""
     cache = getattr(config, "cache", None)  # None under -p no:cacheprovider
     folder = cache.mkdir("sample-archives") if cache is not None else Path(tempfile.mkdtemp())
-    code = [(SOURCES / f"{name}.py").read_bytes() for name in ("_landscape", "_sample_scene", "_tiff_writer", "sample")]
+    code = [
+        (SOURCES / f"{name}.py").read_bytes()
+        for name in ("_landscape", "_landscape_kernel", "_sample_scene", "_tiff_writer", "sample")
+    ]
     key = hashlib.sha256(b"\0".join(code)).hexdigest()[:12]
     for old in folder.iterdir():
         if old.name != key:

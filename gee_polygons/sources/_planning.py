@@ -113,7 +113,7 @@ def make_plan(
     drafts: dict[tuple[Lattice, Window, Window], _Draft] = defaultdict(_Draft)
     requests = n_bytes = 0
     for lattice, members in by_lattice.items():
-        numbers = np.array([i for i, piece in enumerate(pieces) if piece.lattice == lattice], np.int64)
+        numbers = np.array([i for i, p in enumerate(pieces) if p.lattice is lattice or p.lattice == lattice], np.int64)
         if not len(numbers):
             continue
         rings = polygons.pieces([pieces[i] for i in numbers])

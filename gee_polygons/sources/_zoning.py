@@ -184,11 +184,16 @@ def pieces_on_lattices(parts: Sequence[ZonePart], tiles: Sequence[Tile], years: 
             raise TileError(f"{tile.place}: its pixels don't line up with those of {first.place}, same zone and year")
         grids[crs][lattice].add(tile.year)
     pieces: list[Piece] = []
+    on: dict[str, list[tuple[Lattice, set[int]]]] = {}  # each zone's grids, with the years that they don't have
     for part in parts:
-        # without a tile there is nothing to read, but the polygon's area still counts
-        lattices = grids.get(part.crs) or {Lattice(part.crs, 10.0, 10.0): set(years)}
-        for lattice in sorted(lattices):
-            elsewhere = set(years) - lattices[lattice] if len(lattices) > 1 else set()
+        if part.crs not in on:
+            # without a tile there is nothing to read, but the polygon's area still counts
+            lattices = grids.get(part.crs) or {Lattice(part.crs, 10.0, 10.0): set(years)}
+            on[part.crs] = [
+                (lattice, set(years) - lattices[lattice] if len(lattices) > 1 else set())
+                for lattice in sorted(lattices)
+            ]
+        for lattice, elsewhere in on[part.crs]:
             skip = tuple(sorted(part.skip | elsewhere)) if part.skip or elsewhere else ()
             pieces.append(Piece(part.polygon, lattice, part.clip, skip))
     return pieces

@@ -36,6 +36,7 @@ __all__ = [
     "add_squares",
     "add_sums",
     "add_weights",
+    "nearest_entries",
     "off_norm",
     "touched_chunks",
 ]
@@ -93,8 +94,8 @@ def add_sums(
                     k = np.int8(plane[base + lane] & _TAIL[lanes, lane])
                     k = np.int8(k if k != np.int8(-128) else np.int8(0))
                     wide = np.int16(k)
-                    square = np.int16(wide * np.int16(abs(wide)))  # in 16 bits: twice the lanes
-                    part = np.int32(part + np.int32(square))
+                    # products of 16 bits summed in 32: the processor has one instruction for that
+                    part = np.int32(part + np.int32(wide) * np.int32(np.int16(abs(wide))))
                 total += np.int64(part)
                 base += _u(CHUNK)
                 left -= CHUNK
@@ -250,17 +251,66 @@ def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges
 
 
 @numba.njit(nogil=True, cache=True)
-def add_similarities(plane: Any, owner: Any, pixels: Any, means: Any, dots: Any, norms: Any) -> None:
-    """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length.
+def add_similarities(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, means: Any, dots: Any, norms: Any
+) -> None:
+    """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length, k^4.
 
-    Entry e is pixel `pixels[e]` (a position in the block) of polygon `owner[e]`; `means` is the band's means per
-    polygon. Lengths are k^4, exact.
+    Entries are all runs' pixels, polygon by polygon, and then all edge pixels. `means` is the band's, per polygon;
+    `dots` (float64) are in units of 127.5^-2, as are the roots of `norms` (uint32: a unit vector's is 127.5^4 < 2^28).
     """
-    bytes_ = plane.view(np.uint8)
-    for e in range(len(pixels)):
-        square = np.int64(_SQUARES[bytes_[_u(pixels[e])]])
-        dots[e] += means[owner[e]] * np.float64(square)  # in units of 127.5^-2, as are the lengths' roots
-        norms[e] += square * square
+    e = _u(0)
+    for p in range(len(run_offsets) - 1):
+        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
+            base, length = _u(runs[i, 0]), _u(runs[i, 1])
+            for j in range(length):
+                k = np.int32(plane[base + j])
+                square = np.int32(k * abs(k) if k != -128 else 0)
+                dots[e + j] += means[p] * np.float64(square)
+                norms[e + j] += np.uint32(square * square)
+            e += length
+    for p in range(len(edge_offsets) - 1):
+        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
+            k = np.int32(plane[_u(edges[i, 0])])
+            square = np.int32(k * abs(k) if k != -128 else 0)
+            dots[e] += means[p] * np.float64(square)
+            norms[e] += np.uint32(square * square)
+            e += _u(1)
+
+
+@numba.njit(nogil=True, cache=True)
+def nearest_entries(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any,
+    lengths: Any, dots: Any, norms: Any, order: Any, best: Any, similarity: Any,
+) -> None:  # fmt: skip
+    """Find each polygon's best entry of `add_similarities`: the greatest cosine, then the least place in the grid.
+
+    `plane` is any band, for what is nodata, `lengths` (float64) those of the means. `order` = (width, row sign, column
+    sign) tells which of two positions comes first in the grid. Writes positions into `best` (-1 where a polygon has no
+    valid pixel) and cosines into `similarity` (-inf there).
+    """
+    width, down, across = order
+    n = len(run_offsets) - 1
+    e = 0
+    for part in range(2):
+        offsets, spans = (run_offsets, runs) if part == 0 else (edge_offsets, edges)
+        for p in range(n):
+            for i in range(offsets[p], offsets[p + 1]):
+                for j in range(spans[i, 1] if part == 0 else 1):
+                    pixel, norm = np.int64(spans[i, 0]) + j, norms[e]
+                    dot = dots[e]
+                    e += 1
+                    if plane[pixel] == -128 or norm == 0 or lengths[p] == 0.0:
+                        continue
+                    cosine = dot / (lengths[p] * np.sqrt(np.float64(norm)))
+                    if cosine < similarity[p]:
+                        continue
+                    if cosine == similarity[p]:
+                        rows = down * (pixel // width - best[p] // width)
+                        cols = across * (pixel % width - best[p] % width)
+                        if rows > 0 or (rows == 0 and cols >= 0):
+                            continue
+                    best[p], similarity[p] = pixel, cosine
 
 
 @numba.njit(nogil=True, cache=True)

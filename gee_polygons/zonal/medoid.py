@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.quantization import NODATA, codes_to_vectors
 from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.grid import Window
-from gee_polygons.zonal.kernels import add_similarities
+from gee_polygons.zonal.kernels import add_similarities, nearest_entries
 from gee_polygons.zonal.planes import PlaneSource, planes
 
 __all__ = ["Candidates", "find_candidates"]
@@ -85,45 +85,29 @@ def find_candidates(
     Candidates
     """
     n, n_bands = means.shape
-    owner, pixels = _entries(coverage)
-    dots = np.zeros(len(pixels))
-    norms = np.zeros(len(pixels), np.int64)
-    valid = np.ones(len(pixels), np.bool_)
+    spans = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
+    n_entries = int(coverage.runs[:, 1].sum()) + len(coverage.edges)
+    dots, norms = np.zeros(n_entries), np.zeros(n_entries, np.uint32)
+    lengths = np.sqrt(np.sum(means * means, axis=1))
+    best, similarity = np.full(n, -1, np.int64), np.full(n, -np.inf)
+    order = (coverage.shape[1], -1 if flip_y else 1, -1 if flip_x else 1)
     for band, plane in planes(block):
         if hidden is not None:
             plane[hidden] = NODATA
-        if band == 0:
-            valid = plane[pixels] != NODATA
-        add_similarities(plane, owner, pixels, np.ascontiguousarray(means[:, band]), dots, norms)
-    length = np.sqrt(np.sum(means * means, axis=1))[owner] * np.sqrt(norms.astype(np.float64))
-    similarity = np.divide(dots, length, out=np.full(len(dots), -np.inf), where=valid & (length > 0))
+        add_similarities(plane, *spans, np.ascontiguousarray(means[:, band]), dots, norms)
+        if band == n_bands - 1:
+            nearest_entries(plane, *spans, lengths, dots, norms, order, best, similarity)
 
-    row, col = np.divmod(pixels, coverage.shape[1])
+    found = np.flatnonzero(best >= 0)
+    row, col = np.divmod(best[found], coverage.shape[1])
     row = window.row + (window.height - 1 - row if flip_y else row)
     col = window.col + (window.width - 1 - col if flip_x else col)
-    # nearest first, then earliest in the grid; the first entry of each owner wins
-    order = np.lexsort((col, row, -similarity, owner))
-    found, first = np.unique(owner[order], return_index=True)
-    best = order[first]
     result = Candidates(
-        similarity=np.full(n, -np.inf),
+        similarity=similarity,
         place=np.full((n, 2), np.iinfo(np.int64).max),
         vectors=np.full((n, n_bands), np.nan),
     )
-    result.similarity[found] = similarity[best]
-    result.place[found] = np.column_stack([row[best], col[best]])
+    result.place[found] = np.column_stack([row, col])
     for band, plane in planes(block):
-        result.vectors[found, band] = codes_to_vectors(plane[pixels[best]], np.float64)
+        result.vectors[found, band] = codes_to_vectors(plane[best[found]], np.float64)
     return result
-
-
-def _entries(coverage: BlockCoverage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """List every (polygon, pixel position) pair of a block."""
-    lengths = coverage.runs[:, 1].astype(np.int64)
-    run_owner = np.repeat(np.arange(len(coverage)), np.diff(coverage.run_offsets))
-    start = np.repeat(coverage.runs[:, 0] - (np.cumsum(lengths) - lengths), lengths)
-    owner: Any = np.concatenate(
-        [np.repeat(run_owner, lengths), np.repeat(np.arange(len(coverage)), np.diff(coverage.edge_offsets))]
-    )
-    pixels: Any = np.concatenate([start + np.arange(lengths.sum()), coverage.edges[:, 0].astype(np.int64)])
-    return owner, pixels
