@@ -67,8 +67,10 @@ def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path
     else:
         kinds = kinds_of_rows(vectors)
         findings += value_findings(looked, vectors, kinds)
-        # of these the direction means something
-        usable = usable & ~(kinds["filled"] | kinds.get("pulled", False) | kinds.get("sign_lost", False))
+        # the direction of the others means something
+        senseless = [kinds[name] for name in ("filled", "pulled", "sign_lost", "scaled") if name in kinds]
+        unsigned = kinds["codes"] & (np.nan_to_num(looked.matrix) >= 0).all(axis=1)
+        usable = usable & ~np.any([*senseless, unsigned], axis=0)
         if reference is not None:
             more, compared = reference_findings(
                 looked, look_at(_table(reference)), usable, np.any(list(kinds.values()), axis=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,16 +95,19 @@ def render(
     \b
     Example:
       gee-polygons render sites.geojson --years 2018-2024 --site 3107 --pca
-      gee-polygons render sites.geojson --years 2018-2024 --site 3107 --similarity-to 3107 -o outputs/likeness.gif
+      gee-polygons render sites.geojson --years 2018-2024 --site 3107 \\
+          --similarity-to 3107 -o outputs/likeness.gif
     """
     if sum((bands is not None, pca, similarity_to is not None)) > 1:
         raise UsageError("--bands, --pca and --similarity-to exclude each other; give one")
+    if reference_year is not None and similarity_to is None:
+        raise UsageError("--reference-year goes with --similarity-to ID")
     if pca and not (low is None and high is None):
         raise UsageError("--min and --max are for bands and similarity; --pca stretches by itself")
     from gee_polygons.sources.base import open_source
 
     sites = load(sites_path, id_column, crs)
-    chosen = [sites[site_id] for site_id in site_ids] if site_ids else list(sites)
+    chosen = [sites[site_id] for site_id in dict.fromkeys(site_ids)] if site_ids else list(sites)
     if len(chosen) > MAX_PICTURED:
         raise UsageError(f"{len(chosen)} sites don't fit a sheet (at most {MAX_PICTURED}); choose with --site ID")
     several = len(chosen) != 1
@@ -210,10 +215,12 @@ def similarity(
       gee-polygons similarity embeddings.parquet --site 3107
       gee-polygons similarity sites.geojson --years 2024 --by site
     """
-    name = f"similarity-{site_id if by == 'year' and site_id else by}"
+    if by == "site" and site_id is not None:
+        raise UsageError("--site goes with --by year; --by site compares all sites of a year")
+    name = f"similarity-{site_id or by}"
     output = _output(output, name, (*_PLOTS, ".csv"))
     _check_new(output, overwrite)
-    table = _table_or_sites(path, id_column, crs, years, source, site_id if by == "year" else None)
+    table = _table_or_sites(path, id_column, crs, years, source, site_id)
     n_sites, n_years = table["site_id"].nunique(), table["year"].nunique()
     if by == "year" and site_id is None and n_sites > 1:
         raise UsageError(
@@ -223,8 +230,9 @@ def similarity(
         raise UsageError(f"the table holds {n_years} years; choose one with --year YEAR")
     from gee_polygons.embeddings.similarity import similarity_matrix
 
-    matrix = similarity_matrix(table, kind=kind, by=by, site_id=site_id if by == "year" else None, year=year)  # type: ignore[arg-type]
-    click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string())
+    matrix = similarity_matrix(table, kind=kind, by=by, site_id=site_id, year=year)  # type: ignore[arg-type]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string(line_width=width))
     if output.suffix.lower() == ".csv":
         from gee_polygons._write import replacing
 
@@ -233,7 +241,7 @@ def similarity(
     else:
         from gee_polygons.visualize import plot_similarity_matrix, save_plot
 
-        what = str(site_id) if by == "year" and site_id else str(year or "")
+        what = str(site_id or year or "")
         save_plot(plot_similarity_matrix(matrix, title=f"{what}: {kind} between {by}s".lstrip(": ")), output)
     click.echo(near(output.absolute()))
 
@@ -282,7 +290,7 @@ def audit(*, table: Path, reference: Path | None) -> int:
     from gee_polygons.audit import audit as look
 
     report = look(table, reference)
-    click.echo(f"{table}: {report}")
+    click.echo(f"{table}\n{report}")
     return 0 if report.is_clean else EXIT_DATA
 
 

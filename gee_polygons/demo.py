@@ -113,31 +113,21 @@ def run_demo(
     yield clock.step(f"compared the years of the site '{site_id}'", save_plot(ax, out / "similarity.png"))
 
 
-def _pictures(site: Site, source: Source, out: Path) -> tuple[Path, Path]:
-    from gee_polygons.embeddings.colors import fit_pca_colors
-    from gee_polygons.visualize import export_frames_as_gif, export_frames_as_strip, render_image
+def _pictures(site: Site, source: Source, out: Path) -> tuple[Path, Path, Path]:
+    from gee_polygons.visualize import PcaColors, export_timelapse, export_timestrip
 
-    region = site.region(buffer_m=REGION_BUFFER_M)
-    images = [source.image(region, year) for year in YEARS]
-    colours = fit_pca_colors(images)  # one basis for all years, so that a change of colour is a change
-
-    def frames(longer_side_px: int) -> list[Any]:
-        return [
-            render_image(
-                image=image,
-                region=region,
-                vis_params=colours,
-                dimensions=longer_side_px,
-                boundary=site.polygon,
-                label=str(year),
-            )
-            for image, year in zip(images, YEARS, strict=True)
-        ]
-
-    return (
-        export_frames_as_strip(frames(STRIP_FRAME_PX), out / "strip.jpg"),
-        export_frames_as_gif(frames(GIF_FRAME_PX), out / "years.gif", duration_ms=GIF_FRAME_MS),
+    common: dict[str, Any] = {"years": YEARS, "source": source, "buffer_m": REGION_BUFFER_M}
+    strip = export_timestrip(site, out / "strip.jpg", vis_params="pca", dimensions=STRIP_FRAME_PX, **common)
+    basis = strip.with_suffix(".pca.json")  # one basis for all years, so that a change of colour is a change
+    film = export_timelapse(
+        site,
+        out / "years.gif",
+        vis_params=PcaColors.load(basis),
+        dimensions=GIF_FRAME_PX,
+        duration_ms=GIF_FRAME_MS,
+        **common,
     )
+    return strip, film, basis
 
 
 class _Clock:

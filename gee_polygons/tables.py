@@ -46,7 +46,7 @@ ATTRIBUTION: Final = (
 )
 FORMULA: Final = "v = sign(k) * (k / 127.5)^2 for int8 codes k in -127..127; -128 = nodata, masked before anything else"
 WEIGHTS: Final = "exact fraction of each pixel's area inside the polygon, over valid pixels"
-SYNTHETIC_NOTE: Final = "Synthetic values, made by gee_polygons in the layout of that dataset; not AlphaEarth data."
+SYNTHETIC_NOTE: Final = "Synthetic values, made by gee_polygons in the published layout; not AlphaEarth data."
 
 SUFFIXES: Final = (".parquet", ".csv")
 ROW_GROUP_ROWS: Final = 65_536  # rows written at a time: bounds the memory that the geometries take

@@ -18,12 +18,14 @@ import pandas as pd
 import pytest
 import shapely
 from click.testing import CliRunner
+from PIL import Image
 
 import gee_polygons
 from gee_polygons.cli import main
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.tables import read_table
 
+README_PICTURE = Path(__file__).parents[1] / "docs" / "images" / "strip.jpg"
 COMMANDS = ("extract", "plan", "render", "similarity", "audit", "sample", "sources", "demo")
 
 
@@ -525,10 +527,14 @@ def test_demo_twice(out):
         assert done.exit_code == 0, done.output
         paths = [Path(line.partition("-> ")[2]) for line in done.stdout.splitlines() if "-> " in line]
         assert all(path.is_file() for path in paths)
-        assert {p.suffix for p in paths} == {".parquet", ".geojson", ".csv", ".jpg", ".gif", ".png"}
+        assert {p.suffix for p in paths} == {".parquet", ".geojson", ".csv", ".jpg", ".gif", ".png", ".json"}
         printed.append({p.name: p.read_bytes() for p in paths if p.suffix != ".geojson"})
         assert " s  in all" in done.stdout
     assert printed[0] == printed[1]
+    # the README's picture is this one; JPEG decoders differ by a level or two
+    with Image.open(out / "new" / "strip.jpg") as made, Image.open(README_PICTURE) as shown:
+        assert made.size == shown.size, "make demo && cp outputs/strip.jpg docs/images/strip.jpg"
+        assert np.abs(np.asarray(made, int) - np.asarray(shown, int)).mean() < 2
     table = read_table(out / "new" / "embeddings.parquet")
     assert len(table) == 20 * 7
     assert {"ok", "no_data"} <= set(table["status"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -79,6 +81,7 @@ def test_several_sites_make_a_sheet(desk):
         (("--site", "nowhere"), 2, "nowhere"),
         (("--similarity-to", "nowhere"), 2, "nowhere"),
         (("--bands", "A99"), 2, "A99"),
+        (("--reference-year", "2018"), 2, "goes with --similarity-to"),
         (("-o", "x.tif"), 2, ".png"),
         (("-o", "x.gif"), 2, ".png"),  # of two sites
         (("--boundary-color", "whitish"), 2, "whitish"),
@@ -117,6 +120,7 @@ def test_similarity_of_a_table_and_of_sites(table):
     [
         (("t.parquet",), "choose one with --site"),
         (("t.parquet", "--by", "site"), "choose one with --year"),
+        (("t.parquet", "--by", "site", "--year", "2018", "--site", "hole"), "--site goes with --by year"),
         (("t.parquet", "--site", "nowhere"), "nowhere"),
         (("sites.geojson",), "--years is needed"),
         (("t.parquet", "--site", "hole", "-o", "m.gif"), ".png"),
@@ -137,8 +141,24 @@ def test_audit_ends_with_0_or_1_or_2(table):
     done = run("audit", "wrong.csv", "--reference", table)
     assert done.exit_code == 1
     assert "[linear_dequantisation]" in done.stdout
-    assert "compared with a reference by site and year: 8 rows" in done.stdout
+    assert "compared with a reference by site and year: 8 rows" in " ".join(done.stdout.split())
+    assert max(map(len, done.stdout.splitlines())) <= 80  # a terminal
     refused(run("audit", "nothing.csv"), 2, "there is no file nothing.csv")
     refused(run("audit", "sites.geojson"), 2, ".parquet or .csv")
     pd.DataFrame({"a": [1]}).to_csv("empty.csv")
     refused(run("audit", "empty.csv"), 2, "no embedding vectors")
+
+
+def test_help_fits_a_terminal():
+    for command in ("render", "similarity", "audit"):
+        done = run(command, "--help")
+        assert done.exit_code == 0
+        assert max(map(len, done.stdout.splitlines())) <= 80, command
+        assert "Example:" in done.stdout
+
+
+def test_a_film_that_cant_be_written_is_refused_before_anything_is_read(desk, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    done = run("render", "sites.geojson", "--years", "2018", "--site", "hole", "--pca", "-o", "x.mp4")
+    refused(done, 2, "pip install imageio-ffmpeg")
+    assert {p.name for p in desk.iterdir()} == {"sites.geojson"}

@@ -748,3 +748,89 @@ def test_an_archive_is_found_by_a_path_through_the_parent_folder(tmp_path, monke
     (tmp_path / "beside").mkdir()
     monkeypatch.chdir(tmp_path / "beside")
     assert_same_bits(extract([polygon], "../aef_index.parquet"), expected)
+
+
+# --- pictures
+
+
+def pixels_by_hand(tiles, grid, year=2024):
+    """Return an image's codes: its own zone's, else those of the zone in whose cell a pixel's centre lies."""
+    rows, cols = np.indices(grid.shape)
+    a, _, c, _, e, f = grid.transform
+    x, y = c + a * (cols + 0.5), f + e * (rows + 0.5)
+    codes = held_at(tiles, grid.crs, x, y, year)
+    lon, lat = to_lon_lat(grid.crs)(x, y)
+    for crs in {tile.crs for tile in tiles} - {grid.crs}:
+        middle = int(crs[-2:]) * 6.0 - 183.0
+        own = (np.abs((lon - middle + 180) % 360 - 180) <= 3) & ((lat >= 0) == (crs[5:8] == "326"))
+        own &= (codes == -128).all(axis=0)
+        codes[:, own] = held_at(tiles, crs, *to_utm(crs)(lon[own], lat[own]), year)
+    return codes
+
+
+def held_at(tiles, crs, x, y, year):
+    """Return the codes that a zone's tiles hold at some places."""
+    codes = np.full((64, *np.shape(x)), -128, np.int8)
+    for tile in tiles:
+        if (tile.crs, tile.year) == (crs, year):
+            row, col = np.floor(-y / 10).astype(int) - tile.row, np.floor(x / 10).astype(int) - tile.col
+            height, width = tile.codes.shape[1:]
+            held = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+            codes[:, held] = tile.codes[:, row[held], col[held]]
+    return codes
+
+
+@pytest.mark.parametrize("side", [-12, 12])
+def test_an_image_across_a_zone_boundary_is_whole(side, tmp_path):
+    # each zone's file ends 100 m past the boundary, the image reaches further
+    tiles = [zone_tile(S22, -600, 100, 1, name="a", masked=0.1), zone_tile(S23, -100, 600, 2, name="b", masked=0.1)]
+    source = make_archive(tmp_path, tiles)
+    region = at_meridian(shapely.box(side - 30, -20, side + 30, 20))
+    image = source.image(region, 2024)
+    home, other = (S22, S23) if side < 0 else (S23, S22)
+    assert (image.grid.crs, image.resampled) == (home, (other,))
+    np.testing.assert_array_equal(image.codes, pixels_by_hand(tiles, image.grid))
+    assert 0.85 < image.valid.mean() < 0.95  # what is masked stays masked
+    some = source.image(region, 2024, ["A09", "A01"])
+    np.testing.assert_array_equal(some.codes, image.codes[[9, 1]])
+    assert some.select(["A01"]).resampled == (other,)
+
+
+def test_an_image_has_nothing_that_no_zone_has(tmp_path):
+    tiles = [
+        zone_tile(S22, -600, 100, 1, name="a", year=2020),
+        zone_tile(S22, -600, 600, 3, name="c", year=2021),
+        zone_tile(S23, -100, 600, 4, name="d", year=2021),
+        zone_tile(S23, -100, 600, 5, name="e", year=2022),
+    ]
+    source = make_archive(tmp_path, tiles)
+    region = at_meridian(shapely.box(-40, -20, 30, 20))
+    for year, zones in ((2020, ()), (2021, ()), (2022, (S23,))):
+        image = source.image(region, year)
+        np.testing.assert_array_equal(image.codes, pixels_by_hand(tiles, image.grid, year))
+        assert image.resampled == zones
+        assert image.valid.all() == (year == 2021)
+        assert image.valid.any()
+    assert not source.image(region, 2019).valid.any()
+
+
+def test_an_image_across_the_antimeridian_is_whole(tmp_path):
+    west, east = "EPSG:32760", "EPSG:32701"
+    tiles = [
+        zone_tile(west, -600, 100, 1, name="a", lon=180.0, lat=-17.0),
+        zone_tile(east, -100, 600, 2, name="b", lon=-180.0, lat=-17.0),
+    ]
+    source = make_archive(tmp_path, tiles)
+    # as RFC 7946 has it, in two parts, and in one past 180 degrees
+    past = at_meridian(shapely.box(-35, -20, 25, 20), lon=180.0, lat=-17.0)
+    parts = shapely.MultiPolygon(
+        [
+            shapely.box(past.bounds[0], past.bounds[1], 180.0, past.bounds[3]),
+            shapely.box(-180.0, past.bounds[1], past.bounds[2] - 360.0, past.bounds[3]),
+        ]
+    )
+    for region in (past, parts):
+        image = source.image(region, 2024)
+        assert (image.grid.crs, image.resampled) == (west, (east,))
+        np.testing.assert_array_equal(image.codes, pixels_by_hand(tiles, image.grid))
+        assert image.valid.all()

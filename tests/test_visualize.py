@@ -4,21 +4,23 @@ import io
 import struct
 import subprocess
 import sys
-import types
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyproj
 import pytest
+import rasterio
 import shapely
-from PIL import Image
+from archives import FakeTile, make_archive, random_codes
+from oracles import SHARED
+from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
 from gee_polygons.embeddings.quantization import BANDS, NODATA
-from gee_polygons.errors import DependencyError, EarthEngineError, OutputError, UsageError
+from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.pictures.draw import NODATA_COLOURS, font, nodata_pattern, round_length
 from gee_polygons.pictures.view import view_of
+from gee_polygons.site import Site
 from gee_polygons.sources.base import EmbeddingImage
 from gee_polygons.zonal.grid import Grid
 
@@ -70,8 +72,35 @@ def test_band_triple_by_plain_numpy():
     picture = np.asarray(vis.render_image(image, dimensions=16))
     k = image.codes[[1, 16, 9]].astype(float)
     v = np.sign(k) * (k / 127.5) ** 2
-    expected = (np.clip((v + 0.3) / 0.6, 0, 1) * 255 + 0.5001).astype(np.uint8)
+    expected = np.floor(np.clip((v + 0.3) / 0.6, 0, 1) * 255 + 0.5)
     assert np.array_equal(picture, np.moveaxis(expected, 0, -1))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED}: the real files aren't here")
+@pytest.mark.parametrize("name", ["DEFAULT", "ALT1", "ALT2"])
+def test_real_pixels_by_plain_numpy(name):
+    from gee_polygons.datasets import alpha_embeddings
+
+    with rasterio.open(SHARED / "wisconsin_2024_64band_native10m_int8.tif") as file:
+        codes, transform = file.read(), file.transform
+    grid = Grid(crs=UTM, transform=tuple(transform)[:6], shape=codes.shape[1:])
+    image = EmbeddingImage(values=codes, grid=grid, year=2024)
+    params = getattr(alpha_embeddings, f"EMBEDDING_VIS_{name}")
+    k = codes[[BANDS.index(band) for band in params["bands"]]].astype(float)
+    share = np.clip((np.sign(k) * (k / 127.5) ** 2 - params["min"]) / (params["max"] - params["min"]), 0, 1)
+    plain = np.moveaxis(np.floor(share * 255 + 0.5), 0, -1)
+    assert np.array_equal(vis.render_image(image, vis_params=params, dimensions=97), plain)
+    assert np.array_equal(vis.render_image(image, vis_params=params, dimensions=194), plain.repeat(2, 0).repeat(2, 1))
+
+    vectors = np.sign(codes) * (codes / 127.5) ** 2
+    rows = np.moveaxis(vectors, 0, -1).reshape(-1, 64)
+    centred = rows - rows.mean(axis=0)
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, :-4:-1].T
+    axes *= np.sign(axes[range(3), np.abs(axes).argmax(axis=1)])[:, None]
+    scores = centred @ axes.T
+    low, high = np.percentile(scores, [2, 98], axis=0)
+    plain = np.rint(np.clip((scores - low) / (high - low), 0, 1) * 255).reshape(97, 97, 3)
+    assert np.array_equal(vis.render_image(image, vis_params="pca", dimensions=97), plain)
 
 
 def test_codes_and_float32_copies_of_them_have_the_same_colours():
@@ -90,11 +119,11 @@ def test_gamma_palette_and_grey_by_plain_numpy():
     t = np.clip((np.sign(k) * (k / 127.5) ** 2 + 0.2) / 0.5, 0, 1)
     params = {"bands": ["A05"], "min": -0.2, "max": 0.3}
     grey = np.asarray(vis.render_image(image, vis_params=params, dimensions=16))
-    assert np.array_equal(grey, np.repeat(np.floor(t * 255 + 0.5001)[..., None], 3, axis=-1))
+    assert np.array_equal(grey, np.repeat(np.floor(t * 255 + 0.5)[..., None], 3, axis=-1))
     bright = np.asarray(vis.render_image(image, vis_params={**params, "gamma": 2}, dimensions=16))
-    assert np.array_equal(bright[..., 0], np.floor(np.sqrt(t) * 255 + 0.5001))
+    assert np.array_equal(bright[..., 0], np.floor(np.sqrt(t) * 255 + 0.5))
     ramp = np.asarray(vis.render_image(image, vis_params={**params, "palette": ["black", "#ff0000"]}, dimensions=16))
-    assert np.array_equal(ramp, np.floor(t * 255 + 0.5001)[..., None] * [1, 0, 0])
+    assert np.array_equal(ramp, np.floor(t * 255 + 0.5)[..., None] * [1, 0, 0])
 
 
 def test_a_different_stretch_for_each_band():
@@ -352,6 +381,12 @@ def test_what_must_be_said_is_in_the_picture_and_in_the_file(tmp_path):
         assert strip.text["Source"] == "test"
     with Image.open(vis.export_frames_as_gif([frame, frame], tmp_path / "a.gif")) as film:
         assert "Google DeepMind" in film.info["comment"].decode()
+    for name in ("a.jpg", "still.webp", "moving.webp"):
+        export = vis.export_frames_as_gif if name == "moving.webp" else vis.export_frames_as_strip
+        with Image.open(export([frame, frame], tmp_path / name)) as picture:
+            exif = picture.getexif()
+            assert exif[ExifTags.Base.Copyright] == frame.info["Attribution"]
+            assert exif[ExifTags.Base.ImageDescription] == "test"
     synthetic = EmbeddingImage(values=codes_image().values, grid=codes_image().grid, source="sample")
     assert "not AlphaEarth data" in vis.render_image(synthetic, dimensions=32).info["Attribution"]
 
@@ -405,31 +440,6 @@ def test_pca_and_similarity_need_all_bands():
 # Earth Engine
 
 
-def test_earth_engine_images_go_through_one_seam(monkeypatch):
-    image = type("Image", (), {"__module__": "ee.image"})()
-    geometry = type("Geometry", (), {"__module__": "ee.geometry"})()
-    region = box_on_ground(3, 4, 23, 14)
-    asked = []
-
-    def fetch_pixels(image, region, bands, dimensions):
-        asked.append((bands, dimensions))
-        return position_image()
-
-    module = types.ModuleType("gee_polygons.sources.earthengine")
-    module.fetch_pixels = fetch_pixels
-    module.shapely_geometry = lambda given: region
-    monkeypatch.setitem(sys.modules, "gee_polygons.sources.earthengine", module)
-    picture = vis.render_image(image=image, region=geometry, vis_params=POSITION, dimensions=20, boundary=None)
-    assert asked == [(("A01", "A16", "A09"), 20)]
-    assert np.array_equal(picture, vis.render_image(position_image(), region, POSITION, 20))
-    with pytest.raises(UsageError, match="give a region"):
-        vis.render_image(image)
-    # until that source is there
-    del module.fetch_pixels
-    with pytest.raises(EarthEngineError, match="get_embedding_image"):
-        vis.render_image(image, region)
-
-
 # strips and films
 
 
@@ -461,6 +471,15 @@ def test_many_frames_wrap_into_equal_rows(tmp_path):
         assert strip.size == (5 * 40, 2 * 30)
     with Image.open(vis.export_frames_as_strip([frame("red")] * 8, tmp_path / "t.png", gap=0)) as strip:
         assert strip.size == (8 * 40, 30)
+
+
+def test_a_long_title_is_set_smaller_and_cut(tmp_path):
+    frames = [frame("teal", (120, 60)), frame("teal", (120, 60))]
+    with Image.open(vis.export_frames_as_strip(frames, tmp_path / "a.png", titles=["i", "wide " * 30], gap=6)) as strip:
+        above = np.asarray(strip.convert("L"))[:15]
+    # nothing between the cells, nor at the edge
+    assert (above[:, 60:132] == 255).all(axis=None) or (above[:, 124:132] == 255).all()
+    assert (above[:, -4:] == 255).all()
 
 
 def test_titles_stand_above_their_frames(tmp_path):
@@ -561,19 +580,38 @@ def test_imageio_reads_what_was_written(tmp_path):
     assert imageio.imread(path, index=None)[:, 3, 3, :3].tolist() == [[255, 0, 0], [0, 0, 255], [0, 255, 0]]
 
 
-def test_webp_keeps_all_colours(tmp_path):
-    frames = noisy_frames(2)
-    with Image.open(vis.export_frames_as_gif(frames, tmp_path / "a.webp", duration_ms=250)) as film:
-        assert film.n_frames == 2
-        film.seek(1)
-        assert np.array_equal(np.asarray(film.convert("RGB")), frames[1])
+@pytest.mark.parametrize(("loop", "said"), [(0, 0), (3, 3), (None, 1)])
+def test_webp_keeps_all_colours_durations_and_loops(tmp_path, loop, said):
+    frames, durations = noisy_frames(3), [250, 40, 1001]
+    with Image.open(vis.export_frames_as_gif(frames, tmp_path / "a.webp", durations, loop)) as film:
+        assert (film.n_frames, film.info["loop"]) == (3, said)
+        shown = 0
+        for number, made in enumerate(frames):
+            film.seek(number)
+            assert np.array_equal(np.asarray(film.convert("RGB")), made)
+            assert film.info["timestamp"] == shown
+            shown += durations[number]
 
 
-def test_mp4_needs_ffmpeg_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(DependencyError, match=r'pip install "imageio\[ffmpeg\]"'):
-        vis.export_frames_as_gif([frame("red")], tmp_path / "a.mp4")
-    assert list(tmp_path.iterdir()) == []
+def test_mp4_shows_each_frame_for_as_long_as_it_should(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs ffmpeg: pip install imageio-ffmpeg").get_ffmpeg_exe()
+    colours, durations = ("red", "blue", "lime"), [500, 700, 301]
+    # odd sides get a white line: most players need even ones
+    frames = [frame(colour, (61, 41)) for colour in colours]
+    frames[0].info["Attribution"] = "by somebody"
+    path = vis.export_frames_as_gif(frames, tmp_path / "a.mp4", durations)
+    decode = [ffmpeg, "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(decode, capture_output=True, check=True)
+    assert b"Duration: 00:00:01.50" in done.stderr
+    assert b"yuv420p" in done.stderr  # what all players know
+    assert b"by somebody" in done.stderr
+    film = np.frombuffer(done.stdout, np.uint8).reshape(-1, 42, 62, 3).astype(int)
+    made = np.array([np.asarray(picture)[0, 0] for picture in frames], int)
+    shown = np.abs(film[:, None, 20, 30] - made).sum(axis=-1).argmin(axis=1)
+    assert (np.bincount(shown) * 20).tolist() == [500, 700, 300]
+    assert (np.diff(shown) >= 0).all()
+    assert np.abs(film[:, 4:36, 4:56] - made[shown][:, None, None]).max() < 16
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -606,51 +644,47 @@ def test_bad_frames_get_one_line_and_leave_nothing(tmp_path, export, frames, nam
 # a site's years
 
 
-@dataclass
-class FakeSite:
-    site_id: str
-    polygon: shapely.Geometry
-
-    def region(self, buffer_m=500.0):
-        return box_on_ground(1, 1, 15, 11)
-
-
-class FakeSource:
-    name = "fake"
-
-    def __init__(self):
-        self.asked = []
-
-    def years(self):
-        return [2018, 2019, 2021]
-
-    def image(self, region, year, bands=None):
-        self.asked.append((year, bands))
-        image = codes_image(seed=year, year=year)
-        return image if bands is None else image.select(bands)
+@pytest.fixture(scope="module")
+def years_of_a_place(tmp_path_factory):
+    """An archive of three years, 60 x 80 pixels, with its north-west corner where the images above have theirs."""
+    tiles = [
+        FakeTile(crs=UTM, col=40_000, row=-490_000, codes=random_codes((60, 80), seed=year), name=str(year), year=year)
+        for year in (2018, 2019, 2021)
+    ]
+    return make_archive(tmp_path_factory.mktemp("years"), tiles)
 
 
-def test_a_timestrip_shows_all_years_in_the_same_colours(tmp_path):
-    site, source = FakeSite("a", box_on_ground(4, 4, 10, 8)), FakeSource()
-    path = vis.export_timestrip(site, tmp_path / "years.png", source=source, dimensions=140)
+def site(name="a"):
+    return Site(polygon=box_on_ground(30, 25, 50, 40), site_id=name)
+
+
+def test_a_timestrip_shows_all_years_in_the_same_colours(tmp_path, years_of_a_place):
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    path = vis.export_timestrip(site(), tmp_path / "years.png", **common)
+    region = site().region(150)
+    made = vis.render_image(years_of_a_place.image(region, 2019), region, None, 140, site().polygon, "2019")
+    height = made.height
     with Image.open(path) as strip:
-        assert strip.size == (3 + 3 * 143, 3 + 103)
-    assert source.asked == [(year, ("A01", "A16", "A09")) for year in (2018, 2019, 2021)]
-    vis.export_timestrip(site, tmp_path / "pca.png", source=source, dimensions=140, vis_params="pca")
+        assert strip.width == 3 + 3 * 143
+        assert np.array_equal(np.asarray(strip)[3 : 3 + height, 3 + 143 : 3 + 283], made)
+        frames, under = np.asarray(strip)[: 3 + height], np.asarray(strip)[3 + height :]
+        # under the frames: scale, what the colours mean, where the data come from
+        assert (frames[:3] == 255).all()
+        assert 30 < len(under) < 60
+        assert (under < 100).any()
+    vis.export_timestrip(site(), tmp_path / "pca.png", vis_params="pca", **common)
     basis = vis.PcaColors.load(tmp_path / "pca.pca.json")
-    assert basis.count == 3 * 12 * 16
+    assert basis.count == 3 * years_of_a_place.image(region, 2019).valid.size
 
 
-def test_a_year_that_the_source_lacks_is_hatched(tmp_path):
-    site, source = FakeSite("a", box_on_ground(4, 4, 10, 8)), FakeSource()
-    with Image.open(
-        vis.export_timestrip(site, tmp_path / "s.png", source=source, years=[2019, 2020], dimensions=140)
-    ) as strip:
-        second = np.asarray(strip)[3:-3, 3 + 143 : -3]
+def test_a_year_that_the_source_lacks_is_hatched(tmp_path, years_of_a_place):
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    with Image.open(vis.export_timestrip(site(), tmp_path / "s.png", years=[2019, 2020], **common)) as strip:
+        second = np.asarray(strip)[3:103, 3 + 143 : -3]
     assert is_nodata(second[60:]).all()
     assert (second[:30, :60] < 120).any()  # it says so
     with pytest.raises(UsageError, match=r"has none of the years \[1999\]; it has 2018..2021"):
-        vis.export_timestrip(site, tmp_path / "s.png", source=source, years=[1999])
+        vis.export_timestrip(site(), tmp_path / "s.png", years=[1999], **common)
 
 
 def test_shades_between_the_colours_of_a_palette_stay(tmp_path):
@@ -668,8 +702,7 @@ def test_shades_between_the_colours_of_a_palette_stay(tmp_path):
 
 
 def test_cosine_to_the_pixel_at_a_point():
-    source = FakeSource()
-    image = source.image(box_on_ground(0, 0, 16, 12), 2020)
+    image = codes_image()
     spot = box_on_ground(3, 2, 4, 3).centroid
     style = vis.SimilarityColors.to_point(image, spot.x, spot.y, min=0.5)
     cosine = vis.similarity_image(image, style.reference)
@@ -697,15 +730,21 @@ def test_a_sheet_has_equal_cells_and_names_what_has_no_data(tmp_path, sample_arc
     assert np.ptp([h for h in heights if h > 100]) <= 1
 
 
-def test_timelapse_and_contact_sheet(tmp_path):
-    sites, source = [FakeSite(name, box_on_ground(4, 4, 10, 8)) for name in "ab"], FakeSource()
-    with Image.open(vis.export_timelapse(sites[0], tmp_path / "t.gif", source=source, dimensions=140)) as film:
+def test_timelapse_and_contact_sheet(tmp_path, years_of_a_place):
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    with Image.open(vis.export_timelapse(site(), tmp_path / "t.gif", **common)) as film:
         assert film.n_frames == 3
-    with Image.open(vis.contact_sheet(sites, tmp_path / "c.png", source=source, dimensions=140)) as sheet:
+        frames = []
+        for number in range(3):
+            film.seek(number)
+            frames.append(np.asarray(film.convert("RGB")))
+    changes = np.flatnonzero((frames[0] != frames[1]).any(axis=(1, 2)))
+    assert changes.max() < 140  # what stands under the frames stands still
+    with Image.open(vis.contact_sheet([site("a"), site("b")], tmp_path / "c.png", **common)) as sheet:
         assert sheet.width > 3 * 140
         assert sheet.height > 2 * 100
     with pytest.raises(UsageError, match="at least one site"):
-        vis.contact_sheet([], tmp_path / "c.png", source=source)
+        vis.contact_sheet([], tmp_path / "c.png", **common)
 
 
 # diagrams
@@ -736,16 +775,52 @@ def test_heat_map_has_its_values_in_readable_colours():
     assert len(texts) == 49
     assert {t.get_color() for t in ax.texts} == {"white", "#222222"}
     assert ax.get_title() == "s1"
-    assert ax.figure.axes[1].get_ylabel() == "cosine similarity"
+    assert ax.child_axes[0].get_ylabel() == "cosine similarity"
     assert [t.get_text() for t in ax.get_xticklabels()] == [str(y) for y in range(2018, 2025)]
     dot = vis.plot_similarity_matrix(vis.similarity_matrix(yearly_table(), site_id="s1", kind="dot"))
-    assert dot.figure.axes[1].get_ylabel() == "dot product of means"
+    assert dot.child_axes[0].get_ylabel() == "dot product of means"
 
 
 def test_a_map_says_what_grey_means(sample_sites):
     frame = sample_sites.to_geodataframe()
-    assert "grey: no data" in [t.get_text() for t in vis.plot_sites(frame, color="start_year").texts]
-    assert "grey: no data" not in [t.get_text() for t in vis.plot_sites(frame).texts]
+    few = vis.plot_sites(frame, color="start_year")  # a few years are read off a list
+    assert [t.get_text() for t in few.get_legend().get_texts()] == ["2018", "2019", "2020", "2021", "2022", "no value"]
+    many = vis.plot_sites(frame, color=frame["start_year"] + np.linspace(0, 0.5, len(frame)))
+    assert many.get_title(loc="left") == "grey: no value"
+    assert many.get_legend() is None
+    assert vis.plot_sites(frame).get_legend() is None
+
+
+def test_names_on_a_map_stand_beside_their_sites_and_cover_no_other(sample_sites):
+    frame = sample_sites.to_geodataframe()
+    ax = vis.plot_sites(frame)
+    ax.figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    sites = {
+        str(site): ax.transData.transform(np.reshape(polygon.bounds, (2, 2)))
+        for site, polygon in zip(frame["site_id"], frame.geometry, strict=True)
+    }
+    named = [name for name in boxes if name in sites]
+    assert len(named) >= 6
+    for name in named:
+        own, gaps = boxes[name], {}
+        for other, ((left, bottom), (right, top)) in sites.items():
+            apart = max(left - own.x1, own.x0 - right, bottom - own.y1, own.y0 - top)
+            assert apart > -1, (name, other)
+            gaps[other] = apart
+        assert min(gaps, key=gaps.get) == name  # nobody takes it for another site's
+        assert not any(own.overlaps(boxes[other]) for other in named if other != name)
+    for text in ax.texts:
+        if text.get_text().endswith("km"):
+            break
+    else:
+        raise AssertionError("no scale bar")
+
+
+def test_points_are_no_sites():
+    geopandas = pytest.importorskip("geopandas")
+    with pytest.raises(UsageError, match="sites are polygons, found a Point"):
+        vis.plot_sites(geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs="EPSG:4326"))
 
 
 def test_heat_map_draws_into_the_axes_given_and_shows_gaps():
@@ -756,7 +831,7 @@ def test_heat_map_draws_into_the_axes_given_and_shows_gaps():
     given = Figure().subplots()
     ax = vis.plot_similarity_matrix(vis.similarity_matrix(table), ax=given, colorbar=False)
     assert ax is given
-    assert [t.get_text() for t in ax.texts].count("") == 13
+    assert len(ax.texts) == 49 - 13
     assert ax.get_xlabel() == "grey: no data"
     with pytest.raises(UsageError, match="square"):
         vis.plot_similarity_matrix(pd.DataFrame(np.zeros((2, 3))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from gee_polygons._audit.report import Finding
 from gee_polygons._audit.table import Audited
+from gee_polygons._audit.values import UNIT
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import UsageError
 
@@ -20,6 +22,9 @@ Rows = NDArray[np.intp]
 
 AGREES: Final = 0.99995  # cosine; half a degree. Rounding to float16 or three decimals stays above
 LENGTH_AGREES: Final = 0.002
+# Cosine of a difference to the truth. Measured: 0.83..1 for zeros averaged in; 0.15..0.72 for codes averaged first,
+# which lose much the same from every band
+_ALONG: Final = 0.8
 _LARGE: Final = 0.05  # components whose sign is beyond doubt
 _ROWS_COMPARED: Final = 20_000
 _ROWS_LOOKED_UP: Final = 5_000  # where more than that differ, the rest is told as a difference
@@ -48,14 +53,15 @@ def reference_findings(
     mine, theirs = mine[fine], theirs[fine]
     if not len(mine):
         return lacking, compared
-    t, r = _unit(table.matrix[mine]), _unit(reference.matrix[theirs])
-    cosine = np.einsum("ij,ij->i", t, r)
-    ratio = np.linalg.norm(table.matrix[mine], axis=1) / np.linalg.norm(reference.matrix[theirs], axis=1)
+    pairs = _Pairs.of(table, reference, mine, theirs)
+    cosine, ratio = np.einsum("ij,ij->i", pairs.t, pairs.r), pairs.ratio
     open_rows = np.flatnonzero((cosine < AGREES) | ((np.abs(ratio - 1) > LENGTH_AGREES) & (ratio < 1.5)))
     found: list[Finding] = []
-    for check in (_bands, _mixed_up, _pulled, _of_codes):
-        if len(open_rows):
-            finding, explained = check(table, mine, t, r, ratio, open_rows, reference)
+    for check in (_bands, _mixed_up, _pulled, _scaled, _of_codes):
+        # a row that has a finding of its own has another length because of it
+        asked = open_rows[~wrong[mine[open_rows]]] if check is _scaled else open_rows
+        if len(asked):
+            finding, explained = check(pairs, asked)
             found += finding
             open_rows = open_rows[~np.isin(open_rows, explained)]
     # rows in other units, or scaled to length 1, differ in length for a reason that has its own finding
@@ -73,6 +79,39 @@ def reference_findings(
             )
         )
     return [*found, *lacking], compared
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Rows that both tables have.
+
+    `mine` are their positions in the table, `t` and `r` the unit vectors of the table and the reference, `ratio` the
+    lengths of the former over those of the latter.
+    """
+
+    table: Audited
+    reference: Audited
+    mine: Rows
+    t: Vectors
+    r: Vectors
+    ratio: Vectors
+
+    @classmethod
+    def of(cls, table: Audited, reference: Audited, mine: Rows, theirs: Rows) -> _Pairs:
+        whole, truth = table.matrix[mine], reference.matrix[theirs]
+        ratio = np.linalg.norm(whole, axis=1) / np.linalg.norm(truth, axis=1)
+        return cls(table, reference, mine, _unit(whole), _unit(truth), ratio)
+
+    def values(self, rows: Rows) -> tuple[Vectors, Vectors, Vectors]:
+        """Return some rows of the table and of the reference as they are, and the ratios of their lengths."""
+        whole, ratio = self.table.matrix[self.mine[rows]], self.ratio[rows]
+        return whole, self.r[rows] * (np.linalg.norm(whole, axis=1) / ratio)[:, None], ratio
+
+    def along_truth(self, rows: Rows) -> Vectors:
+        """Return how much of what differs is a share of the truth, 0..1."""
+        whole, truth, _ = self.values(rows)
+        along: Vectors = np.abs(np.einsum("ij,ij->i", _unit(whole - truth), self.r[rows]))
+        return along
 
 
 def _joined(table: Audited, reference: Audited) -> tuple[Rows, Rows, str]:
@@ -128,10 +167,9 @@ def _unit(m: Vectors) -> Vectors:
     return unit
 
 
-def _bands(
-    table: Audited, mine: Rows, t: Vectors, r: Vectors, ratio: Vectors, rows: Rows, reference: Audited
-) -> tuple[list[Finding], Rows]:
+def _bands(pairs: _Pairs, rows: Rows) -> tuple[list[Finding], Rows]:
     """Bands that are in another place, or have the other sign."""
+    t, r = pairs.t, pairs.r
     found: list[Finding] = []
     explained: list[Rows] = []
     left = rows
@@ -155,11 +193,11 @@ def _bands(
         evidence["cosine when mended"] = float(np.median(better[mended]))
         said = {"bands": example} if len(moved) else {"bands": ", ".join(BANDS[i] for i in flipped[:5])}
         found.append(
-            table.finding(
+            pairs.table.finding(
                 code,
                 "error",
                 name,
-                np.sort(mine[mended]),
+                np.sort(pairs.mine[mended]),
                 {**said, **evidence},
                 "rename the columns (sort bands by number, not by name), or multiply them by -1, and compare again",
             )
@@ -211,60 +249,76 @@ def _name_of(order: Rows, sign: Vectors) -> tuple[str, str]:
     return f"{moved} bands are in another place", "band_order"
 
 
-def _mixed_up(
-    table: Audited, mine: Rows, t: Vectors, r: Vectors, ratio: Vectors, rows: Rows, reference: Audited
-) -> tuple[list[Finding], Rows]:
+def _mixed_up(pairs: _Pairs, rows: Rows) -> tuple[list[Finding], Rows]:
     """Rows that hold another row's vector: another year's, or another site's."""
-    pool = np.flatnonzero(reference.complete)[:_ROWS_COMPARED]
-    other = _unit(reference.matrix[pool])
+    pool = np.flatnonzero(pairs.reference.complete)[:_ROWS_COMPARED]
+    other = _unit(pairs.reference.matrix[pool])
     hits, says = [], []
     for row in rows[:_ROWS_LOOKED_UP]:
-        cosine = other @ t[row]
+        cosine = other @ pairs.t[row]
         best = int(np.argmax(cosine))
-        if cosine[best] > AGREES and t[row] @ r[row] < AGREES:
+        if cosine[best] > AGREES and pairs.t[row] @ pairs.r[row] < AGREES:
             hits.append(row)
-            says.append(f"{table.label(int(mine[row]))} holds {reference.label(int(pool[best]))}")
+            says.append(f"{pairs.table.label(int(pairs.mine[row]))} holds {pairs.reference.label(int(pool[best]))}")
     if not hits:
         return [], np.zeros(0, np.intp)
     return [
-        table.finding(
+        pairs.table.finding(
             "rows_mixed_up",
             "error",
             "rows hold the vector of another site or year",
-            np.sort(mine[hits]),
+            np.sort(pairs.mine[hits]),
             {"such as": "; ".join(says[:3])},
             "look at the join, the order of sites, and the filter of years (the end of filterDate is exclusive)",
         )
     ], np.array(hits, np.intp)
 
 
-def _of_codes(
-    table: Audited, mine: Rows, t: Vectors, r: Vectors, ratio: Vectors, rows: Rows, reference: Audited
-) -> tuple[list[Finding], Rows]:
+def _scaled(pairs: _Pairs, rows: Rows) -> tuple[list[Finding], Rows]:
+    """Rows that point where the reference's do, and are shorter or longer: what differs is a share of the truth."""
+    whole, truth, ratio = pairs.values(rows)
+    hit = (pairs.along_truth(rows) > _ALONG) & (np.abs(ratio - 1) > LENGTH_AGREES)
+    # a row scaled to length 1 has a finding of its own, and the reference may be of unit means
+    for side in (whole, truth):
+        hit &= np.abs(np.linalg.norm(side, axis=1) - 1) > UNIT
+    if not hit.any():
+        return [], np.zeros(0, np.intp)
+    found = ratio[hit]
+    return [
+        pairs.table.finding(
+            "length_differs",
+            "error",
+            "rows point where the reference's do, but have another length (Rbar)",
+            np.sort(pairs.mine[rows[hit]]),
+            {"length over the reference's": f"{found.min():.3f}..{found.max():.3f} (median {np.median(found):.3f})"},
+            "look for nodata averaged in as 0, a sum divided by the whole area instead of the valid one, or a factor",
+        )
+    ], rows[hit]
+
+
+def _of_codes(pairs: _Pairs, rows: Rows) -> tuple[list[Finding], Rows]:
     """Means of codes, de-quantised afterwards: (mean k)^2 is below the mean of k^2, in every band."""
-    length = np.linalg.norm(table.matrix[mine[rows]], axis=1)[:, None]
-    whole = t[rows] * length
-    truth = whole / ratio[rows][:, None]
-    truth = r[rows] * np.linalg.norm(truth, axis=1)[:, None]
+    whole, truth, ratio = pairs.values(rows)
     large = (np.abs(truth) > _LARGE) & (np.sign(truth) == np.sign(whole))
     smaller = (np.abs(whole) < np.abs(truth)) & large
     share = smaller.sum(axis=1) / np.maximum(large.sum(axis=1), 1)
-    angle = np.einsum("ij,ij->i", t[rows], r[rows])
+    angle = np.einsum("ij,ij->i", pairs.t[rows], pairs.r[rows])
     # a vector that is merely shorter keeps its direction
-    hit = (share > 0.93) & (large.sum(axis=1) >= 8) & (angle > 0.93) & (angle < 1 - 1e-7) & (ratio[rows] < 0.999)
-    hit &= ratio[rows] > 0.5
+    hit = (share > 0.93) & (large.sum(axis=1) >= 8) & (angle > 0.93) & (angle < 1 - 1e-7) & (ratio < 0.999)
+    along_signs = np.abs(np.einsum("ij,ij->i", _unit(whole - truth), np.sign(truth))) / N_BANDS**0.5
+    hit &= (ratio > 0.5) & (along_signs > pairs.along_truth(rows))
     if not hit.any():
         return [], np.zeros(0, np.intp)
     low = angle[hit]
     return [
-        table.finding(
+        pairs.table.finding(
             "mean_of_codes",
             "error",
             "codes were averaged, then de-quantised: every component is too small",
-            np.sort(mine[rows[hit]]),
+            np.sort(pairs.mine[rows[hit]]),
             {
                 "cosine": f"{low.min():.4f}..{low.max():.4f}",
-                "length over the reference's": f"{ratio[rows][hit].min():.3f}..{ratio[rows][hit].max():.3f}",
+                "length over the reference's": f"{ratio[hit].min():.3f}..{ratio[hit].max():.3f}",
                 "components that shrank": f"{share[hit].mean():.0%}",
             },
             "de-quantise each pixel, then average: extract again",
@@ -272,12 +326,9 @@ def _of_codes(
     ], rows[hit]
 
 
-def _pulled(
-    table: Audited, mine: Rows, t: Vectors, r: Vectors, ratio: Vectors, rows: Rows, reference: Audited
-) -> tuple[list[Finding], Rows]:
+def _pulled(pairs: _Pairs, rows: Rows) -> tuple[list[Finding], Rows]:
     """Rows that are the reference's plus a share of a constant: nodata averaged in."""
-    whole = table.matrix[mine[rows]]
-    truth = r[rows] * (np.linalg.norm(whole, axis=1) / ratio[rows])[:, None]
+    whole, truth, _ = pairs.values(rows)
     mean_w, mean_t = whole.mean(axis=1), truth.mean(axis=1)
     w, v = whole - mean_w[:, None], truth - mean_t[:, None]
     kept = np.einsum("ij,ij->i", w, v) / np.einsum("ij,ij->i", v, v)
@@ -288,11 +339,11 @@ def _pulled(
         return [], np.zeros(0, np.intp)
     share = 1 - kept[hit]
     return [
-        table.finding(
+        pairs.table.finding(
             "nodata_averaged",
             "error",
             "nodata was averaged in: rows are the reference's plus a share of a constant",
-            np.sort(mine[rows[hit]]),
+            np.sort(pairs.mine[rows[hit]]),
             {
                 "share of nodata": f"{share.min():.1%}..{share.max():.1%}",
                 "constant": float(np.median(constant[hit] / share)),

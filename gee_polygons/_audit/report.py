@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -14,6 +15,7 @@ __all__ = ["AuditReport", "Finding", "Severity"]
 Severity = Literal["error", "warning"]
 
 _SHOWN_EXAMPLES: Final = 5
+_COLUMNS: Final = 80
 _SIGNS: Final = {"error": "✗", "warning": "!"}
 _COLOURS: Final = {"error": "#D55E00", "warning": "#E69F00"}  # Okabe and Ito's
 
@@ -49,12 +51,10 @@ class Finding:
     examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{_SIGNS[self.severity]} {self.severity}: {self.title} [{self.code}]"]
-        if self.rows:
-            lines.append(f"    rows      {self.where}")
-        if self.evidence:
-            lines.append(f"    evidence  {self.seen_by}")
-        return "\n".join([*lines, f"    mend      {self.mend}"])
+        said = {"rows": self.where, "evidence": self.seen_by, "mend": self.mend}
+        lines = [_wrapped(f"{_SIGNS[self.severity]} {self.severity}: {self.title} [{self.code}]", 4)]
+        lines += [_wrapped(f"    {name:10}{text}", 14) for name, text in said.items() if text]
+        return "\n".join(lines)
 
     @property
     def where(self) -> str:
@@ -118,7 +118,7 @@ class AuditReport:
         return ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in number.items() if n)
 
     def __str__(self) -> str:
-        return "\n".join([self.head, *map(str, self.findings), self.verdict])
+        return "\n".join([_wrapped(self.head, 4), *map(str, self.findings), self.verdict])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per finding, with the columns code, severity, title, n_rows, rows, evidence and mend."""
@@ -141,6 +141,11 @@ class AuditReport:
             ]
             body = f"<p><b>{esc(self.verdict)}</b></p><table>{''.join(lines)}</table>"
         return f"<div><p>{esc(self.head)}</p>{body}</div>"
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """Break a line so that it fits a terminal; words, paths and numbers stay whole."""
+    return textwrap.fill(line, _COLUMNS, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _text(value: Any) -> str:

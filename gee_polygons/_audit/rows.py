@@ -24,7 +24,7 @@ _TIMES_THE_SCENE: Final = 3.0
 _TIMES_OTHER_YEARS: Final = 3.0
 _FEWEST_STEPS: Final = 10
 _FEWEST_SITES: Final = 5
-_SAME: Final = 1e-9
+_ROWS_AT_A_TIME: Final = 4_096
 
 
 def row_findings(table: Audited, sound: Mask) -> list[Finding]:
@@ -52,7 +52,7 @@ def _duplicates(table: Audited) -> list[Finding]:
     rows = keys.duplicated(keep=False).to_numpy()
     # without a year a site may well have several rows: then only identical ones are doubles
     if table.year is None:
-        rows &= pd.DataFrame(table.matrix).assign(site=keys["site"]).duplicated(keep=False).to_numpy()
+        rows = rows & pd.DataFrame(table.matrix).assign(site=keys["site"]).duplicated(keep=False).to_numpy()
     if not rows.any():
         return []
     n = int(keys[rows].drop_duplicates().shape[0])
@@ -157,7 +157,7 @@ def _jumps(table: Audited, sound: Mask) -> list[Finding]:
     if len(rows) < 2:
         return []
     follows = site[1:] == site[:-1]
-    step = np.where(follows, angular_distance_deg(table.matrix[rows[1:]], table.matrix[rows[:-1]]), np.nan)
+    step = np.where(follows, _angles(table.matrix, rows[1:], rows[:-1]), np.nan)
     found = []
     apart = _years_apart(step, year, follows)
     if apart:
@@ -176,7 +176,7 @@ def _jumps(table: Audited, sound: Mask) -> list[Finding]:
     blip, leap = max(BLIP_DEG, _TIMES_THE_SCENE * usual), max(LEAP_DEG, _TIMES_THE_SCENE * usual)
     wrong = np.zeros(len(rows), np.bool_)
     if len(rows) >= 3:
-        back = angular_distance_deg(table.matrix[rows[2:]], table.matrix[rows[:-2]])
+        back = _angles(table.matrix, rows[2:], rows[:-2])
         there_and_back = (step[:-1] > blip) & (step[1:] > blip) & (back < 0.5 * np.fmin(step[:-1], step[1:]))
         wrong[1:-1] |= there_and_back & follows[:-1] & follows[1:]
     far = np.flatnonzero(np.nan_to_num(step) > leap)
@@ -197,6 +197,15 @@ def _jumps(table: Audited, sound: Mask) -> list[Finding]:
             )
         )
     return found
+
+
+def _angles(m: NDArray[np.float64], rows: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the angles between rows, a block at a time."""
+    angle = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+        part = slice(start, start + _ROWS_AT_A_TIME)
+        angle[part] = angular_distance_deg(m[rows[part]], m[others[part]])
+    return angle
 
 
 def _years_apart(step: NDArray[np.float64], year: NDArray[np.int64], follows: Mask) -> dict[int, tuple[float, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,29 @@ from gee_polygons.errors import UsageError
 
 __all__ = ["Audited", "Vectors", "look_at"]
 
-SITE_COLUMNS: Final = ("site_id", "rid", "feature_id", "field_id", "plot_id", "polygon_id", "fid", "id")
-YEAR_COLUMNS: Final = ("year", "time", "date", "datetime")
+# compared without case, spaces, "_", "-" and ":"; the first that the table has counts
+SITE_COLUMNS: Final = (
+    "siteid", "site", "rid", "featureid", "fieldid", "plotid", "polygonid", "parcelid", "fid", "id", "objectid",
+    "globalid", "uuid",
+)  # fmt: skip
+# these may as well say what kind a site is, or number the rows of each export: they count where they tell rows apart
+PERHAPS_SITE_COLUMNS: Final = ("feature", "field", "plot", "polygon", "parcel", "systemindex", "name")
+YEAR_COLUMNS: Final = (
+    "year",
+    "yr",
+    "imageyear",
+    "time",
+    "date",
+    "datetime",
+    "timestart",
+    "systemtimestart",
+    "timestamp",
+)
 _NOT_VECTORS: Final = ("std", "min", "max", "count", "var", "median", "mode", "sum")
-_NUMBERED: Final = re.compile(r"(.*?)(\d{1,2})((?:_[A-Za-z]\w*)?)")
+_NUMBER: Final = re.compile(r"(?<!\d)\d{1,3}(?!\d)")
+_TEXT_OF_NUMBERS: Final = re.compile(r"[\[({]?[-+.\deE,;\s]*[\])}]?|.*\bnan\b.*", re.DOTALL)
+_MOST_DOUBLES: Final = 0.1
+_EPOCH_MS: Final = 1e11  # numbers beyond this are milliseconds since 1970, as Earth Engine writes times
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +132,9 @@ def look_at(table: pd.DataFrame) -> Audited:
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()][0]
         raise UsageError(f"the table has two columns {twice!r}; rename one")
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index(allow_duplicates=True)
+        table = table.loc[:, ~table.columns.duplicated()]
     found = [*_wide(table), *_lists(table)]
     if not found:
         raise UsageError(
@@ -121,8 +142,11 @@ def look_at(table: pd.DataFrame) -> Audited:
             f"nor a column of lists of 64 numbers; it has {', '.join(map(str, table.columns[:8]))}"
         )
     found.sort(key=lambda v: (_rank(v.statistic), not v.whole))
-    site = next((name for name in SITE_COLUMNS if name in table.columns), None)
-    year = next((name for name in YEAR_COLUMNS if name in table.columns), None)
+    year = _column_of(table, YEAR_COLUMNS)
+    site = _column_of(table, SITE_COLUMNS)
+    if site is None and (perhaps := _column_of(table, PERHAPS_SITE_COLUMNS)) is not None:
+        keys = [perhaps] if year is None else [perhaps, year]
+        site = perhaps if table.duplicated(keys, keep=False).mean() < _MOST_DOUBLES else None
     numbers = {
         name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         for name in ("Rbar", "embedding_dispersion", "n_pixels", "valid_fraction")
@@ -150,30 +174,52 @@ def is_spread(statistic: str) -> bool:
     return statistic in _NOT_VECTORS or re.fullmatch(r"p\d+", statistic) is not None
 
 
+def _column_of(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
+    """Return the column with the first of some names, whatever its case and punctuation; None without one."""
+    plain = {re.sub(r"[\W_]+", "", str(name)).lower(): name for name in reversed(list(table.columns))}
+    return next((plain[name] for name in known if name in plain), None)
+
+
 def _wide(table: pd.DataFrame) -> list[Vectors]:
     """Return groups of numbered columns: any of A00..A63, or exactly 64 of another name, from 0 or from 1."""
     groups: dict[tuple[str, str], dict[int, Any]] = {}
     names: list[Any] = list(table.columns)
     for name in names:
-        match = _NUMBERED.fullmatch(name) if isinstance(name, str) else None
-        if match:
-            groups.setdefault((match[1], match[3]), {})[int(match[2])] = name
-        elif isinstance(name, int | np.integer):
+        if isinstance(name, int | np.integer):
             groups.setdefault(("", ""), {})[int(name)] = name
+        elif isinstance(name, str):
+            # which number is the band's isn't known yet: A00_p10, 2018_A00
+            for match in _NUMBER.finditer(name):
+                groups.setdefault((name[: match.start()], name[match.end() :]), {})[int(match[0])] = name
     found = []
     for (prefix, suffix), members in groups.items():
         order = sorted(members)
-        ours = prefix == "A" and order[-1] < N_BANDS
+        ours = prefix == "A" and order[-1] < N_BANDS and all(str(name)[1:3].isdigit() for name in members.values())
         if not ours and order not in (list(range(N_BANDS)), list(range(1, N_BANDS + 1))):
             continue
         columns = table[[members[number] for number in order]]
-        numbers = columns.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        numbers = _numbers_of(columns)
         if not np.isfinite(numbers).any() and columns.notna().to_numpy().any():
             continue  # words
         first, last = members[order[0]], members[order[-1]]
         columns_text = f"{first}..{last}" + ("" if len(order) == N_BANDS else f" ({len(order)} of 64 bands)")
-        found.append(_vectors(columns_text, _statistic(table, f"{prefix}{suffix}", suffix), numbers))
+        found.append(_vectors(columns_text, _statistic(table, f"{prefix} {suffix}", suffix), numbers))
     return found
+
+
+def _numbers_of(columns: pd.DataFrame) -> NDArray[np.float64]:
+    """Return columns as numbers; NaN for words. Texts may have a decimal comma."""
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "fiu" for dtype in columns.dtypes):
+        return columns.to_numpy(np.float64, copy=True)
+
+    def parse(column: pd.Series[Any]) -> pd.Series[Any]:
+        if not pd.api.types.is_numeric_dtype(column):
+            column = column.where(
+                ~column.astype(str).str.fullmatch(r"\s*[-+]?\d+,\d+\s*"), column.astype(str).str.replace(",", ".")
+            )
+        return pd.to_numeric(column, errors="coerce")
+
+    return columns.apply(parse).to_numpy(np.float64, na_value=np.nan)
 
 
 def _lists(table: pd.DataFrame) -> list[Vectors]:
@@ -197,10 +243,12 @@ def _lists(table: pd.DataFrame) -> list[Vectors]:
 
 
 def _listed(cell: Any) -> NDArray[np.float64] | None:
+    """Return a list of numbers, also one written as text: "[0.1, 0.2]", "{0.1,0.2}", "[0.1 0.2]", "0.1 0.2"."""
     try:
         if isinstance(cell, str):
-            text = cell.strip()
-            cell = json.loads(text) if text.startswith("[") else None
+            if not _TEXT_OF_NUMBERS.fullmatch(cell):
+                return None
+            cell = cell.replace("null", "nan").strip("[](){} \t\n").replace(",", " ").replace(";", " ").split()
         if not isinstance(cell, list | tuple | np.ndarray):
             return None
         return np.array([np.nan if v is None else v for v in cell], np.float64)
@@ -210,10 +258,11 @@ def _listed(cell: Any) -> NDArray[np.float64] | None:
 
 def _statistic(table: pd.DataFrame, name: str, suffix: str) -> str:
     """Say which statistic columns hold: by their names, else (A00 alone) by the provenance."""
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word and not word.isdigit()]
+    suffix = "" if suffix.strip("_ ").isdigit() else suffix  # a year
     known = next((w for w in words if w in ("mean", "medoid") or is_spread(w)), None)
     if known is not None or suffix:
-        return known or suffix.strip("_").lower()
+        return known or suffix.strip("_ ").lower()
     said = str(dict(table.attrs.get("provenance", {})).get("statistics", ""))
     return said if said and "," not in said else "mean"
 
@@ -226,11 +275,12 @@ def _years_asked(table: pd.DataFrame) -> frozenset[int]:
 
 def _vectors(columns: str, statistic: str, numbers: NDArray[np.float64]) -> Vectors:
     words = re.split(r"[^a-z]+", columns.lower())
+    infinite = np.isinf(numbers)
     return Vectors(
         columns=columns,
         statistic=statistic,
-        matrix=np.where(np.isinf(numbers), np.nan, numbers),
-        infinite=np.asarray(np.isinf(numbers).any(axis=1)),
+        matrix=np.where(infinite, np.nan, numbers) if infinite.any() else numbers,
+        infinite=np.asarray(infinite.any(axis=1)),
         unit=any(w in ("unit", "normalized", "normalised", "l2", "unitmean") for w in words),
     )
 
@@ -239,6 +289,8 @@ def _years(column: pd.Series[Any]) -> NDArray[np.int64]:
     """Years out of numbers, dates or text that begins with a year; -1 where there is none."""
     if pd.api.types.is_datetime64_any_dtype(column):
         years = column.dt.year
+    elif pd.api.types.is_numeric_dtype(column) and column.notna().any() and column.abs().min() > _EPOCH_MS:
+        years = pd.to_datetime(column, unit="ms").dt.year
     else:
         years = pd.to_numeric(column.astype(str).str.extract(r"^\s*(\d{4})", expand=False), errors="coerce")
     found: NDArray[np.int64] = years.fillna(-1).to_numpy(np.int64)

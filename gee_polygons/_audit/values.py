@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +29,8 @@ FULL: Final = N_BANDS**0.5
 FILL_VECTOR: Final = -128 * 128 / SCALE  # -1.0079, what -128 becomes without a mask; -128 / 127 is the same to 1e-5
 DIVISORS: Final = (127.0, 127.5, 128.0)
 _NEIGHBOURS: Final = 600
+_CLOSEST: Final = 8
+_AGREEING: Final = 3
 _ROWS_AT_A_TIME: Final = 4_096
 
 
@@ -37,32 +41,28 @@ def kinds_of_rows(vectors: Vectors) -> dict[str, Mask]:
     -------
     dict of masks: ``filled``, ``pulled``, ``codes``, ``linear``, ``scaled``, ``long``, ``short``, ``sign_lost``.
     """
-    m = vectors.matrix
-    left: Mask = np.asarray(np.isfinite(m).all(axis=1))
+    shape = _shape_of_rows(vectors.matrix)
+    left: Mask = shape.complete.copy()
     kinds: dict[str, Mask] = {}
 
     def take(name: str, mask: Mask) -> None:
         kinds[name] = mask & left
         np.logical_and(left, ~mask, out=left)
 
-    zero = np.where(left[:, None], m, 0.0)
-    largest = np.abs(zero).max(axis=1)
-    constant = zero.max(axis=1) - zero.min(axis=1) <= 1e-6 * np.maximum(largest, 1e-12)
-    take("filled", constant if m.shape[1] >= 4 else largest == 128)
-    whole_numbers = (zero == np.rint(zero)).all(axis=1) & (largest >= 2)
+    largest, length = shape.largest, shape.length
+    constant = shape.high - shape.low <= 1e-6 * np.maximum(largest, 1e-12)
+    take("filled", constant if vectors.matrix.shape[1] >= 4 else largest == 128)
     if not vectors.whole:
         # lengths say nothing here; a component above 1 does
         take("codes", (largest > 2) & (largest <= 255))
         take("scaled", largest > LONGEST)
         return kinds
-    length = np.sqrt((zero * zero).sum(axis=1))
-    along = np.divide(zero.sum(axis=1), length * FULL, out=np.zeros(len(m)), where=length > 0)
     # int8 codes read as uint8 point the other way: they are codes
-    take("pulled", along < PULLED)
-    # what the codes stand for must be about as long as a vector: sums of vectors are not
-    stands_for = np.sqrt((zero**4).sum(axis=1)) / SCALE
-    signed = (length >= CODES[0]) & (stands_for > 0.4) & (stands_for < 1.06)
-    unsigned = (length >= CODES[0]) & (length <= CODES[1]) & (zero >= 0).all(axis=1)
+    take("pulled", shape.along < PULLED)
+    # what the codes stand for must be about as long as a vector: sums of vectors, or vectors times 1000, are not
+    signed = (length >= CODES[0]) & (shape.stands_for > 0.4) & (shape.stands_for < 1.06)
+    whole_numbers = shape.whole & (largest >= 2) & (shape.stands_for < 1.2)
+    unsigned = (length >= CODES[0]) & (length <= CODES[1]) & (shape.low >= 0)
     take("codes", (whole_numbers | signed | unsigned) & (largest <= 255))
     long = (length > LONGEST) & (length <= LINEAR[1])
     # the table's other long rows say what a mixed polygon of length 1.2 is
@@ -71,8 +71,53 @@ def kinds_of_rows(vectors: Vectors) -> dict[str, Mask]:
     take("scaled", length > LINEAR[1])
     take("long", long)
     take("short", length < SHORTEST)
-    take("sign_lost", np.asarray((zero >= 0).all(axis=1)))
+    take("sign_lost", shape.low >= 0)
     return kinds
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """What matters of each row, by itself: a million rows of 64 bands are looked at once, in blocks.
+
+    `along` is the cosine to equal components, `stands_for` the length of the vector if the values are codes, `whole`
+    says whether all values are whole numbers. A row with a missing band is 0 throughout.
+    """
+
+    complete: Mask
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    length: NDArray[np.float64]
+    along: NDArray[np.float64]
+    stands_for: NDArray[np.float64]
+    whole: Mask
+
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """Largest absolute value."""
+        return np.maximum(-self.low, self.high)
+
+
+def _shape_of_rows(m: NDArray[np.float64]) -> _Shape:
+    parts: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(_Shape)}
+    for start in range(0, max(len(m), 1), _ROWS_AT_A_TIME):
+        part = m[start : start + _ROWS_AT_A_TIME]
+        complete = np.asarray(np.isfinite(part).all(axis=1))
+        part = np.where(complete[:, None], part, 0.0)
+        squares = part * part
+        length = np.sqrt(squares.sum(axis=1))
+        along = np.divide(part.sum(axis=1), length * FULL, out=np.zeros(len(part)), where=length > 0)
+        found = {
+            "complete": complete,
+            "low": part.min(axis=1),
+            "high": part.max(axis=1),
+            "length": length,
+            "along": along,
+            "stands_for": np.sqrt((squares * squares).sum(axis=1)) / SCALE,
+            "whole": (part == np.rint(part)).all(axis=1),
+        }
+        for name, values in found.items():
+            parts[name].append(values)
+    return _Shape(**{name: np.concatenate(values) for name, values in parts.items()})
 
 
 def value_findings(table: Audited, vectors: Vectors, kinds: dict[str, Mask]) -> list[Finding]:
@@ -137,6 +182,8 @@ def _wrong_units(table: Audited, vectors: Vectors, kinds: dict[str, Mask]) -> li
         )
     if (rows := kinds["scaled"]).any():
         evidence = _lengths(vectors, rows) or {"largest": float(np.abs(vectors.matrix[rows]).max())}
+        if vectors.whole and (factor := _power_of_ten(np.linalg.norm(vectors.matrix[rows], axis=1))):
+            evidence["as if multiplied by"] = f"{factor:,}"
         if vectors.whole and "n_pixels" in table.numbers:
             ratio = np.linalg.norm(vectors.matrix[rows], axis=1) / table.numbers["n_pixels"][rows]
             evidence["length per pixel"] = float(np.median(ratio))
@@ -151,6 +198,13 @@ def _wrong_units(table: Audited, vectors: Vectors, kinds: dict[str, Mask]) -> li
             )
         )
     return found
+
+
+def _power_of_ten(lengths: NDArray[np.float64]) -> int:
+    """Return the power of ten, 10 or more, that makes vectors of these lengths plausible; 0 without one."""
+    factor = 10 ** int(np.ceil(np.log10(np.median(lengths) / LONGEST)))
+    plausible = (lengths / factor > 0.5) & (lengths / factor <= LONGEST)
+    return factor if factor > 1 and plausible.mean() > 0.95 else 0
 
 
 def _wrong_lengths(table: Audited, vectors: Vectors, kinds: dict[str, Mask]) -> list[Finding]:
@@ -222,32 +276,42 @@ def _pulled_from_neighbours(m: NDArray[np.float64], good: Mask) -> tuple[Mask, N
     rows = np.flatnonzero(good)
     if len(rows) < 2:
         return pulled, share
-    level = m[rows].mean(axis=1)
-    centred = m[rows] - level[:, None]
-    length = np.linalg.norm(centred, axis=1)
-    unit = centred / length[:, None]
-    some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _NEIGHBOURS)).astype(np.intp))
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _NEIGHBOURS)).astype(np.intp))]
+    # in a larger table more is alike by chance
+    agreeing = min(_AGREEING + max(0, int(np.log10(len(rows) / 1000))), len(rows) - 1)
+    level_of_some, length_of_some, unit_of_some = _centred(m[some])
     for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        part = slice(start, start + _ROWS_AT_A_TIME)
-        cosine = unit[part] @ unit[some].T
-        shift = (level[part, None] / length[part, None] - (level[some] / length[some])[None]) * FULL
-        apart = np.sqrt(np.maximum(2 - 2 * cosine, 0))
+        part = rows[start : start + _ROWS_AT_A_TIME]
+        level, length, unit = _centred(m[part])
+        shift = ((level / length)[:, None] - (level_of_some / length_of_some)[None]) * FULL
+        apart = np.sqrt(np.maximum(2 - 2 * (unit @ unit_of_some.T), 0))
         # pulled down by more than 1 % of nodata, and by more than everything else that differs
         hit = (shift < -0.08) & (apart < 1.5 * np.abs(shift)) & (apart < 0.35)
-        at = np.flatnonzero(hit.any(axis=1))
+        # of many neighbours one or the other lies that way by chance: several of the closest must
+        at = np.flatnonzero(hit.sum(axis=1) >= agreeing)
+        nearest = np.argsort(apart[at], axis=1)[:, : _CLOSEST + 1]  # and the row itself
+        at = at[np.take_along_axis(hit[at], nearest, axis=1).sum(axis=1) >= agreeing]
         closest = np.where(hit[at], apart[at], np.inf).argmin(axis=1)
-        where = rows[part][at]
+        where = part[at]
         pulled[where] = True
         # t = (1 - f) r + f c: the centred length shrinks by 1 - f, the level is r's share plus f c
-        usual = level[some][closest] / length[some][closest]
-        share[where] = np.clip((level[part][at] - usual * length[part][at]) / FILL_VECTOR, 0, 1)
+        usual = level_of_some[closest] / length_of_some[closest]
+        share[where] = np.clip((level[at] - usual * length[at]) / FILL_VECTOR, 0, 1)
     return pulled, share
 
 
+def _centred(m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return each row's mean over the bands, and length and direction of what is left without it."""
+    level = m.mean(axis=1)
+    centred = m - level[:, None]
+    length = np.linalg.norm(centred, axis=1)
+    return level, length, centred / length[:, None]
+
+
 def _renormalised(table: Audited, vectors: Vectors, good: Mask) -> list[Finding]:
-    length = np.linalg.norm(np.where(good[:, None], vectors.matrix, 0.0), axis=1)
+    length = np.where(good, _row_by_row(lambda m: np.linalg.norm(m, axis=1), vectors.matrix), 0.0)
     off = np.abs(length - 1)
-    exact = good & (off <= UNIT) & ~_on_codes(vectors.matrix)
+    exact = good & (off <= UNIT) & ~_row_by_row(_on_codes, vectors.matrix)
     by_chance = float((good & (off > UNIT) & (off <= 100 * UNIT)).sum()) / 99
     if vectors.unit:
         rows = good & (off > 0.012)
@@ -310,10 +374,14 @@ def _incomplete(table: Audited, vectors: Vectors) -> list[Finding]:
 def _rounded(table: Audited, vectors: Vectors, wrong: Mask) -> list[Finding]:
     """Values that are exactly float16's, or have at most three decimals."""
     m = vectors.matrix
-    usual = np.isfinite(m).all(axis=1) & ~wrong & (m != np.rint(m)).any(axis=1)
+
+    def few_decimals(part: NDArray[np.float64]) -> Mask:
+        return np.asarray((np.abs(part * 1000 - np.rint(part * 1000)) < 1e-6).all(axis=1))
+
+    usual = ~wrong & _row_by_row(_has_fractions, m)
     found = []
-    half = usual & _is_float16(m, usual)
-    few = usual & ~half & (np.abs(m * 1000 - np.rint(m * 1000)) < 1e-6).all(axis=1)
+    half = usual & _row_by_row(_is_float16, m)
+    few = usual & ~half & _row_by_row(few_decimals, m)
     for code, rows, what, loss in (
         ("float16", half, "values are rounded to float16", 5e-4),
         ("rounded", few, "values are rounded to three decimals or fewer", 5e-3),
@@ -333,11 +401,20 @@ def _rounded(table: Audited, vectors: Vectors, wrong: Mask) -> list[Finding]:
     return found
 
 
-def _is_float16(m: NDArray[np.float64], rows: Mask) -> Mask:
-    found = np.zeros(len(m), np.bool_)
-    part = m[rows]
-    found[rows] = (part.astype(np.float16).astype(np.float64) == part).all(axis=1)
+def _has_fractions(m: NDArray[np.float64]) -> Mask:
+    return np.asarray(np.isfinite(m).all(axis=1) & (m != np.rint(m)).any(axis=1))
+
+
+def _is_float16(m: NDArray[np.float64]) -> Mask:
+    with np.errstate(over="ignore"):
+        found: Mask = (m.astype(np.float16).astype(np.float64) == m).all(axis=1)
     return found
+
+
+def _row_by_row(check: Callable[[NDArray[np.float64]], NDArray[Any]], m: NDArray[np.float64]) -> NDArray[Any]:
+    """Apply a check that looks at each row by itself, to a block at a time: copies of a million rows are gigabytes."""
+    starts = range(0, max(len(m), 1), _ROWS_AT_A_TIME)
+    return np.concatenate([check(m[start : start + _ROWS_AT_A_TIME]) for start in starts])
 
 
 def column_findings(table: Audited) -> list[Finding]:
@@ -411,7 +488,10 @@ def _lengths(vectors: Vectors, rows: Mask) -> dict[str, Any]:
     if not vectors.whole:
         return {}
     length = np.linalg.norm(vectors.matrix[rows], axis=1)
-    return {"length": f"{length.min():.3g}..{length.max():.3g} (median {np.median(length):.3g})"}
+    low, high, middle = (
+        f"{v:.3g}" if v < 1000 else f"{v:,.0f}" for v in (length.min(), length.max(), np.median(length))
+    )
+    return {"length": f"{low}..{high} (median {middle})"}
 
 
 def _divisor(part: NDArray[np.float64]) -> str:

@@ -19,7 +19,19 @@ from gee_polygons.errors import UsageError
 from gee_polygons.pictures.paint import Legend
 from gee_polygons.pictures.view import View
 
-__all__ = ["Corner", "Plates", "draw_boundary", "font", "nodata_pattern", "text_size"]
+__all__ = [
+    "Corner",
+    "Plates",
+    "check_corner",
+    "draw_boundary",
+    "fit",
+    "font",
+    "nodata_pattern",
+    "number_text",
+    "round_length",
+    "text_size",
+    "write",
+]
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -86,11 +98,11 @@ class Plates:
     def label(self, text: str, corner: Corner) -> None:
         """Write a label; a long one is set smaller, then cut, so that it fits."""
         room = self.picture.width - 2 * self.margin - self._padding(self.text_px)[0] * 2
-        text, size = _fit(text, room, self.text_px)
+        text, size = fit(text, room, self.text_px)
         face = font(size, bold=True)
         width, height = text_size(text, face)
         plate, draw, (left, top) = self._plate(width, height, size)
-        _write(draw, (left, top), text, face)
+        write(draw, (left, top), text, face)
         self._place(plate, corner)
 
     def scale_bar(self, metres_per_pixel: float, corner: Corner) -> None:
@@ -105,7 +117,7 @@ class Plates:
         gap = max(2, round(size * 0.3))
         width = max(round(bar_px), text_width)
         plate, draw, (left, top) = self._plate(width, text_height + gap + 2 * line, size)
-        _write(draw, (left + (width - text_width) / 2, top), text, face)
+        write(draw, (left + (width - text_width) / 2, top), text, face)
         middle, bottom = left + width / 2, top + text_height + gap + 2 * line
         start, stop = round(middle - bar_px / 2), round(middle + bar_px / 2) - 1
         draw.rectangle((start, bottom - line, stop, bottom - 1), fill=WHITE)
@@ -122,7 +134,7 @@ class Plates:
         gap = max(2, round(size * 0.25))
         width = max(text_width, length)
         plate, draw, (left, top) = self._plate(width, text_height + gap + length, size)
-        _write(draw, (left + (width - text_width) / 2, top), "N", face)
+        write(draw, (left + (width - text_width) / 2, top), "N", face)
         angle = np.radians(north_deg)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         tip = np.array([[0, -0.5], [0.3, 0.5], [0, 0.28], [-0.3, 0.5]]) * length
@@ -134,9 +146,9 @@ class Plates:
         """Draw the colours of a palette with the values at their ends and what they are."""
         size = max(_LEAST_TEXT_PX, round(self.text_px * 0.72))
         face = font(size)
-        low, high = _number(legend.low), _number(legend.high)
+        low, high = number_text(legend.low), number_text(legend.high)
         room = round(self.picture.width * 0.5)
-        title, _ = _fit(_in_two_lines(legend.label, room, font(size, bold=True)), room, size, smallest=size)
+        title, _ = fit(_in_two_lines(legend.label, room, font(size, bold=True)), room, size, smallest=size)
         title_width, title_height = text_size(title, face)
         low_width, number_height = text_size(low, face)
         high_width, _ = text_size(high, face)
@@ -144,14 +156,14 @@ class Plates:
         bar = max(5, round(size * 0.7))
         gap = max(2, round(size * 0.35))
         plate, draw, (left, top) = self._plate(width, title_height + gap + bar + gap + number_height, size)
-        _write(draw, (left, top), title, face)
+        write(draw, (left, top), title, face)
         ramp = Image.fromarray(np.ascontiguousarray(legend.colours[None])).resize(
             (width, bar), Image.Resampling.BILINEAR
         )
         plate.paste(ramp.convert("RGBA"), (left, top + title_height + gap))
         bottom = top + title_height + gap + bar + gap
-        _write(draw, (left, bottom), low, face)
-        _write(draw, (left + width - high_width, bottom), high, face)
+        write(draw, (left, bottom), low, face)
+        write(draw, (left + width - high_width, bottom), high, face)
         self._place(plate, corner, may_leave_out=True)
 
     def _padding(self, size: int) -> tuple[int, int]:
@@ -225,13 +237,15 @@ def _line_height(face: Font) -> int:
     return int(np.ceil(bottom - top))
 
 
-def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, face: Font) -> None:
+def write(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, face: Font, ink: tuple[int, int, int] = WHITE
+) -> None:
     """Write with the top of the capitals at `at`."""
     _, top, _, _ = _ruler().textbbox((0, 0), "H", font=face)
     for number, line in enumerate(text.split("\n")):
         left, _, _, _ = _ruler().textbbox((0, 0), line, font=face)
         y = at[1] - top + number * 1.35 * _line_height(face)
-        draw.text((round(at[0] - left), round(y)), line, font=face, fill=(*WHITE, 255))
+        draw.text((round(at[0] - left), round(y)), line, font=face, fill=ink)
 
 
 @lru_cache(maxsize=1)
@@ -239,7 +253,7 @@ def _ruler() -> ImageDraw.ImageDraw:
     return ImageDraw.Draw(Image.new("L", (1, 1)))
 
 
-def _fit(text: str, room: int, size: int, smallest: int = _SMALLEST_FITTED_PX) -> tuple[str, int]:
+def fit(text: str, room: int, size: int, smallest: int = _SMALLEST_FITTED_PX) -> tuple[str, int]:
     """Return a text and a size at which it is no wider than `room`: smaller first, then cut."""
     while size > smallest and text_size(text, font(size, bold=True))[0] > room:
         size -= 1
@@ -262,8 +276,9 @@ def _in_two_lines(text: str, room: int, face: Font) -> str:
     return f"{text[:at]}\n{text[at + 1 :]}"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")  # noqa: RUF001, a minus sign is as wide as a plus
+def number_text(value: float) -> str:
+    """Write a number in at most three digits, with a minus sign as wide as a plus."""
+    return f"{value:.3g}".replace("-", "−")  # noqa: RUF001
 
 
 def _luminance(rgb: tuple[int, int, int]) -> float:

@@ -7,18 +7,17 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import GifImagePlugin, Image, ImageDraw
+from PIL import ExifTags, GifImagePlugin, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from gee_polygons._write import replacing
 from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.pictures.draw import DARK, font, text_size
+from gee_polygons.pictures.draw import DARK, fit, font, text_size
 from gee_polygons.pictures.paint import Colour, colour
 
 __all__ = ["Frame", "export_frames_as_gif", "export_frames_as_strip"]
@@ -33,6 +32,7 @@ _PALETTE_SAMPLE_PX: Final = 300_000  # pixels that a palette is made from
 _MIXED_WITH: Final = 16  # nearest colours of the palette that are tried as the second of a mixture
 _PATTERN_COST: Final = 0.1
 _SHORTEST_MS: Final = 20  # viewers slow anything faster down to 100 ms
+_MP4_FRAMES_PER_S: Final = 50  # a frame in _SHORTEST_MS
 _LONGEST_MS: Final = 655_350  # GIF counts hundredths of a second in 16 bits
 
 
@@ -81,17 +81,7 @@ def export_frames_as_strip(
     (92, 38)
     """
     pictures = _pictures(frames)
-    if wrap is not None and (isinstance(wrap, bool) or not isinstance(wrap, int) or wrap < 1):
-        raise UsageError(f"wrap is a number of frames per row, at least 1, found {wrap!r}")
-    if titles is not None and len(titles) != len(pictures):
-        raise UsageError(f"{len(pictures)} frames need as many titles, found {len(titles)}")
-    n_rows = math.ceil(len(pictures) / (wrap or _FRAMES_PER_ROW))
-    n_columns = wrap or math.ceil(len(pictures) / n_rows)
-    cells: list[list[Image.Image | None]] = [
-        [*pictures[start : start + n_columns]] for start in range(0, len(pictures), n_columns)
-    ]
-    named = [list(titles[start : start + n_columns]) for start in range(0, len(titles), n_columns)] if titles else None
-    sheet = grid(cells, titles=named, gap=gap, background=background)
+    sheet = strip(pictures, titles=titles, wrap=wrap, gap=gap, background=background)
     return save_still(sheet, path, info_of(pictures))
 
 
@@ -139,27 +129,47 @@ def export_frames_as_gif(
     2
     """
     pictures = _pictures(frames)
-    suffix = _suffix(path, MOVING_SUFFIXES)
+    suffix = check_film(path)
     durations = _durations(duration_ms, len(pictures))
     if loop is not None and (isinstance(loop, bool) or not isinstance(loop, int) or not 0 <= loop < 2**16):
         raise UsageError(f"loop is 0 (for ever), a number of repeats, or None (once), found {loop!r}")
-    pictures_info = info_of(pictures)
+    info = info_of(pictures)
     size = max(p.width for p in pictures), max(p.height for p in pictures)
     pictures = [_centred(p, size, (255, 255, 255)) for p in pictures]
     if suffix == ".mp4":
-        return _save_mp4(pictures, path, durations)
+        return _save_mp4(pictures, path, durations, info.get("Attribution", ""))
     if suffix == ".gif":
-        data = _gif(pictures, durations, loop, pictures_info.get("Attribution", ""))
+        data = _gif(pictures, durations, loop, info.get("Attribution", ""))
     else:
         buffer = io.BytesIO()
         repeats = 1 if loop is None else loop
-        pictures[0].save(
-            buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=durations, loop=repeats, lossless=True
-        )
+        more = {"append_images": pictures[1:], "duration": durations, "loop": repeats, "exif": _exif(info)}
+        pictures[0].save(buffer, "WEBP", save_all=True, lossless=True, **more)
         data = buffer.getvalue()
     with replacing(path) as part:
         part.write_bytes(data)
     return Path(path)
+
+
+def strip(
+    pictures: Sequence[Image.Image],
+    *,
+    titles: Sequence[str] | None = None,
+    wrap: int | None = None,
+    gap: int | None = None,
+    background: Colour = "white",
+) -> Image.Image:
+    """Lay pictures out side by side, in rows of equal length: see `export_frames_as_strip`."""
+    if wrap is not None and (isinstance(wrap, bool) or not isinstance(wrap, int) or wrap < 1):
+        raise UsageError(f"wrap is a number of frames per row, at least 1, found {wrap!r}")
+    if titles is not None and len(titles) != len(pictures):
+        raise UsageError(f"{len(pictures)} frames need as many titles, found {len(titles)}")
+    n_rows = math.ceil(len(pictures) / (wrap or _FRAMES_PER_ROW))
+    n_columns = wrap or math.ceil(len(pictures) / n_rows)
+    starts = range(0, len(pictures), n_columns)
+    cells = [pictures[start : start + n_columns] for start in starts]
+    named = [titles[start : start + n_columns] for start in starts] if titles else None
+    return grid(cells, titles=named, gap=gap, background=background)
 
 
 def grid(
@@ -197,9 +207,9 @@ def grid(
         for place, frame in enumerate(row):
             x = aside + gap + place * (width + gap)
             if titles and number < len(titles):
-                draw.text(
-                    (x + width / 2, y - size * 0.42), str(titles[number][place]), font=face, fill=ink, anchor="ms"
-                )
+                title, fitted = fit(str(titles[number][place]), width, size, smallest=10)
+                place_of = (x + width / 2, y - size * 0.42)
+                draw.text(place_of, title, font=font(fitted, bold=True), fill=ink, anchor="ms")
             if frame is not None:
                 sheet.paste(frame, (x + (width - frame.width) // 2, y + (height - frame.height) // 2))
         if row_titles:
@@ -209,8 +219,8 @@ def grid(
 
 
 def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> Path:
-    """Write a picture, whole or not at all, with what must be said of its data inside (PNG)."""
-    suffix = _suffix(path, STILL_SUFFIXES)
+    """Write a picture, whole or not at all, with what must be said of its data inside."""
+    suffix = check_still(path)
     buffer = io.BytesIO()
     if suffix == ".png":
         notes = PngInfo()
@@ -218,12 +228,40 @@ def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> 
             notes.add_itxt(key, text)
         picture.save(buffer, "PNG", pnginfo=notes, optimize=True)
     elif suffix == ".webp":
-        picture.save(buffer, "WEBP", lossless=True)
+        picture.save(buffer, "WEBP", lossless=True, exif=_exif(info))
     else:
-        picture.save(buffer, "JPEG", quality=92, subsampling=0)
+        picture.save(buffer, "JPEG", quality=92, subsampling=0, exif=_exif(info))
     with replacing(path) as part:
         part.write_bytes(buffer.getvalue())
     return Path(path)
+
+
+def check_still(path: str | Path) -> str:
+    """Return the suffix of a picture's name, or say which there are."""
+    return _suffix(path, STILL_SUFFIXES)
+
+
+def check_film(path: str | Path) -> str:
+    """Return the suffix of a film's name, or say which there are, or what is missing to write it."""
+    suffix = _suffix(path, MOVING_SUFFIXES)
+    if suffix == ".mp4":
+        try:
+            import imageio_ffmpeg  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        except ImportError as error:
+            raise DependencyError(
+                f"can't write {Path(path).name!r}: MP4 needs ffmpeg: pip install imageio-ffmpeg; "
+                "or choose a name ending in .gif or .webp"
+            ) from error
+    return suffix
+
+
+def _exif(info: dict[str, str]) -> bytes:
+    """Return what must be said of the data as EXIF: description and copyright."""
+    exif = Image.Exif()
+    for key, tag in (("Source", ExifTags.Base.ImageDescription), ("Attribution", ExifTags.Base.Copyright)):
+        if key in info:
+            exif[tag] = info[key]
+    return exif.tobytes() if len(exif) else b""
 
 
 def info_of(pictures: Iterable[Image.Image]) -> dict[str, str]:
@@ -387,22 +425,24 @@ def _mixtures(
     return first.astype(np.uint8), near[rows, best].astype(np.uint8), share[rows, best]
 
 
-def _save_mp4(pictures: Sequence[Image.Image], path: str | Path, durations: Sequence[int]) -> Path:
-    try:
-        import imageio_ffmpeg  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            'MP4 needs ffmpeg: pip install "imageio[ffmpeg]", or choose a name ending in .gif or .webp'
-        ) from error
+def _save_mp4(pictures: Sequence[Image.Image], path: str | Path, durations: Sequence[int], credit: str) -> Path:
     from imageio.v2 import get_writer
 
-    step = reduce(math.gcd, durations)
+    # players stumble over rates such as 1.43 per second: a frame is repeated, which costs next to nothing
+    ends = np.rint(np.cumsum(durations) * _MP4_FRAMES_PER_S / 1000).astype(int)
+    repeats = np.diff(ends, prepend=0)
     # most players need even sides
     size = tuple(side + side % 2 for side in pictures[0].size)
-    with replacing(path) as part, closing(get_writer(part, fps=1000 / step, macro_block_size=2, quality=8)) as film:
+    how: dict[str, Any] = {
+        "fps": _MP4_FRAMES_PER_S,
+        "macro_block_size": 2,
+        "quality": 8,
+        "output_params": ["-metadata", f"comment={credit}"],
+    }
+    with replacing(path) as part, closing(get_writer(part, **how)) as film:
         writer: Any = film
-        for picture, duration in zip(pictures, durations, strict=True):
+        for picture, times in zip(pictures, repeats, strict=True):
             pixels = np.asarray(_centred(picture, (size[0], size[1]), (255, 255, 255)))
-            for _ in range(duration // step):
+            for _ in range(times):
                 writer.append_data(pixels)
     return Path(path)

@@ -14,7 +14,7 @@ from PIL import ImageColor
 
 from gee_polygons.embeddings._inputs import reference_vector
 from gee_polygons.embeddings.colors import PcaColors
-from gee_polygons.embeddings.quantization import codes_to_vectors
+from gee_polygons.embeddings.quantization import NODATA, codes_to_vectors, vectors_to_codes
 from gee_polygons.embeddings.similarity import similarity_image
 from gee_polygons.errors import UsageError
 from gee_polygons.sources.base import EmbeddingImage
@@ -28,7 +28,6 @@ DEFAULT_BANDS: Final = ("A01", "A16", "A09")
 DEFAULT_MIN: Final = -0.3
 DEFAULT_MAX: Final = 0.3
 _PALETTE_STEPS: Final = 256
-_HALF_ENOUGH: Final = 1e-4  # of a level of 255: well above the rounding of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +201,7 @@ def paint(image: EmbeddingImage, style: Style) -> tuple[NDArray[np.uint8], NDArr
         image, style = similarity_image(image, style.reference), style.params
     selected = image.select(tuple(style.bands))
     values = selected.values
-    share = _stretch(codes_to_vectors(values, np.float64) if values.dtype == np.int8 else values, style)
+    share = _stretch(_float64(values), style)
     if style.palette is not None:
         return palette_table(style.palette)[_levels(share[0])], selected.valid
     rgb = np.moveaxis(_levels(share), 0, -1)
@@ -282,9 +281,26 @@ def _stretch(values: NDArray[Any], params: VisParams) -> NDArray[np.float64]:
     return stretched
 
 
+def _float64(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return values as float64: codes de-quantised, floats as they are, but codes' float32 copies as the codes' values.
+
+    Some codes lie on a half of a level. Written out as everybody writes it, the formula gives the colours that a line
+    of NumPy gives, to the last level, for codes and for their float32 copies.
+    """
+    if values.dtype == np.int8:
+        k = values.astype(np.float64)
+        return np.where(values == NODATA, np.nan, np.sign(k) * (k / 127.5) ** 2)
+    exact = values.astype(np.float64)
+    if values.dtype != np.float32:
+        return exact
+    within = np.abs(values) < 1  # nodata isn't
+    codes = vectors_to_codes(np.where(within, values, np.nan))
+    return np.where(within & (codes_to_vectors(codes) == values), _float64(codes), exact)
+
+
 def _levels(share: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """0..1 to 0..255, halves upwards; nearly a half counts, so that float32 copies of codes get the same colours."""
-    levels: NDArray[np.uint8] = np.floor(share * 255 + 0.5 + _HALF_ENOUGH).astype(np.uint8)
+    """0..1 to 0..255, halves upwards."""
+    levels: NDArray[np.uint8] = np.floor(share * 255 + 0.5).astype(np.uint8)
     return levels
 
 

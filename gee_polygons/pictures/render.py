@@ -6,8 +6,8 @@ One way for both kinds: an `EmbeddingImage` is drawn as it is, an `ee.Image` is 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 
 from gee_polygons.embeddings.colors import fit_pca_colors
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.errors import UsageError
 from gee_polygons.pictures.draw import Corner, Plates, check_corner, draw_boundary, nodata_pattern
 from gee_polygons.pictures.paint import Colour, Style, as_style, bands_of, colour, legend_of, paint
 from gee_polygons.pictures.view import Dimensions, View, view_of
@@ -28,7 +28,7 @@ __all__ = ["is_pca", "render_image"]
 
 PCA: Final = "pca"
 _LEAST_DATA_SHARE: Final = 0.5  # a picture pixel with less than this share of data is drawn as "no data"
-_LINE_SHARE: Final = 1 / 180  # width of a boundary, of the picture's longer side
+_LINE_GROWTH: Final = 0.11  # boundary width over the root of the longer side: 1.6 px at 200, 2.5 at 512, 3.5 at 1000
 
 
 def render_image(
@@ -72,7 +72,7 @@ def render_image(
     boundary_color : str
         Name or hex. It gets a thin halo, dark or white, so that it reads on any ground.
     boundary_width : float, optional
-        In pixels; by default 1/180 of the longer side.
+        In pixels; by default it grows with the root of the longer side: 2.5 at 512.
     label_position : {"top-left", "top-right", "bottom-left", "bottom-right"}
         Corner of the label.
     scale_bar : bool
@@ -111,12 +111,8 @@ def render_image(
     style = fit_pca_colors(image) if is_pca(vis_params) else as_style(cast(Any, vis_params), image.bands)
     view = view_of(image.grid, region, dimensions)
     picture = Image.fromarray(_pixels(image, view, style))
-    longer = max(picture.size)
     if boundary is not None:
-        width = max(1.5, longer * _LINE_SHARE) if boundary_width is None else boundary_width
-        if not 0 < width <= longer:
-            raise UsageError(f"boundary_width is a number of pixels above 0, found {boundary_width!r}")
-        draw_boundary(picture, view, boundary, line_rgb, width)
+        draw_boundary(picture, view, boundary, line_rgb, _line_width(picture, boundary_width))
     plates = Plates(picture)
     if label:
         plates.label(str(label), label_position)
@@ -124,11 +120,18 @@ def render_image(
         plates.scale_bar(view.metres_per_pixel, "bottom-left")
     if north_arrow:
         plates.north_arrow(view.north_deg, "top-right")
-    shown = legend_of(style) if legend else None
-    if shown is not None:
+    if legend and (shown := legend_of(style)) is not None:
         plates.colour_bar(shown, "bottom-right")
     picture.info.update(_said_of(image))
     return picture
+
+
+def _line_width(picture: Image.Image, asked: float | None) -> float:
+    longer = max(picture.size)
+    width = max(1.5, _LINE_GROWTH * longer**0.5) if asked is None else asked
+    if not 0 < width <= longer:
+        raise UsageError(f"boundary_width is a number of pixels above 0, found {asked!r}")
+    return width
 
 
 def _pixels(image: EmbeddingImage, view: View, style: Style) -> NDArray[np.uint8]:
@@ -156,17 +159,12 @@ def _cut(
     top, left = min(top, height - 1), min(left, width - 1)
     bottom, right = max(bottom, top + 1), max(right, left + 1)
     a, b, c, d, e, f = image.grid.transform
-    part = EmbeddingImage(
-        values=image.values[:, top:bottom, left:right],
-        grid=Grid(
-            crs=image.grid.crs,
-            transform=(a, b, c + a * left, d, e, f + e * top),
-            shape=(bottom - top, right - left),
-        ),
-        bands=image.bands,
-        year=image.year,
-        source=image.source,
+    grid = Grid(
+        crs=image.grid.crs,
+        transform=(a, b, c + a * left, d, e, f + e * top),
+        shape=(bottom - top, right - left),
     )
+    part = replace(image, values=image.values[:, top:bottom, left:right], grid=grid)
     return part, top, left
 
 
@@ -214,6 +212,8 @@ def _said_of(image: EmbeddingImage) -> dict[str, str]:
     from gee_polygons.tables import ATTRIBUTION, SYNTHETIC_NOTE
 
     said = {"Source": image.source} if image.source else {}
+    if image.resampled:
+        said["Source"] = f"{image.source} (beyond the zone's edge the nearest pixels of {', '.join(image.resampled)})"
     if image.source == "sample" or "synthetic" in image.source.lower():
         return {**said, "Attribution": SYNTHETIC_NOTE}
     if {*BANDS, "cosine"}.isdisjoint(image.bands):
@@ -229,26 +229,16 @@ def _is_ee(thing: Any) -> bool:
 def _shapely(geometry: Any) -> shapely.Geometry | None:
     if not _is_ee(geometry):
         return cast("shapely.Geometry | None", geometry)
-    return cast(shapely.Geometry, _earth_engine("shapely_geometry")(geometry))
+    from gee_polygons.sources.earthengine import shapely_geometry
+
+    return shapely_geometry(geometry)
 
 
 def _fetch_ee_pixels(image: Any, region: shapely.Geometry | None, vis_params: Any, dimensions: Dimensions) -> Any:
-    """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`; the one seam to Earth Engine.
-
-    ``gee_polygons.sources.earthengine.fetch_pixels(image, region, bands, dimensions)`` returns float values on a UTM
-    grid that covers the region, no finer than the picture shows; `bands` is None for all.
-    """
+    """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`; the one seam to Earth Engine."""
     if region is None:
         raise UsageError("an ee.Image has no end: give a region, such as site.region(buffer_m=500)")
+    from gee_polygons.sources.earthengine import fetch_pixels
+
     bands = None if vis_params is None or is_pca(vis_params) else bands_of(as_style(vis_params, BANDS))
-    return _earth_engine("fetch_pixels")(image, region, bands, dimensions)
-
-
-def _earth_engine(name: str) -> Any:
-    try:
-        return getattr(importlib.import_module("gee_polygons.sources.earthengine"), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise EarthEngineError(
-            "Earth Engine images and geometries can't be drawn yet; read the pixels with "
-            "get_embedding_image(site.polygon, year, source=...) and give shapely geometries (site.polygon)"
-        ) from error
+    return fetch_pixels(image, region, bands, dimensions)

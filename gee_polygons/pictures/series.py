@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,11 +14,12 @@ from PIL import Image
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
+from gee_polygons.pictures.caption import Caption, with_caption
 from gee_polygons.pictures.draw import Plates, nodata_pattern
-from gee_polygons.pictures.frames import export_frames_as_gif, export_frames_as_strip, grid, info_of, save_still
+from gee_polygons.pictures.frames import check_film, check_still, export_frames_as_gif, grid, info_of, save_still, strip
 from gee_polygons.pictures.paint import Colour, Style, as_style, bands_of
 from gee_polygons.pictures.render import is_pca, render_image
-from gee_polygons.pictures.view import Dimensions
+from gee_polygons.pictures.view import Dimensions, view_of
 from gee_polygons.sources.base import EmbeddingImage, Source
 
 if TYPE_CHECKING:
@@ -66,8 +68,10 @@ def export_timestrip(
     -------
     Path of the picture.
     """
-    [frames] = _rows_of_frames([site], path, years, source, vis_params, buffer_m, dimensions, boundary_color, True)
-    return export_frames_as_strip(frames, path, wrap=wrap)
+    check_still(path)
+    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
+    return series.written(save_still(with_caption(strip(frames, wrap=wrap), caption), path, info_of(frames)))
 
 
 def export_timelapse(
@@ -87,8 +91,11 @@ def export_timelapse(
 
     The parameters are those of `export_timestrip` and `export_frames_as_gif`.
     """
-    [frames] = _rows_of_frames([site], path, years, source, vis_params, buffer_m, dimensions, boundary_color, True)
-    return export_frames_as_gif(frames, path, duration_ms=duration_ms, loop=loop)
+    check_film(path)
+    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
+    captioned = [with_caption(frame, caption) for frame in frames]
+    return series.written(export_frames_as_gif(captioned, path, duration_ms=duration_ms, loop=loop))
 
 
 def contact_sheet(
@@ -113,74 +120,122 @@ def contact_sheet(
     """
     if not sites:
         raise UsageError("a contact sheet needs at least one site")
-    found = _open(source)
-    chosen = _years(found, years)
-    rows = _rows_of_frames(sites, path, chosen, found, vis_params, buffer_m, dimensions, boundary_color, False)
-    sheet = grid(
-        rows, titles=[[str(year) for year in chosen]], row_titles=[str(site.site_id) for site in sites], gap=None
-    )
-    return save_still(sheet, path, info_of(frame for row in rows for frame in row))
+    check_still(path)
+    series = _Series.of(
+        sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True
+    )  # cells of a sheet are equal
+    rows, caption = series.draw(dimensions, boundary_color, labelled=False)
+    years_above, sites_aside = [[str(year) for year in series.years]], [str(site.site_id) for site in sites]
+    sheet = grid(rows, titles=years_above, row_titles=sites_aside, gap=None)
+    info = info_of(frame for row in rows for frame in row)
+    return series.written(save_still(with_caption(sheet, caption), path, info))
 
 
-def _rows_of_frames(
-    sites: Sequence[Site],
-    path: str | Path,
-    years: Sequence[int] | None,
-    source: Source | str | None,
-    vis_params: Style | Mapping[str, Any] | str | None,
-    buffer_m: float,
-    dimensions: Dimensions,
-    boundary_color: Colour,
-    labelled: bool,
-) -> list[list[Image.Image]]:
-    """Render the years of sites, all in the same colours."""
-    found = _open(source)
-    chosen = _years(found, years)
-    # cells of a sheet are equal
-    regions = [_region(site, buffer_m, square=not labelled) for site in sites]
-    if is_pca(vis_params):
-        rows = [list(_images(region, found, chosen, None)) for region in regions]
-        style: Style = fit_pca_colors(image for row in rows for image in row if image is not None)
-        cast(PcaColors, style).save(Path(path).with_suffix(".pca.json"))
-        images: Iterator[Sequence[EmbeddingImage | None]] = iter(rows)
-    else:
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """Sites and years, and how all their frames are coloured.
+
+    `fitted` says whether the colours were fitted to what is drawn: then they are kept beside the picture.
+    """
+
+    sites: Sequence[Site]
+    years: list[int]
+    regions: list[shapely.Geometry]
+    images: Iterable[Sequence[EmbeddingImage | None]]
+    style: Style
+    fitted: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        sites: Sequence[Site],
+        *,
+        years: Sequence[int] | None,
+        source: Source | str | None,
+        vis_params: Style | Mapping[str, Any] | str | None,
+        buffer_m: float,
+        square: bool = False,
+    ) -> _Series:
+        """Choose one set of colours for all."""
+        found = _open(source)
+        chosen = _years(found, years)
+        regions = [_region(site, buffer_m, square=square) for site in sites]
+        if is_pca(vis_params):
+            images = [_images(region, found, chosen, None) for region in regions]
+            basis = fit_pca_colors(image for row in images for image in row if image is not None)
+            return cls(sites=sites, years=chosen, regions=regions, images=images, style=basis, fitted=True)
         style = as_style(cast(Any, vis_params), BANDS)
-        images = (list(_images(region, found, chosen, bands_of(style))) for region in regions)
-    frames = []
-    for site, region, row in zip(sites, regions, images, strict=True):
-        first = True
-        pictures: list[Image.Image | None] = []
-        for year, image in zip(chosen, row, strict=True):
-            picture = None
-            if image is not None:
-                empty = not image.valid.any()
-                text = f"{year}: no data" if labelled and empty else "no data" if empty else str(year)
+        one_by_one = (_images(region, found, chosen, bands_of(style)) for region in regions)
+        return cls(sites=sites, years=chosen, regions=regions, images=one_by_one, style=style)
+
+    def written(self, path: Path) -> Path:
+        """Keep a fitted basis beside a picture that was written; return the picture's path."""
+        if self.fitted and isinstance(self.style, PcaColors):
+            self.style.save(path.with_suffix(".pca.json"))
+        return path
+
+    def draw(
+        self, dimensions: Dimensions, boundary_color: Colour, *, labelled: bool
+    ) -> tuple[list[list[Image.Image]], Caption]:
+        """Render all frames, a row for each site, and say what stands under them.
+
+        Frames of a sheet aren't labelled with their year, and each row has its own scale, drawn in its first frame.
+        """
+        rows, has_gaps = [], False
+        for site, region, images in zip(self.sites, self.regions, self.images, strict=True):
+            row: list[Image.Image | None] = []
+            scaled = labelled
+            for year, image in zip(self.years, images, strict=True):
+                if image is None:
+                    row.append(None)
+                    continue
+                valid = image.valid
                 picture = render_image(
                     image,
                     region,
-                    style,
+                    self.style,
                     dimensions,
                     site.polygon,
-                    text if labelled or empty else None,
+                    _label(year, labelled, empty=not valid.any()),
                     boundary_color=boundary_color,
-                    scale_bar=first and not empty,
-                    legend=first and not empty,
+                    scale_bar=not scaled and bool(valid.any()),
                 )
-                first = first and empty
-            pictures.append(picture)
-        frames.append(_with_placeholders(pictures, chosen, labelled))
-    return frames
+                scaled |= bool(valid.any())
+                has_gaps |= not valid.all()
+                row.append(picture)
+            has_gaps |= None in row
+            rows.append(_with_placeholders(row, self.years, labelled))
+        metres = view_of(_first(images).grid, region, dimensions).metres_per_pixel if labelled else None
+        caption = Caption(
+            style=self.style,
+            frame=rows[0][0].size,
+            metres_per_pixel=metres,
+            nodata=has_gaps,
+            credit=info_of(frame for row in rows for frame in row).get("Attribution", ""),
+        )
+        return rows, caption
+
+
+def _first(images: Sequence[EmbeddingImage | None]) -> EmbeddingImage:
+    """Return the first image that there is: one of the years asked for is the source's."""
+    return next(image for image in images if image is not None)
+
+
+def _label(year: int, labelled: bool, *, empty: bool) -> str | None:
+    if labelled:
+        return f"{year}: no data" if empty else str(year)
+    return "no data" if empty else None
 
 
 def _with_placeholders(
     pictures: Sequence[Image.Image | None], years: Sequence[int], labelled: bool
 ) -> list[Image.Image]:
-    size = next((p.size for p in pictures if p is not None), (200, 200))
+    size = next(p.size for p in pictures if p is not None)
     filled = []
     for year, picture in zip(years, pictures, strict=True):
         if picture is None:
             picture = Image.fromarray(nodata_pattern(size[1], size[0]))
-            Plates(picture).label(f"{year}: no data" if labelled else "no data", "top-left")
+            Plates(picture).label(str(_label(year, labelled, empty=True)), "top-left")
         filled.append(picture)
     return filled
 
@@ -199,10 +254,9 @@ def _region(site: Site, buffer_m: float, *, square: bool) -> shapely.Geometry:
 
 def _images(
     region: shapely.Geometry, source: Source, years: Sequence[int], bands: Sequence[str] | None
-) -> Iterator[EmbeddingImage | None]:
+) -> list[EmbeddingImage | None]:
     has = set(source.years())
-    for year in years:
-        yield source.image(region, year, bands) if year in has else None
+    return [source.image(region, year, bands) if year in has else None for year in years]
 
 
 def _open(source: Source | str | None) -> Source:

@@ -70,15 +70,24 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return figure.add_subplot()
 
 
-def colour_bar(ax: Axes, mappable: Any, label: str, *, whole: bool = False, extend: str = "neither") -> None:
-    """Draw a colour bar beside an axes; `whole` for numbers that are counted, such as years."""
-    from matplotlib.ticker import MaxNLocator
+def colour_bar(
+    ax: Axes, mappable: Any, label: str, *, whole: bool = False, plain: bool = False, extend: str = "neither"
+) -> None:
+    """Draw a colour bar beside an axes.
 
-    bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.046, pad=0.03, extend=extend)
+    `whole` is for numbers that are counted, such as years; `plain` for powers of ten that are written out.
+    """
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+
+    # as high as the axes, whatever its proportions
+    bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), extend=extend)
     if whole:
         bar.locator = MaxNLocator(integer=True, nbins=6, min_n_ticks=1)
         bar.update_ticks()
-    bar.set_label(label)
+    if plain:
+        bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
 

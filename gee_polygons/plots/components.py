@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ from gee_polygons.plots._figure import (
     column_named,
     is_colour_column,
     tidy,
-    white_edge,
 )
+from gee_polygons.plots._labels import write_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,17 +67,14 @@ def plot_pca_scatter(
     >>> plot_pca_scatter(table).get_xlabel()[:3]
     'PC1'
     """
-    basis, scores, present = _scores(table, basis)
-    x, y = _pair(components)
-    ax = axes_or_new(ax, (4.8, 4.0))
-    points = float(np.clip(4000 / max(1, len(scores)), 3, 36)) if size is None else size
+    ax, basis, at, present = _plane(table, ax, basis, components)
+    points = float(np.clip(4000 / max(1, len(at)), 3, 36)) if size is None else size
     if color is None:
         colours: Any = basis.rgb(band_matrix(table)[present]) / 255
-        _scatter(ax, scores[:, x], scores[:, y], points, colours)
-        ax.set_title(f"Colours: {basis.describe()}", fontsize=7, color=INK)
+        _scatter(ax, at[:, 0], at[:, 1], points, colours)
+        ax.set_title(f"Colours: {basis.describe()}", fontsize=8, color=INK)
     else:
-        _by_column(ax, table.loc[present, column_named(table, color)], scores[:, x], scores[:, y], points)
-    _label_components(ax, basis, x, y)
+        _by_column(ax, table.loc[present, column_named(table, color)], at[:, 0], at[:, 1], points)
     return ax
 
 
@@ -117,13 +115,11 @@ def plot_pca_hexbin(
     >>> plot_pca_hexbin(table, counts=True).get_ylabel()[:3]
     'PC2'
     """
-    basis, scores, present = _scores(table, basis)
-    x, y = _pair(components)
-    ax = axes_or_new(ax, (4.8, 4.0))
-    draw = partial(ax.hexbin, scores[:, x], scores[:, y], gridsize=gridsize, mincnt=1, linewidths=0.2)
+    ax, basis, at, present = _plane(table, ax, basis, components)
+    draw = partial(ax.hexbin, at[:, 0], at[:, 1], gridsize=gridsize, mincnt=1, linewidths=0.2)
     hexagons = draw(bins="log", cmap="cividis")
     if counts:
-        colour_bar(ax, hexagons, "rows per hexagon")
+        colour_bar(ax, hexagons, "rows per hexagon", plain=True)
     else:
         rgb = basis.rgb(band_matrix(table)[present]) / 255
         means = [draw(C=channel, reduce_C_function=np.mean, visible=False).get_array() for channel in rgb.T]
@@ -131,11 +127,12 @@ def plot_pca_hexbin(
         # fewer rows, fainter: the density stays visible
         alpha = 0.3 + 0.7 * np.log1p(number) / np.log1p(number.max())
         hexagons.set_array(None)
-        colours: Any = np.stack([*(np.asarray(mean, np.float64) for mean in means), alpha], axis=-1)
+        mean = np.stack([np.asarray(channel, np.float64) for channel in means], axis=-1)
+        # mixed with white, not transparent: the grid and the neighbours' edges don't show through
+        colours: Any = 1 - alpha[:, None] * (1 - mean)
         hexagons.set_facecolor(colours)
         hexagons.set_edgecolor("face")
-        ax.set_title(f"Colours: {basis.describe()}; fainter: fewer rows", fontsize=7, color=INK)
-    _label_components(ax, basis, x, y)
+        ax.set_title(f"Colours: {basis.describe()}; paler: fewer rows", fontsize=8, color=INK)
     return ax
 
 
@@ -186,40 +183,50 @@ def plot_trajectory(
     if background is not None:
         _, scores, present = _scores(background, basis)
         rgb = basis.rgb(band_matrix(background)[present]) / 255
-        ax.scatter(scores[:, x], scores[:, y], s=8, c=rgb, alpha=0.35, linewidths=0, zorder=1)
+        ax.scatter(scores[:, x], scores[:, y], s=12, c=rgb, alpha=0.5, linewidths=0, zorder=1)
+    ends: list[tuple[str, NDArray[np.float64], str]] = []
+    drawn = [np.zeros((0, 2))]
     for (site, rows), colour in zip(table.groupby(sites, sort=False), OKABE_ITO, strict=False):
         rows = rows[np.isfinite(band_matrix(rows)[:, 0])].sort_values("year", kind="stable")
         if len(rows):
             at = basis.project(band_matrix(rows))[:, [x, y]]
-            _draw_path(ax, at, rows["year"].to_numpy(), str(site), colour)
-    ax.legend(title="site (ring: first year)", fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+            _draw_path(ax, at, str(site), colour)
+            drawn.append(_along(at))
+            ends += [(str(rows["year"].iloc[i]), at[i], colour) for i in sorted({0, len(rows) - 1})]
+    ax.legend(title="site\n(ring: first year, dot: last)", fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
     _label_components(ax, basis, x, y)
+    if ends:
+        years, places, colours = zip(*ends, strict=True)
+        write_beside(
+            ax, years, np.tile(np.array(places), 2), colours=colours, size=8, gap=5,
+            obstacles=np.tile(np.concatenate(drawn), 2), always=True,
+        )  # fmt: skip
     return ax
 
 
-def _draw_path(ax: Axes, at: NDArray[np.float64], years: NDArray[Any], site: str, colour: str) -> None:
-    """Draw a line from a ring (first year) over points to an arrow head (last year)."""
+def _along(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return places along a line, close enough that no word fits between them unseen."""
+    steps = np.linspace(0, 1, 13)[:, None]
+    return np.concatenate([at[:1], *(a + (b - a) * steps for a, b in itertools.pairwise(at))])
+
+
+def _draw_path(ax: Axes, at: NDArray[np.float64], site: str, colour: str) -> None:
+    """Draw a line from a ring (first year) over points to a dot (last year)."""
     ax.plot(*at.T, color=colour, linewidth=1.4, label=site, zorder=3)
-    ax.scatter(at[1:-1, 0], at[1:-1, 1], s=18, color=colour, edgecolors="white", linewidths=0.6, zorder=4)
+    ax.scatter(at[1:-1, 0], at[1:-1, 1], s=14, color=colour, edgecolors="white", linewidths=0.6, zorder=4)
+    ax.scatter(at[-1, 0], at[-1, 1], s=44, color=colour, edgecolors="white", linewidths=0.8, zorder=5)
     ax.scatter(at[0, 0], at[0, 1], s=36, facecolor="white", edgecolors=colour, linewidths=1.4, zorder=5)
-    if len(at) > 1:
-        style = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
-        ax.annotate("", at[-1], at[-2], arrowprops=style, zorder=6)
-    # years stand on the far sides of the line's ends
-    right = at[-1, 0] >= at[0, 0]
-    for place, outwards in ((0, not right), (len(at) - 1, right))[: len(at)]:
-        ax.annotate(
-            str(years[place]),
-            at[place],
-            xytext=(7 if outwards else -7, 0),
-            textcoords="offset points",
-            ha="left" if outwards else "right",
-            va="center",
-            fontsize=8,
-            color=colour,
-            path_effects=white_edge(),
-            zorder=7,
-        )
+
+
+def _plane(
+    table: pd.DataFrame, ax: Axes | None, basis: PcaColors | None, components: tuple[int, int]
+) -> tuple[Axes, PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
+    """Return labelled axes, the basis, where the rows with data lie, shape (rows, 2), and which rows these are."""
+    basis, scores, present = _scores(table, basis)
+    x, y = _pair(components)
+    ax = axes_or_new(ax, (4.8, 4.0))
+    _label_components(ax, basis, x, y)
+    return ax, basis, scores[:, [x, y]], present
 
 
 def _scores(table: pd.DataFrame, basis: PcaColors | None) -> tuple[PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
@@ -240,8 +247,8 @@ def _pair(components: tuple[int, int]) -> tuple[int, int]:
 
 def _label_components(ax: Axes, basis: PcaColors, x: int, y: int) -> None:
     share = basis.explained_variance
-    ax.set_xlabel(f"PC{x + 1} ({share[x]:.0%} of variance, unitless)")
-    ax.set_ylabel(f"PC{y + 1} ({share[y]:.0%} of variance, unitless)")
+    ax.set_xlabel(f"PC{x + 1} ({100 * share[x]:.0f} % of variance, unitless)")
+    ax.set_ylabel(f"PC{y + 1} ({100 * share[y]:.0f} % of variance, unitless)")
     ax.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
     ax.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
     tidy(ax)
@@ -262,4 +269,6 @@ def _by_column(ax: Axes, column: pd.Series[Any], x: NDArray[np.float64], y: NDAr
         for value, colour in class_colours(column).items():
             own = (column.astype(str) == value).to_numpy()
             _scatter(ax, x[own], y[own], size, colour, label=value)
-        ax.legend(title=str(column.name), fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+        # small points are hardly seen in a legend
+        large = max(1.0, 5.0 / size**0.5)
+        ax.legend(title=str(column.name), markerscale=large, fontsize=8, title_fontsize=8, frameon=False, **BESIDE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -71,46 +71,16 @@ def plot_similarity_matrix(
     n = len(values)
     diagonal = np.diag(values)
     is_cosine = bool(np.all((diagonal == 1) | np.isnan(diagonal)))
-    off = values[~np.eye(n, dtype=bool)] if is_cosine and n > 1 else values.ravel()
-    off = off[np.isfinite(off)] if np.isfinite(off).any() else np.array([0.0, 1.0])
-    low = float(off.min()) if vmin is None else vmin
-    high = float(off.max()) if vmax is None else vmax
-    if high - low < 1e-9:
-        low, high = (low - 0.01, high) if vmin is None else (low, low + 0.01)
+    compared = _compared(values, is_cosine)
+    low, high = _ends(compared, vmin, vmax)
     side = float(np.clip(1.1 + 0.44 * n, 2.8, 9.0))
     ax = axes_or_new(ax, (side + 0.9, side))
     colours = colormap(cmap).with_extremes(bad=NO_DATA)
-    norm = Normalize(low, high)
-    image = ax.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, interpolation="nearest")
-    every = max(1, -(-n // _MOST_LABELS))
-    ticks = np.arange(0, n, every)
-    ax.set_xticks(ticks, [str(name) for name in matrix.columns[::every]])
-    ax.set_yticks(ticks, [str(name) for name in matrix.index[::every]])
-    longest = max(len(str(name)) for name in matrix.columns)
-    if longest > 4 or n > 12:
-        ax.tick_params(axis="x", labelrotation=90)
-    # white lines between the cells
-    ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
-    if n <= _MOST_LABELS:
-        ax.grid(which="minor", color="white", linewidth=1.2)
-    ax.tick_params(which="both", length=0)
-    ax.spines[:].set_visible(False)
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=colours, norm=Normalize(low, high), interpolation="nearest")
+    _name_rows(ax, matrix)
     if annotate if annotate is not None else n <= _MOST_CELLS_WITH_VALUES:
-        places = _decimals(off) if decimals is None else decimals
-        size = _text_size(ax, n, places)
-        for (i, j), value in np.ndenumerate(values):
-            text = "" if np.isnan(value) else "1" if value == 1 else f"{value:.{places}f}"
-            ax.text(
-                j,
-                i,
-                text,
-                ha="center",
-                va="center",
-                fontsize=size,
-                color=readable_on(colours(norm(np.nan_to_num(value)))),
-            )
-    if np.isnan(np.diag(values)).any():
+        _write_values(ax, image, values, _decimals(compared) if decimals is None else decimals)
+    if np.isnan(diagonal).any():
         ax.set_xlabel("grey: no data", fontsize=8, color=INK)
     if colorbar:
         extend = "max" if is_cosine and high < 1 else "neither"
@@ -118,6 +88,47 @@ def plot_similarity_matrix(
     if title:
         ax.set_title(title)
     return ax
+
+
+def _compared(values: NDArray[np.float64], is_cosine: bool) -> NDArray[np.float64]:
+    """Return the values that colours and decimals are for; the ones on a cosine's diagonal say nothing."""
+    n = len(values)
+    chosen = values[~np.eye(n, dtype=bool)] if is_cosine and n > 1 else values.ravel()
+    return chosen[np.isfinite(chosen)] if np.isfinite(chosen).any() else np.array([0.0, 1.0])
+
+
+def _ends(compared: NDArray[np.float64], vmin: float | None, vmax: float | None) -> tuple[float, float]:
+    low = float(compared.min()) if vmin is None else vmin
+    high = float(compared.max()) if vmax is None else vmax
+    if high - low >= 1e-9:
+        return low, high
+    return (low - 0.01, high) if vmin is None else (low, low + 0.01)
+
+
+def _name_rows(ax: Axes, matrix: pd.DataFrame) -> None:
+    """Name rows and columns, as many as can be read, with white lines between the cells."""
+    n = len(matrix)
+    every = max(1, -(-n // _MOST_LABELS))
+    ticks = np.arange(0, n, every)
+    ax.set_xticks(ticks, [str(name) for name in matrix.columns[::every]])
+    ax.set_yticks(ticks, [str(name) for name in matrix.index[::every]])
+    if max(len(str(name)) for name in matrix.columns) > 4 or n > 12:
+        ax.tick_params(axis="x", labelrotation=90)
+    ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    if n <= _MOST_LABELS:
+        ax.grid(which="minor", color="white", linewidth=1.2)
+    ax.tick_params(which="both", length=0)
+    ax.spines[:].set_visible(False)
+
+
+def _write_values(ax: Axes, image: Any, values: NDArray[np.float64], places: int) -> None:
+    size = _text_size(ax, len(values), places)
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            text = "1" if value == 1 else f"{value:.{places}f}"
+            ink = readable_on(image.cmap(image.norm(value)))
+            ax.text(column, row, text, ha="center", va="center", fontsize=size, color=ink)
 
 
 def _square(matrix: pd.DataFrame) -> NDArray[np.float64]:

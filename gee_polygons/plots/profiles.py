@@ -70,7 +70,8 @@ def plot_band_profile(
     bands = np.arange(N_BANDS)
     for row in range(len(table)):
         if low is not None and high is not None:
-            ax.fill_between(bands, low[row], high[row], color=colours[row], alpha=0.18, linewidth=0, zorder=2)
+            alpha = 0.2 if len(table) <= 3 else 0.1  # many spreads over each other hide the lines
+            ax.fill_between(bands, low[row], high[row], color=colours[row], alpha=alpha, linewidth=0, zorder=2)
         ax.plot(bands, means[row], color=colours[row], linewidth=1.3, label=str(names.iloc[row]), zorder=3)
     ticks = np.arange(0, N_BANDS, 8)
     ax.set_xticks([*ticks, N_BANDS - 1], [BANDS[i] for i in [*ticks, N_BANDS - 1]])

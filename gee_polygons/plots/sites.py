@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import UsageError
+from gee_polygons.pictures.draw import round_length
 from gee_polygons.plots._figure import (
     BESIDE,
     INK,
@@ -23,9 +25,15 @@ from gee_polygons.plots._figure import (
     tidy,
     white_edge,
 )
+from gee_polygons.plots._labels import write_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+_MOST_STEPS: Final = 8
+_MARKER_PT: Final = 6.0  # the point that stands for a small site
+_METRES_PER_DEGREE: Final = 111_195.0  # of latitude, on a sphere of the Earth's mean radius
 
 
 def plot_sites(
@@ -64,25 +72,29 @@ def plot_sites(
         raise UsageError(f"sites are a SiteCollection or a GeoDataFrame, found {type(sites).__name__}")
     if len(frame) == 0:
         raise UsageError("there are no sites to draw")
+    if not frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"]).all():
+        found = sorted({str(kind) for kind in frame.geometry.geom_type} - {"Polygon", "MultiPolygon"})[0]
+        raise UsageError(f"sites are polygons, found a {found}; buffer it, or leave it out")
     frame = frame if frame.crs is None else frame.to_crs("EPSG:4326")
     values, title = _values_of(frame, color)
-    ax = axes_or_new(ax, (4.8, 4.2))
+    ax = axes_or_new(ax, (6.4, 4.6))
     west, south, east, north = frame.total_bounds
     middle = np.cos(np.radians((south + north) / 2))
     span = max((east - west) * middle, north - south, 1e-4)
     _draw_polygons(ax, frame, values, label or title, cmap, span)
     # room around the sites, in proportions of ground
     for set_limits, low, high, scale in ((ax.set_xlim, west, east, middle), (ax.set_ylim, south, north, 1.0)):
-        half = max((high - low) / 2, 0.3 * span / scale) + 0.06 * span / scale
+        half = max((high - low) / 2, 0.3 * span / scale) + 0.09 * span / scale
         set_limits((low + high) / 2 - half, (low + high) / 2 + half)
     ax.set_aspect(1 / middle)
     ax.set_xlabel("longitude (°)")
     ax.set_ylabel("latitude (°)")
     ax.locator_params(nbins=5)
     ax.ticklabel_format(useOffset=False)
+    tidy(ax)
+    _scale_bar(ax, span)
     if (names if names is not None else len(frame) <= 20) and "site_id" in frame.columns:
         _write_names(ax, frame)
-    tidy(ax)
     return ax
 
 
@@ -105,7 +117,6 @@ def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: s
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PathCollection
     from matplotlib.colors import Normalize
-    from matplotlib.lines import Line2D
 
     if values is None:
         colours: list[Any] = [OKABE_ITO[0]] * len(frame)
@@ -117,14 +128,18 @@ def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: s
         flat = 0.5 if shown.min() == shown.max() else 0.0
         norm, scale = Normalize(shown.min() - flat, shown.max() + flat), colormap(cmap)
         colours = [scale(norm(v)) if np.isfinite(v) else NO_DATA for v in numbers]
-        colour_bar(ax, ScalarMappable(norm, scale), title, whole=bool(np.all(shown == np.rint(shown))))
+        steps = np.unique(shown)
+        whole = bool(np.all(shown == np.rint(shown)))
+        if whole and len(steps) <= _MOST_STEPS:  # a few years are read off a list, not off a ramp
+            _legend(ax, {f"{v:.0f}": scale(norm(v)) for v in steps}, title, gaps=NO_DATA in colours)
+        else:
+            colour_bar(ax, ScalarMappable(norm, scale), title, whole=whole)
+            if NO_DATA in colours:
+                ax.set_title("grey: no value", fontsize=8, color=INK, loc="left")
     else:
         classes = class_colours(values)
         colours = [NO_DATA if pd.isna(v) else classes[str(v)] for v in values]
-        handles = [Line2D([], [], marker="s", linestyle="", color=c, label=name) for name, c in classes.items()]
-        ax.legend(handles=handles, title=title, fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
-    if NO_DATA in colours:
-        ax.text(0.02, 0.02, "grey: no data", transform=ax.transAxes, fontsize=8, color=INK)
+        _legend(ax, classes, title, gaps=NO_DATA in colours)
     outlines = PathCollection(
         [_outline(geometry) for geometry in frame.geometry],
         facecolors=colours,
@@ -140,7 +155,32 @@ def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: s
     if len(small):
         points = frame.geometry.iloc[small].representative_point()
         own = [colours[i] for i in small]
-        ax.scatter(points.x, points.y, s=28, color=own, edgecolors=INK, linewidths=0.5, zorder=3)
+        ax.scatter(points.x, points.y, s=_MARKER_PT**2, color=own, edgecolors=INK, linewidths=0.5, zorder=3)
+
+
+def _legend(ax: Axes, colours: dict[str, Any], title: str, *, gaps: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    shown = {**colours, "no value": NO_DATA} if gaps else colours
+    style: dict[str, Any] = {"marker": "s", "linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
+    handles = [Line2D([], [], color=c, label=name, **style) for name, c in shown.items()]
+    # a long title would push the map aside
+    ax.legend(handles=handles, title=textwrap.fill(title, 18), fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+
+
+def _scale_bar(ax: Axes, span: float) -> None:
+    """Draw a bar of a round length on the ground, bottom right."""
+    metres = round_length(span * _METRES_PER_DEGREE * 0.3)
+    low, high = ax.get_ylim()
+    west, east = ax.get_xlim()
+    length = metres / (_METRES_PER_DEGREE * np.cos(np.radians((low + high) / 2)))
+    start, up = east - 0.03 * (east - west) - length, low + 0.03 * (high - low)
+    ax.plot([start, start + length], [up, up], color=INK, linewidth=2, solid_capstyle="butt", zorder=5)
+    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    ax.annotate(
+        text, (start + length / 2, up), xytext=(0, 2.5), textcoords="offset points", ha="center", fontsize=7, color=INK,
+        path_effects=white_edge(), zorder=5,
+    )  # fmt: skip
 
 
 def _outline(geometry: Any) -> Any:
@@ -153,41 +193,8 @@ def _outline(geometry: Any) -> Any:
 
 
 def _write_names(ax: Axes, frame: Any) -> None:
-    """Write site ids beside the sites, each on the first of four sides where no other name stands, if there is one."""
-    # until the figure is laid out, nobody knows where on it the sites are
-    figure = ax.get_figure(root=True)
-    assert figure is not None, "an axes always belongs to a figure"
-    figure.draw_without_rendering()
-    room = ax.get_window_extent().extents
-    # a letter of 7 points is about 4.6 points wide
-    letter, line = 4.6 * ax.figure.dpi / 72, 9.0 * ax.figure.dpi / 72
-    taken: list[tuple[float, float, float, float]] = []
-    for site_id, point in zip(frame["site_id"].astype(str), frame.geometry.representative_point(), strict=True):
-        x, y = ax.transData.transform((point.x, point.y))
-        boxes = []
-        for to_right, up in ((True, True), (False, True), (True, False), (False, False)):
-            left = x + line / 2 if to_right else x - line / 2 - letter * len(site_id)
-            bottom = y + line / 3 if up else y - line * 4 / 3
-            boxes.append((left, bottom, left + letter * len(site_id), bottom + line))
-        inside = [i for i, box in enumerate(boxes) if box[0] >= room[0] and box[2] <= room[2] + 6 * letter]
-        free = [i for i in inside if not any(_overlap(boxes[i], other) for other in taken)]
-        if not free:
-            continue
-        side = free[0]
-        taken.append(boxes[side])
-        ax.annotate(
-            site_id,
-            (point.x, point.y),
-            xytext=(4 if side in (0, 2) else -4, 3 if side < 2 else -3),
-            textcoords="offset points",
-            ha="left" if side in (0, 2) else "right",
-            va="bottom" if side < 2 else "top",
-            fontsize=7,
-            color=INK,
-            path_effects=white_edge(),
-            zorder=4,
-        )
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    """Write site ids beside the sites, where they cover no other site and no other name."""
+    boxes = frame.geometry.bounds.to_numpy()
+    # large sites first: their names have the fewest places
+    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]), kind="stable")
+    write_beside(ax, frame["site_id"].astype(str).to_numpy()[order].tolist(), boxes[order], least=_MARKER_PT)

@@ -61,6 +61,9 @@ class EmbeddingImage:
         Year of the pixels.
     source : str
         Where they came from.
+    resampled : tuple of str
+        CRSs of neighbouring UTM zones that some of the pixels were taken from, the nearest one for each place; empty
+        where all are as stored.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class EmbeddingImage:
     bands: tuple[str, ...] = BANDS
     year: int = 0
     source: str = ""
+    resampled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.bands), *self.grid.shape):
@@ -112,7 +116,7 @@ class EmbeddingImage:
         if unknown:
             raise UsageError(f"unknown band {unknown[0]!r}; this image has {self.bands[0]}..{self.bands[-1]}")
         planes = self.values[[self.bands.index(b) for b in bands]]
-        return EmbeddingImage(values=planes, grid=self.grid, bands=tuple(bands), year=self.year, source=self.source)
+        return replace(self, values=planes, bands=tuple(bands))
 
     def __repr__(self) -> str:
         height, width = self.grid.shape

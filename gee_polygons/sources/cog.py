@@ -24,6 +24,7 @@ from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import Area
+from gee_polygons.sources._seam import fill_from_neighbours
 from gee_polygons.sources._store import has_suffix, is_url
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._zoning import (
@@ -37,6 +38,7 @@ from gee_polygons.sources._zoning import (
 )
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Failure, Plan
 from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.zones import bounding_boxes
 
 __all__ = ["CogSource"]
 
@@ -223,10 +225,13 @@ class CogSource:
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
         """Return the pixels of a small region, north-up, in the UTM zone of its centroid.
 
+        Across a zone's boundary, what that zone lacks is filled with the nearest pixels of the zone next to it, and
+        the image says so (`EmbeddingImage.resampled`): a picture is whole. Statistics never do that.
+
         Parameters
         ----------
         region : shapely geometry
-            EPSG:4326; its bounding box is read.
+            EPSG:4326; its bounding box is read, across the antimeridian too.
         year : int
             Year; one that the archive lacks gives an image without data.
         bands : sequence of str, optional
@@ -238,8 +243,12 @@ class CogSource:
         """
         names = tuple(bands) if bands is not None else BANDS
         _check_bands(names)
-        patch = read_patches(self, Polygons(np.array([shapely.box(*region.bounds)], object)), [year], names)[0]
-        return EmbeddingImage(values=patch.values[0], grid=patch.grid, bands=names, year=year, source=self._label)
+        areas = Polygons(bounding_boxes(np.array([region], object)))
+        [patch] = read_patches(self, areas, [year], names)
+        values, zones = fill_from_neighbours(self, areas.geometries[0], patch, year, names)
+        return EmbeddingImage(
+            values=values, grid=patch.grid, bands=names, year=year, source=self._label, resampled=zones
+        )
 
     def open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""

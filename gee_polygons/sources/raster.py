@@ -26,7 +26,7 @@ from gee_polygons.sources.base import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer
-from gee_polygons.zonal.zones import unwrap
+from gee_polygons.zonal.zones import bounding_boxes
 
 __all__ = ["RasterSource"]
 
@@ -159,7 +159,7 @@ class RasterSource:
         names = tuple(bands) if bands is not None else self.bands
         wanted = self._numbers(names)
         lattice = self.grid.lattice
-        window = lattice_window(unwrap(np.array([shapely.box(*region.bounds)], object))[0], lattice)
+        window = lattice_window(bounding_boxes(np.array([region], object))[0], lattice)
         nodata = NODATA if self._raster.dtype == np.int8 else np.nan
         values = np.full((len(names), window.height, window.width), nodata, self._raster.dtype)
         for ref in refs_in(self, window) if year == self.year else ():

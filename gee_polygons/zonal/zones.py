@@ -15,7 +15,7 @@ import shapely
 import shapely.affinity
 from numpy.typing import NDArray
 
-__all__ = ["cells_touched", "home_zones", "unwrap", "wrap", "zone_cell", "zone_crs"]
+__all__ = ["bounding_boxes", "cells_touched", "home_zones", "unwrap", "wrap", "zone_cell", "zone_crs"]
 
 Box = tuple[float, float, float, float]
 
@@ -105,6 +105,19 @@ def wrap(polygon: Any, west: float) -> Any:
         # an intersection may leave points and lines beside polygons
         parts += [part for part in shapely.get_parts(shapely.get_parts(moved)) if part.geom_type == "Polygon"]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def bounding_boxes(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Return bounding boxes; those of polygons cut at the antimeridian run past 180, not once around the Earth.
+
+    Examples
+    --------
+    >>> parts = shapely.union_all([shapely.box(179.9, 0, 180, 1), shapely.box(-180, 0, -179.9, 1)])
+    >>> [round(v, 3) for v in bounding_boxes(np.array([parts]))[0].bounds]
+    [179.9, 0.0, 180.1, 1.0]
+    """
+    boxes: NDArray[Any] = shapely.box(*shapely.bounds(unwrap(polygons)).T)
+    return boxes
 
 
 def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:

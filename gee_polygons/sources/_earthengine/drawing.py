@@ -19,7 +19,7 @@ from gee_polygons.sources._earthengine.transport import Service
 from gee_polygons.sources._window import lattice_window
 from gee_polygons.sources.base import EmbeddingImage
 from gee_polygons.zonal.grid import Lattice
-from gee_polygons.zonal.zones import home_zones, unwrap
+from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
 __all__ = ["fetch_pixels", "shapely_geometry"]
 
@@ -65,7 +65,7 @@ def fetch_pixels(
         raise UsageError(f"image is an ee.Image, found {type(image).__name__}; a collection needs .mosaic() first")
     if bands is not None:
         image = image.select(list(dict.fromkeys(bands)))
-    box = unwrap(np.array([shapely.box(*region.bounds)], object))[0]
+    box = bounding_boxes(np.array([region], object))[0]
     crs = str(home_zones(np.array([box], object))[0])
     lattice = Lattice(crs, FINEST_M, FINEST_M)
     window = lattice_window(box, lattice)

@@ -31,7 +31,7 @@ from gee_polygons.sources.base import BlockRef, EmbeddingImage, Job, Piece, Plan
 from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer
-from gee_polygons.zonal.zones import home_zones
+from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
 __all__ = ["CodeWindows", "compute_grid", "image_of_codes"]
 
@@ -153,7 +153,7 @@ def image_of_codes(
     names = tuple(bands) if bands is not None else BANDS
     if unknown := [name for name in names if name not in BANDS]:
         raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
-    area = Polygons(np.array([shapely.box(*region.bounds)], object))
+    area = Polygons(bounding_boxes(np.array([region], object)))
     lattice = _lattice(str(home_zones(area.geometries)[0]))
     window = lattice_window(area.geometries[0], lattice)
     distinct = list(dict.fromkeys(names))
