@@ -323,7 +323,6 @@ for _command in (plan, render, similarity, audit, download, index, datasets):
     main.add_command(_command)
 
 
-_NOT_YET: Final = "not in this version"
 _SOURCES: Final = (
     ("SOURCE", "what it is, and what it needs", "here"),
     ("auto", "the cheapest for given sites and years; see plan --source all", "ready"),
@@ -331,7 +330,8 @@ _SOURCES: Final = (
     ("FOLDER, INDEX", "an archive behind its aef_index.parquet, as path or URL; needs the files", "ready"),
     ("FILE.tif, .npy, .npz", "one GeoTIFF or NumPy file, int8 codes or float vectors; needs the file", "ready"),
     ("source-coop", "the open archive of all tiles; needs a network, no account", "ready, if online"),
-    ("mosaic, FOLDER.zarr", "the Zarr mosaic; needs a network, no account", _NOT_YET),
+    ("mosaic", "the open mosaic of all tiles, in Zarr; needs a network, no account", "ready, if online"),
+    ("FOLDER.zarr, mosaic:URL", "any mosaic in a Zarr v3 store, as path or URL; needs the files", "ready"),
     ("earthengine", "Earth Engine; needs an account, ee.Authenticate() once, and EE_PROJECT", "ready, if online"),
 )
 

@@ -48,7 +48,10 @@ def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple
 
 
 def parse_source(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Read the name of a source. Earth Engine's starts a session: a command has no other place to do it."""
+    """Start a session where Earth Engine is asked for by name: that is asking for a session.
+
+    The setting GEE_POLYGONS_SOURCE isn't asking: it may be years old.
+    """
     if value == "earthengine":
         from gee_polygons.sources.earthengine import connect
 
@@ -70,7 +73,8 @@ SITES_HELP = (
     "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
 )
 SOURCE_HELP = (
-    "A name or a path that `gee-polygons sources` lists; extract knows auto, too: the cheapest.  "
+    "A name or a path that `gee-polygons sources` lists; extract knows auto, too: the cheapest. `earthengine` starts a "
+    "session with the credentials that ee.Authenticate() stored and the project $EE_PROJECT.  "
     "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
+from gee_polygons.layers import CategoricalLayer
 from gee_polygons.sources._earthengine.batches import SiteShapes, bounding_box, packed
 from gee_polygons.sources._earthengine.cache import digest
 from gee_polygons.sources._earthengine.recipes import (
@@ -29,12 +32,12 @@ from gee_polygons.sources._earthengine.recipes import (
     histogram_recipe,
     layer_recipe,
 )
-from gee_polygons.sources._earthengine.session import earth_engine
-from gee_polygons.sources._earthengine.transport import RequestFailedError, Service, payload
-from gee_polygons.tabulate import class_rows, periods_between
+from gee_polygons.sources._earthengine.session import earth_engine, project_path
+from gee_polygons.sources._earthengine.transport import RequestFailedError, Service
+from gee_polygons.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
 
 if TYPE_CHECKING:
-    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+    from gee_polygons.layers import ContinuousLayer
     from gee_polygons.site import SiteCollection
 
 __all__ = ["Exports", "read_exports", "resume_exports", "start_exports"]
@@ -42,10 +45,13 @@ __all__ = ["Exports", "read_exports", "resume_exports", "start_exports"]
 # https://developers.google.com/earth-engine/guides/usage: a noncommercial project may run about two at once
 TASKS_AT_ONCE: Final = 2
 SITES_PER_TASK: Final = 500
+PERIODS_PER_TASK: Final = 60
 TILE_SCALE: Final = 4  # smaller tiles on the server: slower, and far from its memory limit
 POLL_S: Final = 10.0
 ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
-EMBEDDINGS: Final = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
+# what tasks of the older interface are called
+OTHER_STATES: Final = {"COMPLETED": "SUCCEEDED", "READY": "PENDING", "CANCEL_REQUESTED": "CANCELLING"}
+PREFIX: Final = re.compile(r"[A-Za-z0-9._/-]{1,60}")
 OWN_COLUMNS: Final = ("row", "site_id", "period", "about")
 
 
@@ -89,12 +95,11 @@ class Exports:
 
     def status(self) -> pd.DataFrame:
         """Ask how the tasks fare, and start those that there is room for; one row per task."""
-        ee = earth_engine()
-        states = {operation["name"]: operation for operation in ee.data.listOperations()}
+        states = {_short(operation): operation for operation in self._service.operations()}
         for task in self.tasks:
-            if task.operation in states:
-                task.state = states[task.operation]["metadata"]["state"]
-                task.message = states[task.operation].get("error", {}).get("message", "")
+            if task.operation is not None and task.state not in ENDED:
+                found = states.get(task.operation.rpartition("/")[2])
+                task.state, task.message = _fares(found or self._service.operation(task.operation))
         self._fill()
         columns = ["task", "sites", "state", "message", "id"]
         rows = [[t.name, t.sites, t.state, t.message, t.operation] for t in self.tasks]
@@ -141,12 +146,11 @@ class Exports:
 
     def cancel(self) -> None:
         """Cancel what runs or waits."""
-        ee = earth_engine()
         for task in self.tasks:
             if task.operation is None:
                 task.state = "CANCELLED"
             elif task.state not in ENDED:
-                ee.data.cancelOperation(task.operation)
+                self._service.cancel(task.operation)
                 task.state = "CANCELLED"
 
     def _fill(self) -> None:
@@ -186,48 +190,73 @@ def start_exports(
 
     if (drive_folder is None) == (bucket is None):
         raise UsageError("an export goes to drive_folder= or to bucket=: give one of them")
-    ee = earth_engine()
+    named = prefix or layer.name
+    if not PREFIX.fullmatch(named):
+        raise UsageError(f"prefix is up to 60 letters, digits and ._/-, found {prefix!r}")
+    earth_engine()
     first, last = (day.date() for day in _dates(start_date, end_date))
-    recipe = _recipe(layer, reducer, first.isoformat(), (last + timedelta(days=1)).isoformat())
-    if frequency not in ("yearly", "monthly") or (frequency == "monthly" and recipe.reducer == "frequencyHistogram"):
-        raise UsageError(f"exports are yearly or, for continuous layers, monthly, found frequency={frequency!r}")
-    periods = periods_between(first, last, frequency, layer)
-    if not periods:
-        raise UsageError(f"layer {layer.name!r} has nothing between {start_date} and {end_date}")
-    shapes = SiteShapes(sites.polygons)
+    recipe = _recipe(layer, reducer, frequency, first.isoformat(), (last + timedelta(days=1)).isoformat())
+    shapes, service = SiteShapes(sites.polygons), Service()
     sizes = [len(text) for text in shapes.texts]
-    groups = list(packed(shapes.order, np.zeros(len(shapes)), sizes, SITES_PER_TASK))
-    operations = {
-        operation["metadata"].get("description", ""): operation
-        for operation in reversed(ee.data.listOperations())
-        if operation["metadata"].get("state") not in ("FAILED", "CANCELLED", "CANCELLING")
-    }
+    parts: list[tuple[Sequence[int], tuple[str, ...]]] = []
+    for members in packed(shapes.order, np.zeros(len(shapes)), sizes, SITES_PER_TASK):
+        if isinstance(layer, CategoricalLayer) or frequency != "all":
+            periods = periods_between(first, last, frequency, layer)
+        else:
+            periods = days_with_images(service, shapes, layer, members, first, last)
+        starts = range(0, len(periods), PERIODS_PER_TASK)
+        parts += [(members, tuple(periods[i : i + PERIODS_PER_TASK])) for i in starts]
+    if not parts:
+        raise UsageError(f"layer {layer.name!r} has nothing between {start_date} and {end_date}")
+    there = {}
+    for operation in reversed(service.operations()):
+        if _fares(operation)[0] not in ("FAILED", "CANCELLED", "CANCELLING"):
+            there[str((operation.get("metadata") or {}).get("description", ""))] = operation
     tasks = []
-    for number, members in enumerate(groups):
-        told = "".join(shapes.texts[i] + json.dumps(sites.site_ids[i]) for i in members)
-        mark = digest(recipe.text, told, *periods, str(drive_folder), str(bucket)).hex()[:8]
-        name = f"{prefix or layer.name}_{mark}_{number + 1:04d}of{len(groups):04d}"
-        work = _Work(shapes, sites.site_ids, recipe, layer.name, frequency, members, tuple(periods))
-        task = _Task(name, len(members), work.body(name, drive_folder, bucket))
-        if name in operations:
-            task.operation, task.state = operations[name]["name"], operations[name]["metadata"]["state"]
+    for number, (some, dates) in enumerate(parts):
+        told = "".join(shapes.texts[i] + json.dumps(sites.site_ids[i]) for i in some)
+        mark = digest(recipe.text, told, *dates, str(drive_folder), str(bucket)).hex()[:8]
+        name = f"{named}_{mark}_{number + 1:04d}of{len(parts):04d}"
+        work = _Work(shapes, sites.site_ids, recipe, layer.name, frequency, some, dates)
+        task = _Task(name.replace("/", "_"), len(some), work.body(name, drive_folder, bucket))
+        if task.name in there:
+            task.operation, (task.state, task.message) = there[task.name]["name"], _fares(there[task.name])
         tasks.append(task)
-    exports = Exports(tasks, at_once)
+    exports = Exports(tasks, at_once, service)
     exports._fill()
     return exports
 
 
 def resume_exports(ids: Sequence[str]) -> Exports:
     """Take up tasks that were started before, by their ids."""
-    ee = earth_engine()
+    earth_engine()
+    service = Service()
     tasks = []
-    for operation in ids:
+    for given in ids:
+        operation = given if "/" in given else f"{project_path()}/operations/{given}"
         try:
-            found = ee.data.getOperation(operation)
-        except ee.EEException as error:
-            raise UsageError(f"there is no task {operation!r}: {error}") from error
-        tasks.append(_Task(found["metadata"]["description"], 0, None, operation, found["metadata"]["state"]))
-    return Exports(tasks)
+            found = service.operation(operation)
+        except RequestFailedError as error:
+            raise UsageError(f"there is no task {given!r}: {error.refusal.message}") from error
+        except TypeError as error:  # the client checks the form of names
+            raise UsageError(f"a task's id is like 'projects/NAME/operations/ID', found {given!r}") from error
+        name = str((found.get("metadata") or {}).get("description", operation))
+        tasks.append(_Task(name, 0, None, operation, *_fares(found)))
+    return Exports(tasks, TASKS_AT_ONCE, service)
+
+
+def _short(operation: Mapping[str, Any]) -> str:
+    """Return the last part of an operation's name: what comes before it is written in several ways."""
+    return str(operation.get("name", "")).rpartition("/")[2]
+
+
+def _fares(operation: Mapping[str, Any]) -> tuple[str, str]:
+    """Return an operation's state, and its message if it failed."""
+    error = operation.get("error") or {}
+    state = (operation.get("metadata") or {}).get("state")
+    if state is None:
+        state = "RUNNING" if not operation.get("done") else "FAILED" if error else "SUCCEEDED"
+    return OTHER_STATES.get(state, state), str(error.get("message", ""))
 
 
 def read_exports(folder: str | Path, layer: CategoricalLayer | None = None) -> pd.DataFrame:
@@ -274,8 +303,11 @@ def read_exports(folder: str | Path, layer: CategoricalLayer | None = None) -> p
             for row in class_rows(site_id, int(period), _histogram(text), layer, about["scale_m"])
         ]
         return pd.DataFrame(rows, columns=["site_id", "year", "class", "class_name", "count", "area_ha"])
-    numbers = [[int(part) for part in period.split("-")] for period in table["period"]]
-    head = pd.DataFrame(numbers, columns=["year", "month"][: len(numbers[0])])
+    if about["frequency"] == "all":
+        head = pd.DataFrame({"date": pd.to_datetime(table["period"]).to_numpy()})
+    else:
+        numbers = [[int(part) for part in period.split("-")] for period in table["period"]]
+        head = pd.DataFrame(numbers, columns=["year", "month"][: len(numbers[0])])
     head.insert(0, "site_id", ids)
     bands = [band for band in about["bands"] if band not in ("valid", "covered")]
     values = values.reindex(columns=bands).astype(np.float64)
@@ -297,16 +329,16 @@ class _Work:
 
     def body(self, name: str, drive_folder: str | None, bucket: str | None) -> Callable[[str], bytes]:
         """Return what builds the request, once it is its turn."""
-        destination: dict[str, Any] = (
-            {"driveDestination": {"folder": drive_folder, "filenamePrefix": name}}
-            if bucket is None
-            else {"cloudStorageDestination": {"bucket": bucket, "filenamePrefix": name}}
-        )
+        options: dict[str, Any] = {"fileFormat": "CSV"}
+        if bucket is None:
+            options["driveDestination"] = {"folder": drive_folder, "filenamePrefix": name}
+        else:
+            options["cloudStorageDestination"] = {"bucket": bucket, "filenamePrefix": name}
         selectors = [*OWN_COLUMNS, *self.recipe.bands]
 
         def build(request_id: str) -> bytes:
-            return payload(
-                self._expression(), description=name, fileExportOptions={"fileFormat": "CSV", **destination},
+            return self.shapes.body(
+                self._expression(), self.members, description=name.replace("/", "_"), fileExportOptions=options,
                 selectors=selectors, requestId=request_id,
             )  # fmt: skip
 
@@ -323,15 +355,14 @@ class _Work:
         reducer = getattr(ee.Reducer, self.recipe.reducer)()
         reducer = reducer.setOutputs(names) if len(names) == 1 else reducer
         found = None
-        for crs in sorted({str(self.shapes.zones[i]) for i in self.members}):
-            here = [i for i in self.members if self.shapes.zones[i] == crs]
+        groups: dict[tuple[str, float], list[int]] = defaultdict(list)
+        for i in self.members:
+            groups[str(self.shapes.zones[i]), self.shapes.scale(self.recipe, i)].append(i)
+        for (crs, scale), here in sorted(groups.items()):
             place = Place.of(bounding_box(self.shapes.polygons[here]), crs)
             features = ee.FeatureCollection(
                 [
-                    ee.Feature(
-                        ee.Geometry(self.shapes.geojson[i], None, False),
-                        {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about},
-                    )
+                    self.shapes.feature(i, {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about})
                     for i in here
                 ]
             )
@@ -339,26 +370,29 @@ class _Work:
                 reduced = (
                     self.recipe.image(period, place)
                     .rename(names)
-                    .reduceRegions(
-                        collection=features, reducer=reducer, scale=self.recipe.scale_m, crs=crs, tileScale=TILE_SCALE
-                    )
+                    .reduceRegions(collection=features, reducer=reducer, scale=scale, crs=crs, tileScale=TILE_SCALE)
                 )
                 dated = reduced.map(lambda feature, period=period: feature.set("period", period))
                 found = dated if found is None else found.merge(dated)
         return found
 
 
-def _recipe(layer: ContinuousLayer | CategoricalLayer, reducer: str | None, starts: str, ends: str) -> Recipe:
-    from gee_polygons.layers import CategoricalLayer
-
+def _recipe(
+    layer: ContinuousLayer | CategoricalLayer, reducer: str | None, frequency: str, starts: str, ends: str
+) -> Recipe:
+    if frequency not in FREQUENCIES:
+        raise UsageError(f"frequency is one of {', '.join(FREQUENCIES)}, found {frequency!r}")
     if isinstance(layer, CategoricalLayer):
         return histogram_recipe(layer)
     if reducer not in REDUCERS:
         raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
-    if layer.collection_id != EMBEDDINGS:
+    if layer.collection_id != ALPHA_EMBEDDINGS.collection_id:
         return layer_recipe(layer, reducer, starts, ends)
-    if reducer != "mean":
-        raise UsageError("embeddings are exported as means; other statistics: extract_embeddings(statistics=...)")
+    if reducer != "mean" or frequency != "yearly":
+        raise UsageError(
+            "embeddings are exported as yearly means: the server takes other statistics of other pixels (by their "
+            f"centres) than this package; asked for {frequency} {reducer}, which extract_embeddings(statistics=...) has"
+        )
     return embedding_recipe(layer.bands)
 
 

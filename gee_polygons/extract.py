@@ -17,7 +17,7 @@ from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.pipeline import Progress, Results, reduce_polygons
 from gee_polygons.sources.base import SOURCE_SETTING, Failure, PixelSource, ReducingSource, Source, open_source
-from gee_polygons.tables import columns, provenance
+from gee_polygons.tables import WEIGHTS, columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def extract_embeddings(
         raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
     table = _table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
-        source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names
-    )
+        source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names,
+        weights=getattr(opened, "weights", WEIGHTS),
+    )  # fmt: skip
     if on_error == "collect":
         table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
     return table
@@ -155,7 +156,9 @@ def extract_continuous(
     reducer : {"mean", "median", "min", "max", "stdDev"}
         Statistic, by its name on Earth Engine.
     frequency : {"yearly", "monthly", "all"}
-        One row per year; of other layers than embeddings also per month, or per day with an image.
+        One row per year, or per date with an image (UTC; embeddings are dated 1 January); of other layers than
+        embeddings also per month. Images of one date are laid together before they are reduced, so a site across
+        tiles has one whole row.
     source, on_error, progress
         See `extract_embeddings`. Rows that couldn't be had are left out with ``on_error="collect"``.
 
@@ -180,13 +183,22 @@ def extract_continuous(
             as_sites(sites), layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
             source=source, on_error=on_error, progress=progress,
         )  # fmt: skip
-    if frequency != "yearly":
-        raise UsageError(f"{layer.name!r} is an annual layer: frequency is 'yearly', found {frequency!r}")
-    years = range(first.year, last.year + 1)
+    if frequency not in ("yearly", "all"):
+        raise UsageError(
+            f"{layer.name!r} has one image a year: frequency is 'yearly', or 'all' for dates, found {frequency!r}"
+        )
+    years = list(range(first.year, last.year + 1))
+    if frequency == "all":  # images are dated 1 January
+        years = [year for year in years if pd.Timestamp(year, 1, 1) >= first]
+        if not years:
+            raise UsageError(f"{layer.name!r} has images of 1 January only, none from {start_date} to {end_date}")
     table = extract_embeddings(
         sites, years=years, source=source, statistics=[REDUCERS[reducer]], on_error=on_error, progress=progress
     )
     found = table.loc[table["status"] == "ok", ["site_id", "year", *layer.bands]].reset_index(drop=True)
+    if frequency == "all":
+        found["year"] = pd.to_datetime(found["year"].astype(str), format="%Y")
+        found = found.rename(columns={"year": "date"})
     found.attrs = table.attrs
     return found
 
@@ -326,4 +338,6 @@ def _date(text: str, name: str) -> pd.Timestamp:
         raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}") from error
     if pd.isna(date):
         raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}")
-    return date
+    if date.tzinfo is not None:
+        date = date.tz_convert("UTC").tz_localize(None)  # images are dated in UTC
+    return date.normalize()

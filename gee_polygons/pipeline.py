@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import ReadError
 from gee_polygons.merging import Merger, Results, StoppedError
+from gee_polygons.sources._coverages import Coverages
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import paste
 from gee_polygons.sources.base import Block, BlockRef, Job, PixelSource, Plan
-from gee_polygons.zonal.coverage import BlockCoverage, Coverage, clip_to_block, compute_coverage
+from gee_polygons.zonal.areas import weigh
+from gee_polygons.zonal.coverage import BlockCoverage, Coverage, clip_to_block
 from gee_polygons.zonal.damage import DamagedPixels
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.medoid import Candidates, find_candidates
@@ -186,10 +188,11 @@ class _Runner:
 
     def run(self, work: Callable[[_Task], T]) -> Iterator[tuple[Job, BlockRef, T | ReadError]]:
         """Yield each block's outcome, in the plan's order; at most one block more than there are threads waits."""
+        coverages = Coverages(self.plan, self.polygons)
         steps = [
             (job, coverage, ref)
             for job in self.plan.jobs
-            for coverage in [_JobCoverage(self.plan, self.polygons, job)]
+            for coverage in [_JobCoverage(self.plan, coverages, job)]
             for ref in job.reads
         ]
         blocks = self.source.read([ref for _, _, ref in steps], self.bands)
@@ -293,8 +296,8 @@ def _damage(ref: BlockRef, bands: Sequence[str], damage: DamagedPixels) -> ReadE
 class _JobCoverage:
     """A job's coverage: computed once, by the first thread that needs it, for all years."""
 
-    def __init__(self, plan: Plan, polygons: Polygons, job: Job) -> None:
-        self._plan, self._polygons, self._job = plan, polygons, job
+    def __init__(self, plan: Plan, coverages: Coverages, job: Job) -> None:
+        self._plan, self._coverages, self._job = plan, coverages, job
         self._lock = threading.Lock()
         self._coverage: Coverage | None = None
         self._in_block: dict[tuple[Window, Window, bool, bool], BlockCoverage] = {}
@@ -306,14 +309,16 @@ class _JobCoverage:
         """Return the coverage inside a block of this job."""
         with self._lock:
             if self._coverage is None:
-                pieces = [self._plan.pieces[i] for i in self._job.pieces]
-                self._coverage = compute_coverage(self._polygons.pieces(pieces))
+                self._coverage = self._coverages.of(self._job.pieces)
                 self.areas = self._coverage.weights
             key = (ref.window, ref.inside, ref.flip_y, ref.flip_x)
             if key not in self._in_block:
-                self._in_block[key] = clip_to_block(
+                clipped = clip_to_block(
                     self._coverage, ref.window, inside=ref.inside, flip_y=ref.flip_y, flip_x=ref.flip_x
                 )
+                if self._plan.by_area:
+                    clipped = weigh(clipped, self._job.lattice, ref.window, flip_y=ref.flip_y)
+                self._in_block[key] = clipped
             found = self._in_block[key]
             self._left -= 1
             if self._left == 0:  # the last year: free the memory

@@ -91,7 +91,13 @@ def columns(bands: Sequence[str], statistics: Sequence[str]) -> list[str]:
 
 
 def provenance(
-    *, source: str, archive: str, years: Sequence[int], statistics: Sequence[str], bands: Sequence[str]
+    *,
+    source: str,
+    archive: str,
+    years: Sequence[int],
+    statistics: Sequence[str],
+    bands: Sequence[str],
+    weights: str = WEIGHTS,
 ) -> dict[str, str]:
     """Say where a table comes from; what `write_table` stores from ``table.attrs["provenance"]``.
 
@@ -106,6 +112,8 @@ def provenance(
         Years asked for.
     statistics, bands : sequence of str
         What was computed.
+    weights : str
+        How pixels weigh.
 
     Returns
     -------
@@ -128,7 +136,7 @@ def provenance(
         "statistics": ",".join(statistics),
         "bands": f"{BANDS[0]}..{BANDS[-1]}" if tuple(bands) == BANDS else ",".join(bands),
         "formula": FORMULA,
-        "weights": WEIGHTS,
+        "weights": weights,
         "attribution": ATTRIBUTION,
         "licence": LICENCE,
         "synthetic": "true" if synthetic else "false",

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
     from gee_polygons.site import SiteCollection
 
-__all__ = ["FREQUENCIES", "categorical_table", "class_rows", "continuous_table", "periods_between"]
+__all__ = [
+    "FREQUENCIES",
+    "categorical_table",
+    "class_rows",
+    "continuous_table",
+    "days_with_images",
+    "periods_between",
+]
 
 FREQUENCIES: Final = ("yearly", "monthly", "all")
 SITES_PER_DATE_LIST: Final = 200  # whose dates are asked for together
@@ -177,31 +184,58 @@ def periods_between(first: date, last: date, frequency: str, layer: ContinuousLa
     return [month for month in months if limits(month)[1] > first.isoformat() and month <= last.isoformat()]
 
 
+def days_with_images(
+    service: Service, shapes: SiteShapes, layer: ContinuousLayer, members: Sequence[int], first: date, last: date
+) -> list[str]:
+    """List the days (UTC) on which a layer has images around some sites, in as few requests as the service allows.
+
+    Parameters
+    ----------
+    service : Service
+        Who is asked.
+    shapes : SiteShapes
+        All sites.
+    layer : ContinuousLayer
+        Of which.
+    members : sequence of int
+        Around which; better neighbours.
+    first, last : date
+        Both days count.
+    """
+    import ee
+
+    box = ee.Geometry(bounding_box(shapes.polygons[list(members)]), None, False)
+    days: set[str] = set()
+    spans = [(max(first, date(y, 1, 1)), min(last, date(y, 12, 31))) for y in range(first.year, last.year + 1)]
+    while spans:
+        start, end = spans.pop()
+        following = (end + timedelta(days=1)).isoformat()
+        images = ee.ImageCollection(layer.collection_id).filterDate(start.isoformat(), following).filterBounds(box)
+        try:
+            times = service.value(images.aggregate_array("system:time_start")) or []
+        except RequestFailedError as error:
+            if error.refusal.kind != "too_big" or start == end:
+                raise
+            middle = start + (end - start) // 2  # more than 5,000 images: half the time has fewer
+            spans += [(start, middle), (middle + timedelta(days=1), end)]
+            continue
+        days |= {datetime.fromtimestamp(ms / 1000, UTC).date().isoformat() for ms in times if ms is not None}
+    return sorted(days)
+
+
 def _dated(
     service: Service, shapes: SiteShapes, layer: ContinuousLayer, first: date, last: date
 ) -> list[tuple[int, str]]:
     """List the days on which each group of neighbouring sites has images: a request per group and year."""
-    import ee
-
     wanted: list[tuple[int, str]] = []
     groups: dict[str, list[int]] = defaultdict(list)
     for site in shapes.order:
         groups[str(shapes.zones[site])].append(site)
-    some = [
-        sites[i : i + SITES_PER_DATE_LIST]
-        for sites in groups.values()
-        for i in range(0, len(sites), SITES_PER_DATE_LIST)
-    ]
-    for members in some:
-        box = ee.Geometry(bounding_box(shapes.polygons[members]), None, False)
-        days: set[str] = set()
-        for year in range(first.year, last.year + 1):
-            starts = max(first, date(year, 1, 1)).isoformat()
-            ends = (min(last, date(year, 12, 31)) + timedelta(days=1)).isoformat()
-            images = ee.ImageCollection(layer.collection_id).filterDate(starts, ends).filterBounds(box)
-            times = service.value(images.aggregate_array("system:time_start")) or []
-            days |= {datetime.fromtimestamp(ms / 1000, UTC).date().isoformat() for ms in times}
-        wanted += [(site, day) for site in members for day in sorted(days)]
+    for sites in groups.values():
+        for start in range(0, len(sites), SITES_PER_DATE_LIST):
+            members = sites[start : start + SITES_PER_DATE_LIST]
+            days = days_with_images(service, shapes, layer, members, first, last)
+            wanted += [(site, day) for site in members for day in days]
     return wanted
 
 
@@ -217,6 +251,8 @@ def _frame(
         whole = {"year", "month", "class"}
         frame = frame.astype({c: "int64" if c in whole else "object" if c == "site_id" else "float64" for c in columns
                               if c not in ("date", "class_name")})  # fmt: skip
+        if "date" in columns:
+            frame["date"] = pd.to_datetime(frame["date"])
     for band in getattr(layer, "bands", ()):
         frame[band] = frame[band].astype(np.float64)
     frame.attrs["provenance"] = {
@@ -244,7 +280,9 @@ def _raise_or_note(troubles: Sequence[Trouble], sites: SiteCollection, name: str
 
 
 def _earth_engine_source(source: Any, name: str) -> EarthEngineSource:
-    opened = open_source("earthengine") if source is None else open_source(source)
-    if not isinstance(opened, EarthEngineSource):
-        raise UsageError(f"layer {name!r} is on Earth Engine only: leave source= out, found {opened.name!r}")
-    return opened
+    if source is None or source == "earthengine":
+        source = open_source("earthengine")
+    if not isinstance(source, EarthEngineSource):
+        told = getattr(source, "name", source)
+        raise UsageError(f"layer {name!r} is on Earth Engine only: leave source= out, found {told!r}")
+    return source

@@ -24,6 +24,7 @@ from gee_polygons.embeddings.quantization import BANDS, N_BANDS, codes_to_vector
 from gee_polygons.pipeline import reduce_polygons
 from gee_polygons.sources.base import PixelSource
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.mosaic import MosaicSource
 from gee_polygons.sources.raster import RasterSource
 from gee_polygons.sources.sample import build_sample_archive, sample_sites
 
@@ -70,7 +71,7 @@ def warm_up() -> WarmUp:
     with tempfile.TemporaryDirectory() as folder:
         archive = CogSource(build_sample_archive(Path(folder) / "sample", years=[_YEAR]))
         polygons = sample_sites().geometry.to_numpy()
-        for source, names in _sources(archive, shapely.union_all(polygons[:2])):
+        for source, names in _sources(archive, shapely.union_all(polygons[:2]), Path(folder)):
             # numba tells apart one polygon or band from several: a column of one is contiguous
             for asked in (polygons, polygons[:1]):
                 for bands in (BANDS, BANDS[:1]):
@@ -80,14 +81,34 @@ def warm_up() -> WarmUp:
     return WarmUp(compiled=compiled, found=found, seconds=time.perf_counter() - start)
 
 
-def _sources(archive: CogSource, place: shapely.Geometry) -> Iterator[tuple[PixelSource, tuple[str, ...]]]:
-    """Yield the archive, and rasters of each type of pixel around a place, with the statistics that they can give."""
+def _sources(
+    archive: CogSource, place: shapely.Geometry, folder: Path
+) -> Iterator[tuple[PixelSource, tuple[str, ...]]]:
+    """Yield the archive, a mosaic, and rasters of each type of pixel around a place, and their statistics."""
     image = archive.image(place, _YEAR)
     yield archive, _CODES
+    yield _mosaic(folder, image.codes, place), _CODES
     yield RasterSource(image.codes, grid=image.grid, year=_YEAR), _CODES
     for dtype in (np.float32, np.float64):
         vectors: NDArray[Any] = codes_to_vectors(image.codes, dtype)
         yield RasterSource(vectors, grid=image.grid, year=_YEAR), _FLOATS
+
+
+def _mosaic(folder: Path, codes: NDArray[np.int8], place: shapely.Geometry) -> MosaicSource:
+    """Write some pixels as a mosaic around a place."""
+    import zarr
+
+    west, south, east, north = place.bounds
+    _, height, width = codes.shape
+    group = zarr.create_group(folder / "mosaic.zarr", zarr_format=3, attributes={
+        "proj:code": "EPSG:4326", "years": [_YEAR],
+        "spatial:transform": [(east - west) / width, 0.0, west, 0.0, (south - north) / height, north],
+    })  # fmt: skip
+    names = ["time", "band", "y", "x"]
+    group.create_array(
+        "embeddings", data=codes[None], chunks=(1, N_BANDS, 32, 32), dimension_names=names, fill_value=-128
+    )
+    return MosaicSource(folder / "mosaic.zarr")
 
 
 def _counts() -> tuple[int, int]:

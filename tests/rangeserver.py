@@ -53,7 +53,8 @@ class RangeServer:
 
     With `query`, requests without that query are forbidden, as for a signed URL; and so is HEAD.
 
-    `log` holds (path, first byte, last byte, status) of each request, in order of arrival.
+    `log` holds (path, first byte, last byte, status) of each request, in order of arrival. Not every server knows
+    ranges that count from the end of a file: `counts_from_the_end`.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class RangeServer:
     log: list[tuple[str, int, int, int]] = field(default_factory=list)
     sent: int = 0
     most_at_once: int = 0
+    counts_from_the_end: bool = True
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.faults.seed)
@@ -150,6 +152,10 @@ class RangeServer:
         first, last = 0, size - 1
         if asked:
             start, stop = asked.split("-")
+            if not start and not self.counts_from_the_end:
+                return self._say(connection, path, 416, f"Content-Range: bytes */{size}\r\n")
+            if not start:  # the last so many bytes
+                start, stop = str(max(size - int(stop), 0)), ""
             first, last = int(start), min(int(stop), size - 1) if stop else size - 1
             if first >= size:
                 return self._say(connection, path, 416, f"Content-Range: bytes */{size}\r\n")

@@ -494,16 +494,6 @@ def test_sources_lists_every_kind():
     assert max(map(len, done.stdout.splitlines())) <= 120
 
 
-def test_what_sources_calls_missing_is_missing():
-    from gee_polygons.errors import GeePolygonsError
-    from gee_polygons.sources.base import open_source
-
-    missing = [line.split()[0].strip(",") for line in run("sources").stdout.splitlines() if "not in this" in line]
-    for name in missing:
-        with pytest.raises(GeePolygonsError):
-            open_source(name)
-
-
 def test_sources_says_what_is_taken_without_asking(monkeypatch):
     assert "without --source: source-coop" in run("sources").stdout
     monkeypatch.setenv("GEE_POLYGONS_SOURCE", "sample")

@@ -523,7 +523,6 @@ def test_no_site_at_all_is_an_empty_table(small):
         ({"source": "Sample"}, "unknown source 'Sample'"),
         ({"source": ""}, "unknown source|give"),
         ({"source": 7}, "found int"),
-        ({"source": "mosaic"}, "later version"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_one_clear_line(options, words, small):

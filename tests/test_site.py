@@ -1139,7 +1139,7 @@ def test_extract_continuous_hands_everything_on(monkeypatch, sites):
     assert sites[1].extract_continuous(layer, **dates) == "table"
     assert sites.extract_continuous(layer, **dates, source="sample", progress=True, reducer="mean") == "table"
     (one, one_options), (many, many_options) = calls
-    assert one == (sites[1:2], layer)
+    assert one == (sites[1], layer)
     assert one_options == {
         **dates,
         "reducer": "mean",

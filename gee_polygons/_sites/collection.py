@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons._sites import html
+from gee_polygons._sites.extracting import Extractable
 from gee_polygons._sites.site import Site
 from gee_polygons._sites.table import SiteTable, site_table
 from gee_polygons._sites.values import listed, near, plain
@@ -42,7 +43,7 @@ class UnknownSiteError(UsageError, KeyError, IndexError):
     __str__ = Exception.__str__  # KeyError's would put the message in quotes
 
 
-class SiteCollection(Sequence[Site]):
+class SiteCollection(Extractable, Sequence[Site]):
     """Sites in order. It can't be changed, and travels between processes.
 
     ``sites[0]`` is by position, ``sites["3107"]`` by id, ``sites[:5]`` a smaller collection. Sites share their
@@ -317,50 +318,6 @@ class SiteCollection(Sequence[Site]):
         columns = site_table(gdf, id_column=id_column, start_year_column=start_year_column, crs=crs, where=where)
         return collected(columns, where=where)
 
-    def extract_continuous(
-        self,
-        layer: ContinuousLayer,
-        *,
-        start_date: str,
-        end_date: str,
-        reducer: str = "mean",
-        frequency: str = "yearly",
-        source: Any = None,
-        on_error: str = "raise",
-        progress: bool | Callable[..., Any] = False,
-    ) -> pd.DataFrame:
-        """Extract a layer for all sites at once: see `Site.extract_continuous`."""
-        from gee_polygons.extract import extract_continuous
-
-        return extract_continuous(
-            self,
-            layer,
-            start_date=start_date,
-            end_date=end_date,
-            reducer=reducer,
-            frequency=frequency,
-            source=source,
-            on_error=on_error,
-            progress=progress,
-        )
-
-    def extract_categorical(
-        self,
-        layer: CategoricalLayer,
-        *,
-        start_date: str,
-        end_date: str,
-        source: Any = None,
-        on_error: str = "raise",
-        progress: bool | Callable[..., Any] = False,
-    ) -> pd.DataFrame:
-        """Measure how much of each site each class covers: see `gee_polygons.extract.extract_categorical`."""
-        from gee_polygons.extract import extract_categorical
-
-        return extract_categorical(
-            self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
-        )
-
     def export_continuous(
         self,
         layer: ContinuousLayer,
@@ -378,11 +335,11 @@ class SiteCollection(Sequence[Site]):
         Parameters
         ----------
         layer, start_date, end_date, reducer, frequency
-            See `extract_continuous`; yearly or monthly. Of embeddings, the mean.
+            See `extract_continuous`. Of embeddings, the yearly mean.
         drive_folder, bucket : str
             One of them: a folder of your Drive, or a bucket of Cloud Storage.
         prefix : str, optional
-            Of the files' names. Default: the layer's name.
+            Of the files' names, with ``/`` for folders in a bucket. Default: the layer's name.
 
         Returns
         -------

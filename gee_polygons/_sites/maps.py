@@ -33,6 +33,12 @@ def interactive_map(
         tiles = image.getMapId(dict(vis_params or {}))["tile_fetcher"].url_format
         layers.append(lonboard.BitmapTileLayer(data=tiles, tile_size=256))
     outlines = lonboard.PolygonLayer.from_geopandas(
-        sites, get_line_color=OUTLINE, get_fill_color=FILL, line_width_min_pixels=2
+        _arrow_ready(sites), get_line_color=OUTLINE, get_fill_color=FILL, line_width_min_pixels=2
     )
     return lonboard.Map([*layers, outlines])
+
+
+def _arrow_ready(sites: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Write columns of mixed values, such as ids 7 and "a", as text: the map's tables have one type a column."""
+    mixed = [name for name in sites.columns.drop(sites.geometry.name) if sites[name].dtype == object]
+    return sites.assign(**{name: sites[name].map(str, na_action="ignore") for name in mixed})

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import pandas as pd
 import shapely
 
 from gee_polygons._sites import html, measures
+from gee_polygons._sites.extracting import Extractable
 from gee_polygons._sites.polygons import polygon_fault
 from gee_polygons._sites.values import plain, plain_id, plain_year
 from gee_polygons.errors import EarthEngineError, SiteError, UsageError
-
-if TYPE_CHECKING:
-    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
 __all__ = ["Site", "earth_engine"]
 
@@ -26,7 +23,7 @@ SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Site:
+class Site(Extractable):
     """A polygon with an id, a start year and other properties. It can't be changed.
 
     Usually made by `load_sites`, which also repairs and reprojects; here the polygon must be ready.
@@ -209,70 +206,6 @@ class Site:
         ee = earth_engine()
         own = {"site_id": self.site_id, "start_year": self.start_year}
         return ee.Feature(self.geometry, measures.ee_properties({**self.properties, **own}))
-
-    def extract_continuous(
-        self,
-        layer: ContinuousLayer,
-        *,
-        start_date: str,
-        end_date: str,
-        reducer: str = "mean",
-        frequency: str = "yearly",
-        source: Any = None,
-        on_error: str = "raise",
-        progress: bool | Callable[..., Any] = False,
-    ) -> pd.DataFrame:
-        """Extract a layer for this site: see `gee_polygons.extract.extract_continuous`.
-
-        Parameters
-        ----------
-        layer : ContinuousLayer
-            Such as `gee_polygons.datasets.alpha_embeddings.ALPHA_EMBEDDINGS`.
-        start_date, end_date : str
-            ``"2018-01-01"`` and ``"2024-12-31"`` for the years 2018 to 2024.
-        reducer, frequency : str
-            ``"mean"`` and ``"yearly"``.
-        source : str, path or Source, optional
-            Where pixels come from: see `gee_polygons.open_source`.
-        on_error : {"raise", "collect"}
-            What failed raises, or is listed in ``attrs["errors"]``.
-        progress : bool or callable
-            Show a bar, or be told.
-
-        Returns
-        -------
-        DataFrame
-            ``site_id``, ``year`` and one column per band; years without data have no row.
-        """
-        from gee_polygons._sites.collection import SiteCollection
-
-        return SiteCollection([self]).extract_continuous(
-            layer,
-            start_date=start_date,
-            end_date=end_date,
-            reducer=reducer,
-            frequency=frequency,
-            source=source,
-            on_error=on_error,
-            progress=progress,
-        )
-
-    def extract_categorical(
-        self,
-        layer: CategoricalLayer,
-        *,
-        start_date: str,
-        end_date: str,
-        source: Any = None,
-        on_error: str = "raise",
-        progress: bool | Callable[..., Any] = False,
-    ) -> pd.DataFrame:
-        """Measure how much of this site each class covers: see `gee_polygons.extract.extract_categorical`."""
-        from gee_polygons.extract import extract_categorical
-
-        return extract_categorical(
-            self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
-        )
 
     def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
         """Return an interactive map of the site: see `SiteCollection.show`."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import shapely
@@ -99,7 +101,8 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
             raise UsageError(
                 f"an ee.Geometry is read from Earth Engine, not from source={source!r}; pass site.polygon instead"
             )
-        if wanted not in EMBEDDING_YEARS:
+        # a year published since this version was made is there, too; one that isn't yet is an image without data
+        if wanted > max(EMBEDDING_YEARS.stop - 1, datetime.now(UTC).year):
             raise UsageError(f"no embeddings are published for {wanted}; there are {_span(EMBEDDING_YEARS)}")
         return _earthengine_image(geometry, wanted, names)
     raise UsageError(
@@ -113,7 +116,7 @@ def _earthengine_image(geometry: Any, year: int, bands: list[str] | None) -> Any
     from gee_polygons.datasets._images import layer_image
 
     earth_engine()
-    image = layer_image(ALPHA_EMBEDDINGS, geometry, year)
+    image = layer_image(replace(ALPHA_EMBEDDINGS, last_year=None), geometry, year)
     return image if bands is None else image.select(bands)
 
 

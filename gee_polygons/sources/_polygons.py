@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gee_polygons.sources.base import Piece
 from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.projection import Rings, project_to_lattice
-from gee_polygons.zonal.zones import unwrap
+from gee_polygons.zonal.zones import unwrap, wrap
 
 __all__ = ["Polygons"]
 
@@ -55,12 +55,14 @@ class Polygons:
     def pieces(self, pieces: Sequence[Piece]) -> Rings:
         """Return pieces, all of one lattice, in lattice coordinates."""
         lattice = pieces[0].lattice
-        if all(piece.clip is None for piece in pieces):
+        if all(piece.clip is None and piece.seam is None for piece in pieces):
             return self.rings(lattice, np.array([piece.polygon for piece in pieces], np.int64))
         geometries = self.geometries[[piece.polygon for piece in pieces]]
         for i, piece in enumerate(pieces):
             if piece.clip is not None:
                 geometries[i] = _polygonal(shapely.intersection(geometries[i], shapely.box(*piece.clip)))
+            if piece.seam is not None:
+                geometries[i] = wrap(geometries[i], piece.seam)
         return project_to_lattice(geometries, lattice)
 
     def bounds(self, crs: str, numbers: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
+import shapely
+import shapely.affinity
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.sources._planning import Blocked
 from gee_polygons.sources.base import Block, BlockRef
-from gee_polygons.zonal.grid import Lattice, Window
-from gee_polygons.zonal.projection import project_to_lattice
+from gee_polygons.zonal.grid import Grid, Lattice, Window
+from gee_polygons.zonal.projection import project_to_lattice, transformer
 
-__all__ = ["lattice_window", "paste", "refs_in"]
+__all__ = ["lattice_window", "near_grid", "paste", "refs_in"]
 
 _MOST_PIXELS: Final = 4096 * 4096  # 64 bands of it are 1 GB; pictures need far fewer
+_MARGIN_DEG: Final = 0.1
 
 
 def lattice_window(region: Any, lattice: Lattice) -> Window:
@@ -35,12 +38,38 @@ def lattice_window(region: Any, lattice: Lattice) -> Window:
 
 def refs_in(tile: Blocked, window: Window) -> Iterator[BlockRef]:
     """Yield the blocks of a tile that share pixels with a window."""
-    rows, cols = (-(-size // block) for size, block in zip(tile.grid.shape, tile.block_shape, strict=True))
-    for row in range(rows):
-        for col in range(cols):
+    common = tile.grid.window.intersection(window)
+    if common is None:
+        return
+    whole = tile.grid.window
+    rows = _blocks(common.row - whole.row, common.height, whole.height, tile.block_shape[0], tile.grid.flip_y)
+    cols = _blocks(common.col - whole.col, common.width, whole.width, tile.block_shape[1], tile.grid.flip_x)
+    for row in rows:
+        for col in cols:
             ref = tile.ref(row, col)
-            if (common := ref.inside.intersection(window)) is not None:
-                yield ref.holding(common.row, common.row_stop)
+            if (shared := ref.inside.intersection(window)) is not None:
+                yield ref.holding(shared.row, shared.row_stop)
+
+
+def _blocks(first: int, length: int, size: int, block: int, flipped: bool) -> range:
+    """Return the numbers of the stored blocks that a range of pixels lies in."""
+    if flipped:
+        first = size - first - length
+    return range(first // block, (first + length - 1) // block + 1)
+
+
+def near_grid(polygons: NDArray[Any], grid: Grid) -> NDArray[np.bool_]:
+    """Whether each polygon (EPSG:4326) may touch a grid; one far away may have no place in its CRS at all."""
+    west, south, east, north = transformer("EPSG:4326", grid.crs).transform_bounds(*grid.bounds, direction="INVERSE")
+    if not np.isfinite([west, south, east, north]).all():
+        return np.ones(len(polygons), np.bool_)
+    east += 360.0 if east < west else 0.0  # across the antimeridian
+    place = shapely.box(west - _MARGIN_DEG, south - _MARGIN_DEG, east + _MARGIN_DEG, north + _MARGIN_DEG)
+    boxes = shapely.box(*shapely.bounds(polygons).T)
+    near = np.zeros(len(polygons), np.bool_)
+    for turn in (-360.0, 0.0, 360.0):
+        near |= shapely.intersects(boxes, shapely.affinity.translate(place, turn))
+    return near
 
 
 def paste(values: NDArray[Any], window: Window, block: Block) -> None:

@@ -199,12 +199,15 @@ class Piece:
         (west, south, east, north) in degrees: the part of the polygon inside this box; None: the whole polygon.
     skip : tuple of int
         Years in which other pieces serve the polygon.
+    seam : float, optional
+        On a lon/lat grid: longitudes are brought into seam..seam + 360 before they are measured.
     """
 
     polygon: int
     lattice: Lattice
     clip: tuple[float, float, float, float] | None = None
     skip: tuple[int, ...] = ()
+    seam: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +251,8 @@ class Plan:
         Requests and compressed bytes that reading all bands will cost.
     failures : tuple of Failure
         Tiles that the index names and that can't be opened.
+    by_area : bool
+        Whether a pixel weighs by its area too: on a lon/lat grid, where rows differ.
     """
 
     source: str
@@ -258,6 +263,7 @@ class Plan:
     requests: int
     bytes: int
     failures: tuple[Failure, ...] = ()
+    by_area: bool = False
 
     @property
     def blocks(self) -> int:
@@ -331,11 +337,12 @@ def open_source(
     ----------
     spec : str, path or Source, optional
         ``"sample"`` (the synthetic archive, built on first use), ``"source-coop"`` (the open archive, no account),
-        ``"mosaic"``, ``"earthengine"``, or a path or URL: an archive's index or folder, or a single GeoTIFF or NumPy
-        file. Default: the setting ``GEE_POLYGONS_SOURCE``, else Earth Engine where you have initialised it, else
+        ``"mosaic"`` (the open mosaic in Zarr, no account), ``"earthengine"``, or a path or URL: an archive's index or
+        folder, a Zarr store, or a single GeoTIFF or NumPy file. ``"mosaic:URL"`` says that a URL is a Zarr store.
+        Default: the setting ``GEE_POLYGONS_SOURCE``, else Earth Engine where you have initialised it, else
         ``"source-coop"``.
     year : int, optional
-        Year of a single raster that doesn't state it.
+        Year of a single raster, or a mosaic of one year, that doesn't state it.
     network : Network, optional
         Of an archive: how hard to try, how much to ask for at once, which mirror to read. Default: the usual, with
         the mirrors in the setting ``GEE_POLYGONS_MIRROR``.
@@ -382,8 +389,12 @@ def open_source(
         from gee_polygons.sources.earthengine import EarthEngineSource
 
         return EarthEngineSource()
-    if text == "mosaic":
-        raise UsageError(f"the source {text!r} comes with a later version; use 'sample', 'source-coop' or a path")
+    if text == "mosaic" or text.startswith("mosaic:") or _is_zarr(text):
+        from gee_polygons.sources.mosaic import MOSAIC_URL, MosaicSource
+
+        given = text.removeprefix("mosaic:") if text.startswith("mosaic") else text
+        place = MOSAIC_URL if given in ("", "mosaic") else given
+        return MosaicSource(place, network=network or network_by_settings(), year=year)
     if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
         from gee_polygons.sources.raster import RasterSource
 
@@ -396,6 +407,24 @@ def open_source(
         f"unknown source {text!r}; use 'sample', 'source-coop', 'mosaic', 'earthengine', or the path of an archive"
         " or raster"
     )
+
+
+def _is_zarr(place: str) -> bool:
+    """Whether a place is a Zarr store: by its name, else by what is there (one request, for the URL of a folder)."""
+    folder = place.rstrip("/").removesuffix("/zarr.json")
+    if folder != place.rstrip("/") or folder.lower().endswith(".zarr"):
+        return True
+    if "://" not in folder:
+        return os.path.isfile(os.path.join(folder, "zarr.json"))  # noqa: PTH113, PTH118
+    if "." in folder.rpartition("/")[2]:
+        return False  # a file
+    from gee_polygons.sources._fetch import Network, fetch_whole
+
+    try:
+        fetch_whole(f"{folder}/zarr.json", Network(attempts=3))
+    except ReadError:
+        return False  # whatever it is, reading it will say
+    return True
 
 
 def network_by_settings() -> Network:

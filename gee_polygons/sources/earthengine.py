@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,14 +26,13 @@ from gee_polygons.sources._earthengine.cache import NoCache, open_cache
 from gee_polygons.sources._earthengine.drawing import fetch_pixels, shapely_geometry
 from gee_polygons.sources._earthengine.pixels import CodeWindows, image_of_codes
 from gee_polygons.sources._earthengine.recipes import Recipe, embedding_recipe
-from gee_polygons.sources._earthengine.running import Answers, Trouble, ask, known_and_missing
+from gee_polygons.sources._earthengine.running import Answers, Trouble, ask, known_and_missing, reporter
 from gee_polygons.sources._earthengine.session import connect, earth_engine
 from gee_polygons.sources._earthengine.transport import (
     DEFAULT_CONCURRENT,
     INTERACTIVE_S,
     MAX_CONCURRENT,
     Service,
-    payload,
 )
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources.base import EmbeddingImage, Failure
@@ -85,7 +85,7 @@ class EarthEngineSource:
         ``"auto"`` takes the server for the mean alone, and pixels for all else.
     cache : bool
         Whether finished site-years are kept on this machine (``GEE_POLYGONS_CACHE`` names the folder) and not computed
-        again.
+        again. Values are kept for good, "no data" for a day: a new year's tiles appear one by one in January.
     max_concurrent : int
         Requests at once, 1..40.
     deadline_s : float
@@ -160,14 +160,14 @@ class EarthEngineSource:
         """
         earth_engine()
         shapes, recipe = SiteShapes(polygons), embedding_recipe(ALPHA_EMBEDDINGS.bands)
-        wanted = [(i, str(year)) for i in range(len(shapes)) for year in years if year in EMBEDDING_YEARS]
+        wanted = [(i, str(year)) for i in range(len(shapes)) for year in askable(years)]
         cache = self.open_cache()
         try:
             known, missing, _ = known_and_missing(shapes, recipe, wanted, cache)
         finally:
             cache.close()
         batches = make_batches(shapes, recipe, missing)
-        size = sum(len(payload(batch.expression(shapes, recipe))) for batch in batches)
+        size = sum(len(batch.body(shapes, recipe)) for batch in batches)
         areas = shapes.pixels(recipe.scale_m)
         pixels = int(sum(areas[site] * len(periods) for site, periods in missing.items()))
         return RequestCost(
@@ -230,6 +230,12 @@ class EarthEngineSource:
         return results
 
 
+def askable(years: Sequence[int]) -> list[int]:
+    """Return the years that embeddings may exist for by now: those published since this version was made, too."""
+    last = max(EMBEDDING_YEARS.stop - 1, datetime.now(UTC).year)
+    return [year for year in years if EMBEDDING_YEARS.start <= year <= last]
+
+
 def _means(
     service: Service, cache: NoCache, polygons: NDArray[Any], years: Sequence[int], bands: Sequence[str],
     progress: Progress,
@@ -239,16 +245,19 @@ def _means(
 
     recipe, shapes = embedding_recipe(bands), SiteShapes(polygons)
     results = Results.empty(len(shapes), len(years), len(bands), ["mean"])
-    column = {str(year): i for i, year in enumerate(years) if year in EMBEDDING_YEARS}
+    there = askable(years)
+    column = {str(year): i for i, year in enumerate(years) if year in there}
     wanted = [(i, period) for i in range(len(shapes)) for period in column]
     answers = ask(service, shapes, recipe, wanted, cache=cache, progress=progress)
     pixels = _exact_pixels(shapes)
     for (site, period), values in answers.found.items():
+        if values[-2] and None in values[:-2]:  # valid pixels, but not in all bands
+            answers.troubles.append(Trouble(((site, period),), "the answer lacks some of the bands"))
         _enter(results, site, column[period], values, pixels[site])
     _note_troubles(results, answers.troubles, column)
     slivers = [pair for pair, values in answers.found.items() if values[-1] is None]
     if slivers:
-        _measure_slivers(service, results, shapes, slivers, bands, column)
+        _measure_slivers(service, cache, results, shapes, slivers, bands, column)
     return results
 
 
@@ -279,24 +288,19 @@ def _note_troubles(results: Results, troubles: Sequence[Trouble], column: dict[s
 
 
 def _measure_slivers(
-    service: Service, results: Results, shapes: SiteShapes, pairs: Sequence[tuple[int, str]], bands: Sequence[str],
-    column: dict[str, int],
+    service: Service, cache: NoCache, results: Results, shapes: SiteShapes, pairs: Sequence[tuple[int, str]],
+    bands: Sequence[str], column: dict[str, int],
 ) -> None:  # fmt: skip
     """Read the pixels of sites so thin that the server, whose fractions have 8 bits, sees none of them."""
-    from gee_polygons.pipeline import reduce_polygons
-
     sites = sorted({site for site, _ in pairs})
     years = sorted({int(period) for _, period in pairs})
-    source = CodeWindows(service, EMBEDDING_YEARS)
-    found = reduce_polygons(source, shapes.polygons[sites], years, bands=bands, on_error="collect")
+    found = _Pixels(service, cache, shapes.polygons[sites], bands, ["mean"], None).reduce(years, False)
     for site, period in pairs:
         here, there = (site, column[period]), (sites.index(site), years.index(int(period)))
-        status = str(found.status[there])
-        # a sliver without a valid pixel is as likely outside the tiles: nobody can tell
-        results.status[here] = "no_data" if status == "masked" else status
+        results.status[here] = found.status[there]
         for mine, theirs in zip(results.numbers(), found.numbers(), strict=True):
             mine[here] = theirs[there]
-    results.failures += found.failures
+    results.failures += [replace(f, polygons=tuple(sites[i] for i in f.polygons)) for f in found.failures]
 
 
 def _exact_pixels(shapes: SiteShapes) -> NDArray[np.float64]:
@@ -327,7 +331,7 @@ class _Pixels:
 
         shapes = SiteShapes(self.polygons)
         results = Results.empty(len(shapes), len(years), len(self.bands), self.statistics)
-        there = [year for year in years if year in EMBEDDING_YEARS]
+        there = askable(years)
         wanted = [(i, str(year)) for i in range(len(shapes)) for year in there]
         known, missing, keys = known_and_missing(shapes, self._recipe(), wanted, self.cache)
         column = {year: i for i, year in enumerate(years)}
@@ -337,14 +341,12 @@ class _Pixels:
         for site in shapes.order:
             if site in missing:
                 groups[tuple(int(period) for period in missing[site])].append(site)
-        done, total = len(known), len(wanted)
-        for some_years, sites in groups.items():
-            for start in range(0, len(sites), SITES_AT_ONCE):
-                some = sites[start : start + SITES_AT_ONCE]
-                self._some(results, shapes, some, some_years, column, keys)
-                done += len(some) * len(some_years)
-                if callable(progress):
-                    progress(done, total)
+        with reporter(progress, len(wanted), len(known)) as advance:
+            for some_years, sites in groups.items():
+                for start in range(0, len(sites), SITES_AT_ONCE):
+                    some = sites[start : start + SITES_AT_ONCE]
+                    self._some(results, shapes, some, some_years, column, keys)
+                    advance(len(some) * len(some_years))
         return results
 
     def _some(
@@ -354,12 +356,16 @@ class _Pixels:
         from gee_polygons.pipeline import reduce_polygons
 
         found = reduce_polygons(
-            CodeWindows(self.service, EMBEDDING_YEARS), shapes.polygons[sites], years, bands=self.bands,
+            CodeWindows(self.service, years), shapes.polygons[sites], years, bands=self.bands,
             statistics=self.statistics, on_error="collect", max_workers=self.max_workers,
         )  # fmt: skip
         empty = [(i, j) for i, j in np.argwhere(found.status == "masked").tolist()]
-        for i, j in self._outside(shapes, sites, years, empty):
-            found.status[i, j] = "no_data"
+        covered = self._covered(shapes, sites, years, empty)
+        for i, j in empty:
+            # a sliver's answer is None: it is as likely outside the tiles, nobody can tell
+            if not covered.found.get((sites[i], str(years[j])), [None])[-1]:
+                found.status[i, j] = "no_data"
+        unknown = {pair for trouble in covered.troubles for pair in trouble.pairs}
         fresh: dict[bytes, list[Any]] = {}
         nothing = []
         for i, site in enumerate(sites):
@@ -368,25 +374,20 @@ class _Pixels:
                 for mine, theirs in zip(results.numbers(), found.numbers(), strict=True):
                     mine[here] = theirs[i, j]
                 results.status[here] = found.status[i, j]
-                if found.status[i, j] != "error":
+                if found.status[i, j] != "error" and (site, str(year)) not in unknown:
                     key = keys[site, str(year)]
                     fresh[key] = self._pack(found, i, j)
-                    nothing += [key] if found.status[i, j] != "ok" else []
+                    nothing += [key] if found.status[i, j] == "no_data" else []
         self.cache.put(fresh, nothing)
-        results.failures += [
-            Failure(f.message, f.year, tuple(sites[i] for i in f.polygons), f.url) for f in found.failures
-        ]
+        results.failures += [replace(f, polygons=tuple(sites[i] for i in f.polygons)) for f in found.failures]
+        _note_troubles(results, covered.troubles, {str(year): column[year] for year in years})
 
-    def _outside(
+    def _covered(
         self, shapes: SiteShapes, sites: list[int], years: tuple[int, ...], empty: list[tuple[int, int]]
-    ) -> list[tuple[int, int]]:
-        """Return those of the site-years without a valid pixel that no tile covers."""
-        if not empty:
-            return []
-        pairs = {(sites[i], str(years[j])): (i, j) for i, j in empty}
-        recipe = embedding_recipe(self.bands[:1])
-        answers: Answers = ask(self.service, shapes, recipe, list(pairs), cache=self.cache)
-        return [pairs[pair] for pair, values in answers.found.items() if not values[-1]]
+    ) -> Answers:
+        """Ask whether any tile covers the site-years without a valid pixel."""
+        pairs = [(sites[i], str(years[j])) for i, j in empty]
+        return ask(self.service, shapes, embedding_recipe(self.bands[:1]), pairs, cache=self.cache)
 
     def _recipe(self) -> Recipe:
         recipe = embedding_recipe(self.bands)

@@ -15,14 +15,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 import shapely
-import shapely.affinity
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, FLOAT32_ROUNDING, N_BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
-from gee_polygons.sources._window import lattice_window, paste, refs_in
+from gee_polygons.sources._window import lattice_window, near_grid, paste, refs_in
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
@@ -33,7 +32,6 @@ __all__ = ["RasterSource"]
 
 _BLOCK: Final = 512  # 64 float32 bands of 512 x 512 pixels are 67 MB
 _FIRST_YEAR: Final = 2017
-_MARGIN_DEG: Final = 0.1
 
 
 class RasterSource:
@@ -141,7 +139,9 @@ class RasterSource:
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Say which parts of the raster hold which polygons (EPSG:4326)."""
         polygons = Polygons.of(polygons)
-        pieces = [Piece(i, self.grid.lattice) for i in np.flatnonzero(self._near(polygons.geometries)).tolist()]
+        pieces = [
+            Piece(i, self.grid.lattice) for i in np.flatnonzero(near_grid(polygons.geometries, self.grid)).tolist()
+        ]
         tiles = [self] if self.year in years else []
         return make_plan(source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles)
 
@@ -165,21 +165,6 @@ class RasterSource:
         for ref in refs_in(self, window) if year == self.year else ():
             paste(values, window, _RasterBlock(ref, self._pixels(ref, wanted)))
         return EmbeddingImage(values=values, grid=lattice.grid(window), bands=names, year=year, source=self.archive)
-
-    def _near(self, polygons: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether each polygon (EPSG:4326) may touch the raster; one far away may have no place in its CRS at all."""
-        west, south, east, north = transformer("EPSG:4326", self.grid.crs).transform_bounds(
-            *self.grid.bounds, direction="INVERSE"
-        )
-        if not np.isfinite([west, south, east, north]).all():
-            return np.ones(len(polygons), np.bool_)
-        east += 360.0 if east < west else 0.0  # across the antimeridian
-        place = shapely.box(west - _MARGIN_DEG, south - _MARGIN_DEG, east + _MARGIN_DEG, north + _MARGIN_DEG)
-        boxes = shapely.box(*shapely.bounds(polygons).T)
-        near = np.zeros(len(polygons), np.bool_)
-        for turn in (-360.0, 0.0, 360.0):
-            near |= shapely.intersects(boxes, shapely.affinity.translate(place, turn))
-        return near
 
     def _numbers(self, bands: Sequence[str]) -> list[int]:
         unknown = [band for band in bands if band not in self.bands]

@@ -252,19 +252,18 @@ def _build(
     jobs = [(year, tile) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
     for year, tile in jobs:
         (root / tile.path(year)).parent.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=len(jobs), unit="tile", desc="sample archive", disable=progress is not True)
-    with bar, ThreadPoolExecutor(max_workers or os.cpu_count() or 1) as pool:
+    pool = ThreadPoolExecutor(max_workers or os.cpu_count() or 1)
+    try:
         futures = {pool.submit(_write_sample_tile, root, tile, year): (year, tile) for year, tile in jobs}
-        try:
+        with tqdm(total=len(jobs), unit="tile", desc="sample archive", disable=progress is not True) as bar:
             for future in as_completed(futures):
                 future.result()
                 bar.update(1)
                 if callable(progress):
                     progress(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
-            raise
         rows = [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
     write_index(folder / INDEX_PATH, rows)
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / MANIFEST).write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")

@@ -13,9 +13,10 @@ orientation, blocks, or the order of work. Fractions below 1e-6 are rounding noi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numba
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.projection import Rings
 
-__all__ = ["FULL", "BlockCoverage", "Coverage", "clip_to_block", "compute_coverage"]
+__all__ = ["FULL", "AreaWeights", "BlockCoverage", "Coverage", "clip_to_block", "compute_coverage"]
 
 FULL: Final = 2**24  # the weight of a fully covered pixel
 _LEAST: Final = 1e-6  # coverage below this is 0
@@ -68,12 +69,32 @@ class Coverage:
         return out
 
 
+class AreaWeights(Protocol):
+    """Weights of pixels that differ in area: see `gee_polygons.zonal.areas`."""
+
+    def add(
+        self,
+        kernel: Callable[..., None],
+        plane: NDArray[Any],
+        full: NDArray[np.int64],
+        edge: NDArray[np.int64],
+        *,
+        columns: bool = False,
+    ) -> None:
+        """Add what a kernel sums, each pixel by its weight, into ``full + edge / 2^24``."""
+        ...
+
+    def histograms(self, plane: NDArray[np.int8]) -> NDArray[np.int64]:
+        """Return each polygon's weights by code, shape (polygons, 256)."""
+        ...
+
+
 @dataclass(frozen=True)
 class BlockCoverage:
     """The part of a `Coverage` that lies in one block, as positions in the block's own memory order.
 
     Runs are (first position, length), edges (position, weight); positions count pixels from the block's first
-    stored one, so that a kernel needs no geometry.
+    stored one, so that a kernel needs no geometry. `area` is there where pixels don't have all the same area.
     """
 
     run_offsets: _Offsets
@@ -81,6 +102,7 @@ class BlockCoverage:
     edge_offsets: _Offsets
     edges: _Ints
     shape: tuple[int, int]
+    area: AreaWeights | None = None
 
     def __len__(self) -> int:
         return len(self.run_offsets) - 1

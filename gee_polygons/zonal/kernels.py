@@ -257,7 +257,8 @@ def add_similarities(
     """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length, k^4.
 
     Entries are all runs' pixels, polygon by polygon, and then all edge pixels. `means` is the band's, per polygon;
-    `dots` (float64) are in units of 127.5^-2, as are the roots of `norms` (uint32: a unit vector's is 127.5^4 < 2^28).
+    `dots` (float64) are in units of 127.5^-2, as are the roots of `norms` (uint64: a unit vector's is 127.5^4 < 2^28,
+    but rasters and mosaics may hold longer ones, up to 2^34).
     """
     e = _u(0)
     for p in range(len(run_offsets) - 1):
@@ -267,14 +268,14 @@ def add_similarities(
                 k = np.int32(plane[base + j])
                 square = np.int32(k * abs(k) if k != -128 else 0)
                 dots[e + j] += means[p] * np.float64(square)
-                norms[e + j] += np.uint32(square * square)
+                norms[e + j] += np.uint64(square * square)
             e += length
     for p in range(len(edge_offsets) - 1):
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
             k = np.int32(plane[_u(edges[i, 0])])
             square = np.int32(k * abs(k) if k != -128 else 0)
             dots[e] += means[p] * np.float64(square)
-            norms[e] += np.uint32(square * square)
+            norms[e] += np.uint64(square * square)
             e += _u(1)
 
 

@@ -87,15 +87,15 @@ def find_candidates(
     n, n_bands = means.shape
     spans = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
     n_entries = int(coverage.runs[:, 1].sum()) + len(coverage.edges)
-    dots, norms = np.zeros(n_entries), np.zeros(n_entries, np.uint32)
+    dots, norms = np.zeros(n_entries), np.zeros(n_entries, np.uint64)
     lengths = np.sqrt(np.sum(means * means, axis=1))
     best, similarity = np.full(n, -1, np.int64), np.full(n, -np.inf)
     order = (coverage.shape[1], -1 if flip_y else 1, -1 if flip_x else 1)
-    for band, plane in planes(block):
+    for count, (band, plane) in enumerate(planes(block), start=1):  # bands come in the order of the block's parts
         if hidden is not None:
             plane[hidden] = NODATA
         add_similarities(plane, *spans, np.ascontiguousarray(means[:, band]), dots, norms)
-        if band == n_bands - 1:
+        if count == n_bands:
             nearest_entries(plane, *spans, lengths, dots, norms, order, best, similarity)
 
     found = np.flatnonzero(best >= 0)

@@ -21,6 +21,7 @@ __all__ = ["CODE_SCALE", "FLOAT_SCALE", "Partials"]
 CODE_SCALE: Final = SCALE
 FLOAT_SCALE: Final = 2.0**30
 
+_PER_POLYGON: Final = ("area_full", "area_edge", "pixels_full", "pixels_edge", "count")
 _MERGE: Final = {"low": np.minimum, "high": np.maximum}  # everything else adds
 
 
@@ -31,7 +32,8 @@ class Partials:
     ----------
     arrays : dict of arrays
         ``sum_full``, ``sum_edge`` (n, bands): sums over fully covered pixels, and weighted sums over edge pixels in
-        2^-24. ``area_full``, ``area_edge`` (n,): valid covered area, likewise. ``count`` (n,): touched valid pixels.
+        2^-24. ``area_full``, ``area_edge`` (n,): their weights' sums, likewise. ``pixels_full``, ``pixels_edge`` (n,):
+        covered valid pixels; the same numbers, unless pixels weigh by their area. ``count`` (n,): touched valid pixels.
         With `Needs.squares` also ``square_full``, ``square_edge``; with `Needs.extremes` ``low``, ``high``, in codes or
         2^-30.
     """
@@ -44,7 +46,7 @@ class Partials:
         """Return the partial of nothing."""
         per_band = ["sum_full", "sum_edge"] + (["square_full", "square_edge"] if needs.squares else [])
         arrays: dict[str, NDArray[Any]] = {name: np.zeros((n, n_bands), np.int64) for name in per_band}
-        arrays |= {name: np.zeros(n, np.int64) for name in ("area_full", "area_edge", "count")}
+        arrays |= {name: np.zeros(n, np.int64) for name in _PER_POLYGON}
         if needs.extremes:
             arrays["low"] = np.full((n, n_bands), np.iinfo(np.int32).max, np.int32)
             arrays["high"] = np.full((n, n_bands), np.iinfo(np.int32).min, np.int32)
@@ -64,8 +66,8 @@ class Partials:
 
     def n_pixels(self) -> NDArray[np.float64]:
         """Return the coverage-weighted number of valid pixels, shape (n,)."""
-        area: NDArray[np.float64] = self["area_full"] + self["area_edge"] / FULL
-        return area
+        pixels: NDArray[np.float64] = self["pixels_full"] + self["pixels_edge"] / FULL
+        return pixels
 
     def means(self, scale: float) -> NDArray[np.float64]:
         """Return the coverage-weighted means over valid pixels, shape (n, bands); NaN without a valid pixel.
@@ -91,7 +93,7 @@ class Partials:
         return np.where(self["count"][:, None] > 0, values, np.nan)
 
     def _average(self, name: str, scale: float) -> NDArray[np.float64]:
-        area = self.n_pixels()[:, None]
+        area = (self["area_full"] + self["area_edge"] / FULL)[:, None]
         sums = self[f"{name}_full"] + self[f"{name}_edge"] / FULL
         averages: NDArray[np.float64] = np.divide(sums / scale, area, out=np.full(sums.shape, np.nan), where=area > 0)
         return averages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -132,21 +133,26 @@ class BlockReducer:
         place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
         parts = found.partials
         if band == 0:
-            add_weights(plane, *place, parts["area_full"], parts["area_edge"])
-            add_counts(plane, *place, parts["count"])
+            _add_pixels(add_weights, plane, coverage, parts)
         column = np.zeros((2, len(coverage)), np.int64)
-        add_sums(plane, *place[:3], *coverage.edge_columns, column[0], column[1])
+        if coverage.area is None:
+            add_sums(plane, *place[:3], *coverage.edge_columns, column[0], column[1])
+        else:
+            coverage.area.add(add_sums, plane, column[0], column[1], columns=True)
         parts["sum_full"][:, band], parts["sum_edge"][:, band] = column
         if self.needs.squares:
             column[:] = 0
-            add_squares(plane, *place, column[0], column[1])
+            _add(add_squares, plane, coverage, column[0], column[1])
             parts["square_full"][:, band], parts["square_edge"][:, band] = column
         if self.needs.extremes:
             add_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
         if self.needs.quantiles:
             # one band at a time, so that memory stays flat
-            histograms = np.zeros((len(coverage), 256), np.int64)
-            add_histograms(plane, *place, histograms)
+            if coverage.area is None:
+                histograms = np.zeros((len(coverage), 256), np.int64)
+                add_histograms(plane, *place, histograms)
+            else:
+                histograms = coverage.area.histograms(plane)
             found.quantiles[alone, band] = quantiles(histograms[alone], self.needs.quantiles)
             found.histograms[:, band] = histograms[~alone]
 
@@ -160,8 +166,32 @@ class BlockReducer:
             )
         place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
         if band == 0:
-            add_float_weights(plane, *place, parts["area_full"], parts["area_edge"])
-            add_counts(plane, *place, parts["count"])
-        add_float_sums(plane, *place, parts["sum_full"][:, band], parts["sum_edge"][:, band])
+            _add_pixels(add_float_weights, plane, coverage, parts)
+        _add(add_float_sums, plane, coverage, parts["sum_full"][:, band], parts["sum_edge"][:, band])
         if self.needs.extremes:
             add_float_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
+
+
+def _add(
+    kernel: Callable[..., None],
+    plane: NDArray[Any],
+    coverage: BlockCoverage,
+    full: NDArray[np.int64],
+    edge: NDArray[np.int64],
+) -> None:
+    """Add what a kernel sums, each pixel by its coverage, or by coverage and area."""
+    if coverage.area is None:
+        kernel(plane, coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges, full, edge)
+    else:
+        coverage.area.add(kernel, plane, full, edge)
+
+
+def _add_pixels(kernel: Callable[..., None], plane: NDArray[Any], coverage: BlockCoverage, parts: Partials) -> None:
+    """Add up the valid pixels: by coverage, by weight, and whether they are touched at all."""
+    place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
+    kernel(plane, *place, parts["pixels_full"], parts["pixels_edge"])
+    add_counts(plane, *place, parts["count"])
+    if coverage.area is None:
+        parts["area_full"][:], parts["area_edge"][:] = parts["pixels_full"], parts["pixels_edge"]
+    else:
+        coverage.area.add(kernel, plane, parts["area_full"], parts["area_edge"])

@@ -12,8 +12,9 @@ min, max   over pixels with w > 0                             min, max: the same
                                                                                           inside
 count      number of pixels with w > 0                        count is sum(w), our        count: pixels whose centre
                                                               n_pixels                    is inside
-median     p50                                                median: the same            unweighted histogram
-pNN        weighted quantile, below                           quantile: the same          unweighted histogram
+median     p50                                                median: the same            weighted; of many pixels,
+                                                                                          from a histogram's buckets
+pNN        weighted quantile, below                           quantile: the same          as the median
 medoid     the pixel whose vector is nearest the mean's       none                        none
            direction: its values, and `medoid_similarity`
 =========  =================================================  ==========================  =========================
@@ -46,6 +47,10 @@ STATISTICS: Final = ("mean", "std", "min", "max", "median", "count", "medoid", "
 
 # the value of each histogram bin (code + 128), ascending; bin 0 is nodata and never filled
 _VALUES: NDArray[np.float64] = signed_squares(np.arange(-128, 128).astype(np.int8)) / SCALE
+
+
+# 255 times as much still fits 64 bits; a polygon of more than 10^9 pixels is rounded to this share of its weight
+_MOST_WEIGHT: Final = 2**55
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,10 @@ def quantiles(histograms: NDArray[np.int64], levels: Sequence[float]) -> NDArray
     >>> quantiles(weights, [0.5]).round(6).tolist()
     [[0.076894]]
     """
+    total = histograms.sum(axis=1)
+    if total.max(initial=0) > _MOST_WEIGHT:
+        shift = np.ceil(np.log2(np.maximum(total, 1) / _MOST_WEIGHT)).clip(0).astype(np.int64)[:, None]
+        histograms = np.where(histograms > 0, np.maximum(histograms >> shift, 1), 0)
     return np.asarray(_quantiles(histograms, _VALUES, np.asarray(levels, np.float64)))
 
 

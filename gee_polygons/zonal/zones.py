@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import shapely
+import shapely.affinity
 from numpy.typing import NDArray
 
-__all__ = ["cells_touched", "home_zones", "unwrap", "zone_cell", "zone_crs"]
+__all__ = ["cells_touched", "home_zones", "unwrap", "wrap", "zone_cell", "zone_crs"]
 
 Box = tuple[float, float, float, float]
 
@@ -79,6 +80,31 @@ def unwrap(polygons: NDArray[Any]) -> NDArray[Any]:
         parts[west] = shapely.transform(parts[west], lambda xy: xy + np.array([360.0, 0.0]))
         polygons[i] = shapely.union_all(parts)
     return polygons
+
+
+def wrap(polygon: Any, west: float) -> Any:
+    """Bring a polygon's longitudes into west..west + 360: what reaches past one end is cut and comes in at the other.
+
+    Examples
+    --------
+    >>> [round(v, 3) for v in wrap(shapely.box(-179.8, 0, -179.7, 1), 170.0).bounds]
+    [180.2, 0.0, 180.3, 1.0]
+    >>> [tuple(part.bounds) for part in wrap(shapely.box(179.5, 0, 180.5, 1), -180.0).geoms]
+    [(179.5, 0.0, 180.0, 1.0), (-180.0, 0.0, -179.5, 1.0)]
+    """
+    least, _, most, _ = polygon.bounds
+    first = math.floor((least - west) / 360)
+    turns = range(first, max(math.ceil((most - west) / 360), first + 1))
+    parts: list[Any] = []
+    for turn in turns:
+        start = west + 360.0 * turn
+        inside = polygon
+        if len(turns) > 1:
+            inside = shapely.intersection(polygon, shapely.box(start, -90.0, start + 360.0, 90.0))
+        moved = shapely.affinity.translate(inside, -360.0 * turn)
+        # an intersection may leave points and lines beside polygons
+        parts += [part for part in shapely.get_parts(shapely.get_parts(moved)) if part.geom_type == "Polygon"]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:

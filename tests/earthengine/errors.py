@@ -34,3 +34,7 @@ class UnimplementedError(ServiceError):
 
 class DropError(Exception):
     """Close the connection without an answer."""
+
+
+class GarbageError(Exception):
+    """Answer HTTP 200 with something that is no answer, as a hotel's log-in page does."""

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import DropError, ServiceError
+from .errors import DropError, GarbageError, ServiceError
 
 PAYLOAD_LIMIT = 10_485_760  # bytes of a request's body
 ELEMENT_LIMIT = 5_000  # elements of a collection answered by value:compute
@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "internal": (500, "An internal error has occurred."),
     "memory": (400, MEMORY_MESSAGE),
     "timeout": (400, TIMEOUT_MESSAGE),
+    "elements": (400, f"Collection query aborted after accumulating over {ELEMENT_LIMIT} elements."),
 }
 
 
@@ -63,8 +64,8 @@ class Faults:
     def fail_next(self, kind: str, count: int = 1, match: str = "") -> None:
         """Give the next `count` requests whose endpoint contains `match` a fault.
 
-        `kind`: one of KINDS, "drop" (connection closed without an answer), "hang:SECONDS" (silence, then a drop) or any
-        other text, which is answered as HTTP 400.
+        `kind`: one of KINDS, "drop" (connection closed without an answer), "hang:SECONDS" (silence, then a drop),
+        "garbage" (HTTP 200 and a web page) or any other text, which is answered as HTTP 400.
         """
         with self._lock:
             self._queued.extend([(kind, match)] * count)
@@ -147,6 +148,8 @@ class Faults:
 def _raise(kind: str) -> None:
     if kind == "drop":
         raise DropError
+    if kind == "garbage":
+        raise GarbageError
     if kind.startswith("hang:"):
         time.sleep(float(kind.partition(":")[2]))
         raise DropError

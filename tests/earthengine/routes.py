@@ -157,6 +157,7 @@ def _compute_features(call: _Call) -> Answer:
     size = int(call.request.get("pageSize") or PAGE_SIZE)
     if size < 0:
         raise ServiceError("pageSize must not be negative.")
+    size = min(size, call.owner.dialect.page or size)  # fewer than asked for are allowed
     token = call.request.get("pageToken") or ""
     digest = hashlib.sha256(json.dumps(call.request.get("expression"), sort_keys=True).encode()).hexdigest()[:32]
     start = 0

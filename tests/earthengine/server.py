@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from . import routes
 from .archive import Archive
-from .errors import DropError, ServiceError, UnimplementedError
+from .dialect import Dialect
+from .errors import DropError, GarbageError, ServiceError, UnimplementedError
 from .exports import Exports
 from .faults import Faults
 from .log import Entry, RequestLog
@@ -32,6 +33,7 @@ class EarthEngineServer:
 
     `faults` says what goes wrong, `log` what was asked. `null_properties`: whether reduceRegions leaves a property that
     has no value out ("absent") or sets it to null ("null"). `exact_weights`: coverage as it is instead of in 8 bits.
+    `dialect`: how answers are written, where the documents leave that open.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class EarthEngineServer:
         port: int = 0,
         null_properties: str = "absent",
         exact_weights: bool = False,
+        dialect: Dialect | None = None,
     ) -> None:
+        self.dialect = dialect or Dialect()
         self.archive = Archive(tiles, catalogue)
         self.faults = Faults()
         self.log = RequestLog()
@@ -129,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             entry.bytes_in = len(body)
             status, content, kind = self._answer(path, parts.query, body, entry)
+            status, content, kind = owner.dialect.rewrite(endpoint, status, content, kind)
             entry.status, entry.bytes_out = status, len(content)
         finally:
             # counted out and logged before the answer is sent: a client that has it finds it in the log, and its next
@@ -153,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             return routes.answer(owner, self.command, path, query, body, entry)
         except DropError:
             return 0, b"", ""
+        except GarbageError:
+            return 200, b"<html><body>Welcome! Please log in.</body></html>", "text/html"
         except ServiceError as error:
             if isinstance(error, UnimplementedError):
                 owner.unimplemented.append(error.what)
@@ -165,8 +172,11 @@ class _Handler(BaseHTTPRequestHandler):
             return 501, json.dumps(wrong).encode(), "application/json"
 
     def _send(self, status: int, content: bytes, kind: str) -> None:
+        content, headers = self.server.owner.dialect.sent(content)
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

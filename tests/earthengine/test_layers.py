@@ -1,5 +1,7 @@
 """Other layers: composites by year, month and day; classes and their areas."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,10 +28,9 @@ COVER = CategoricalLayer(
 PLACE = {"west": 700_000, "north": 7_500_960, "epsg": 32722}
 
 
-@pytest.fixture
-def server(earth, tmp_path):
+def layer_catalogue(folder):
     """Scenes of 96 x 96 px: NDVI 0.1 for each month, in two tiles a day; classes in two halves."""
-    catalogue = Catalogue(tmp_path / "c")
+    catalogue = Catalogue(folder)
     for month in (1, 2, 12):
         for side, west in enumerate((700_000, 700_480)):
             values = np.full((96, 48), month / 10, np.float32)
@@ -57,7 +58,12 @@ def server(earth, tmp_path):
             start=f"2020-03-0{i + 1}",
             **PLACE,
         )
-    return earth(None, catalogue.save())
+    return catalogue.save()
+
+
+@pytest.fixture
+def server(earth, tmp_path):
+    return earth(None, layer_catalogue(tmp_path / "c"))
 
 
 def square():
@@ -87,6 +93,33 @@ def test_days_have_one_row_also_across_a_tile_border(server):
     assert of_a["date"].tolist() == [pd.Timestamp(f"2020-{m:02d}-28") for m in (1, 2, 12)]
     assert of_a["NDVI"].to_numpy() == pytest.approx([0.1, 0.2, 1.2], abs=1e-6)
     assert set(daily["site_id"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("zone", ["America/Sao_Paulo", "Pacific/Auckland"])
+def test_days_are_those_of_utc_wherever_the_machine_is(earth, tmp_path, monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        catalogue = Catalogue(tmp_path / "c")
+        moments = ["2020-05-10T00:00:00", "2020-05-10T23:59:59", "2020-05-11T00:00:00", "2020-12-31T23:30:00"]
+        for i, moment in enumerate(moments):
+            bands = {"NDVI": np.full((96, 96), i + 1, np.float32)}
+            catalogue.add("X/NDVI", bands, index=f"i{i}", start=moment, **PLACE)
+        earth(None, catalogue.save())
+        asked = {"start_date": "2020-05-10", "end_date": "2020-12-31"}
+        daily = square()[:1].extract_continuous(NDVI, **asked, frequency="all")
+        # the later of two images of a day lies on top
+        assert [(d.strftime("%m-%d"), v) for d, v in zip(daily["date"], daily["NDVI"], strict=True)] == [
+            ("05-10", pytest.approx(2)),
+            ("05-11", pytest.approx(3)),
+            ("12-31", pytest.approx(4)),
+        ]
+        monthly = square()[:1].extract_continuous(NDVI, **asked, frequency="monthly")
+        assert monthly["NDVI"].tolist() == [pytest.approx(2), pytest.approx(4)]
+        assert monthly["month"].tolist() == [5, 12]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("reducer", ["mean", "median", "min", "max", "stdDev"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,25 +14,33 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons._sites.measures import ee_geojson
+from gee_polygons._sites.measures import EE_DECIMALS, ee_geojson
 from gee_polygons.sources._earthengine.cache import digest
 from gee_polygons.sources._earthengine.recipes import Place, Recipe
+from gee_polygons.sources._earthengine.session import unknown_client
+from gee_polygons.sources._earthengine.transport import payload
 from gee_polygons.zonal.zones import home_zones, unwrap
 
 __all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches", "packed"]
+
+log = logging.getLogger(__name__)
 
 SITES_PER_REQUEST: Final = 25
 PERIODS_PER_REQUEST: Final = 4
 BANDS_PER_REQUEST: Final = 300  # of one stacked image; the service's own limit is 5,000
 PIXELS_PER_REQUEST: Final = 2_000_000  # of all sites and periods; the memory limit isn't published, halving finds it
 GEOMETRY_BYTES_PER_REQUEST: Final = 4_000_000  # well below 10 MB, so that no request is built in vain
-_SMALLER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines, for a site of several megabytes
+SHORTER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines, for a site of many megabytes
 _METRES_PER_DEG: Final = 111_320.0
-_MOST_SITE_BYTES: Final = 9_000_000
+MOST_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
+_BEYOND: Final = (91, 92, 93)  # latitudes that no outline has
+SMALL_M2: Final = 10_000.0  # to shift every vertex by up to a centimetre changes the mean of a few pixels by 2e-4
+SMALL_DECIMALS: Final = 9  # a tenth of a millimetre
 _HILBERT_LEVEL: Final = 16
 MOST_TILE_SCALE: Final = 16
-FEW_PIXELS: Final = 25
-FINER: Final = 10
+# sites of fewer pixels than the first number: into how many parts each side of a pixel is cut. Shares in 8 bits shift
+# the mean of 100 pixels by up to 2e-4 and of 25 by three times that; so it stays below 1e-4, for 2,500 parts at most
+FINER: Final = ((25, 10), (100, 5), (400, 2))
 
 
 class SiteShapes:
@@ -46,8 +55,11 @@ class SiteShapes:
     def __init__(self, polygons: NDArray[Any]) -> None:
         self.polygons = unwrap(np.asarray(polygons, object))
         self.zones = home_zones(self.polygons) if len(self.polygons) else np.zeros(0, "U10")
-        self.geojson = [_sendable(polygon) for polygon in self.polygons]
-        self.texts = [json.dumps(geometry, separators=(",", ":")) for geometry in self.geojson]
+        self.geojson, self.texts = [], []
+        for polygon, small in zip(self.polygons, self.area_m2 < SMALL_M2, strict=True):
+            geojson, text = _sendable(polygon, SMALL_DECIMALS if small else EE_DECIMALS)
+            self.geojson.append(geojson)
+            self.texts.append(text)
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -74,15 +86,55 @@ class SiteShapes:
     def scale(self, recipe: Recipe, site: int) -> float:
         """Return the pixel size to measure a site with.
 
-        The server rounds the covered share of a pixel to 8 bits, which spoils the mean of a few pixels: those are cut
-        into a hundred parts each, of the same value.
+        The server rounds the covered share of a pixel to 8 bits, which spoils the mean of few pixels: those are cut
+        into parts of the same value.
         """
-        few = recipe.reducer == "mean" and self.area_m2[site] < FEW_PIXELS * recipe.scale_m**2
-        return recipe.scale_m / FINER if few else recipe.scale_m
+        if recipe.reducer == "mean":
+            n_pixels = self.area_m2[site] / recipe.scale_m**2
+            for few, parts in FINER:
+                if n_pixels < few:
+                    return recipe.scale_m / parts
+        return recipe.scale_m
+
+    def feature(self, site: int, properties: Mapping[str, Any]) -> Any:
+        """Return an `ee.Feature` of a site whose outline `body` fills in.
+
+        The client's serializer looks at every number of an outline several times, seconds for a megabyte; so it gets
+        three vertices that lie beyond the pole, and name the site.
+        """
+        import ee
+
+        ring: Any = [[[site, latitude] for latitude in _BEYOND]]
+        kind = self.geojson[site]["type"]
+        outline = {"type": kind, "coordinates": ring if kind == "Polygon" else [ring]}
+        return ee.Feature(ee.Geometry(outline, None, False), dict(properties))
+
+    def body(self, expression: Any, sites: Sequence[int], **more: Any) -> bytes:
+        """Return the body of a request about some sites, each of them in it once, with their outlines."""
+        from ee import serializer
+
+        encoded = serializer.encode(expression)
+        if sorted(self._filled(encoded)) != sorted(sites):
+            raise unknown_client("outlines are written in another way")
+        return payload(encoded, **more)
+
+    def _filled(self, node: Any) -> Iterator[int]:
+        """Put outlines in their places; yield the sites whose they are."""
+        if isinstance(node, dict):
+            site = _site_of(node.get("constantValue"))
+            if site is not None:
+                node["constantValue"] = self.geojson[site]["coordinates"]
+                yield site
+            else:
+                for part in node.values():
+                    yield from self._filled(part)
+        elif isinstance(node, list):
+            for part in node:
+                yield from self._filled(part)
 
     def key(self, recipe: Recipe, site: int, period: str, service: str) -> bytes:
         """Return what a site's values of a period are kept under."""
-        grid = f"{self.zones[site]} {recipe.scale_m:g}"
+        grid = f"{self.zones[site]} {self.scale(recipe, site):g}"
         return digest(service, recipe.text, self.texts[site], period, grid)
 
 
@@ -114,8 +166,8 @@ class Batch:
         scale = self.tile_scale * 2
         return [replace(self, tile_scale=scale)] if scale <= MOST_TILE_SCALE else []
 
-    def expression(self, shapes: SiteShapes, recipe: Recipe) -> Any:
-        """Build the `ee.FeatureCollection` of this request: one feature per site, without geometry."""
+    def body(self, shapes: SiteShapes, recipe: Recipe) -> bytes:
+        """Return the body of this request: a collection of one feature per site, without geometry."""
         import ee
 
         names = [f"p{i}_{band}" for i in range(len(self.periods)) for band in recipe.bands]
@@ -130,7 +182,7 @@ class Batch:
             place = Place.of(bounding_box(shapes.polygons[members]), crs)
             images = [recipe.image(period, place) for period in self.periods]
             stacked = ee.Image.cat(images).rename(names) if len(images) > 1 else images[0].rename(names)
-            features = [ee.Feature(ee.Geometry(shapes.geojson[i], None, False), {"i": i}) for i in members]
+            features = [shapes.feature(i, {"i": i}) for i in members]
             reduced = stacked.reduceRegions(
                 collection=ee.FeatureCollection(features),
                 reducer=reducer,
@@ -139,13 +191,15 @@ class Batch:
                 tileScale=self.tile_scale,
             ).select(["i", *names], None, False)
             found = reduced if found is None else found.merge(reduced)
-        return found
+        return shapes.body(found, self.sites)
 
     def read(self, features: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[tuple[int, str], list[Any]]:
         """Return the values of each pair that an answer holds."""
         found: dict[tuple[int, str], list[Any]] = {}
         for properties in features:
-            site = int(properties["i"])
+            site = -1 if properties.get("i") is None else int(float(properties["i"]))
+            if site not in self.sites:
+                continue
             for i, period in enumerate(self.periods):
                 found[site, period] = [properties.get(f"p{i}_{band}") for band in recipe.bands]
         return found
@@ -198,14 +252,30 @@ def packed(
         yield tuple(taken)
 
 
-def _sendable(polygon: Any) -> dict[str, Any]:
-    """Return a polygon's GeoJSON; an outline of many megabytes is simplified by as little as it takes."""
-    for tolerance in _SMALLER_M:
-        found = polygon if not tolerance else shapely.simplify(polygon, tolerance / _METRES_PER_DEG)
-        geojson = ee_geojson(found)
-        if shapely.get_num_coordinates(found) * 24 < _MOST_SITE_BYTES:
+def _sendable(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
+    """Return an outline and its text; one of more than 9.5 MB is simplified by as little as it takes."""
+    for tolerance in SHORTER_M:
+        shorter = polygon if not tolerance else shapely.simplify(polygon, tolerance / _METRES_PER_DEG)
+        geojson = ee_geojson(shorter, decimals)
+        text = json.dumps(geojson, separators=(",", ":"))
+        if len(text) < MOST_SITE_BYTES:
             break
-    return geojson
+    if tolerance:
+        log.warning(
+            "an outline of %d vertices is too long for a request and is sent simplified by %g m; "
+            "EarthEngineSource(method='pixels') measures it as it is", shapely.get_num_coordinates(polygon), tolerance,
+        )  # fmt: skip
+    return geojson, text
+
+
+def _site_of(coordinates: Any) -> int | None:
+    """Return the site whose outline is to stand where these coordinates are; None if they are real."""
+    while isinstance(coordinates, list) and len(coordinates) == 1:
+        coordinates = coordinates[0]
+    if not isinstance(coordinates, list) or len(coordinates) != len(_BEYOND):
+        return None
+    named = [point for point, latitude in zip(coordinates, _BEYOND, strict=True) if point[1:] == [latitude]]
+    return int(named[0][0]) if len(named) == len(_BEYOND) else None
 
 
 def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "earthengine.sqlite"
 VERSION: Final = 1  # of what is computed: a change in a formula makes old values unreachable
-NOTHING_LASTS_S: Final = 7 * 86_400.0  # "no data" is asked again after a week: archives grow
+# "no data" is asked again the next day: a new year's tiles appear one by one in January. To ask costs little
+NOTHING_LASTS_S: Final = 86_400.0
 _AT_ONCE: Final = 500  # keys of one SELECT; SQLite allows 999 or more
 _BUSY_S: Final = 30.0
 
@@ -84,6 +85,7 @@ class Cache(NoCache):
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._closed = False
         self._file = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
         self._file.execute("PRAGMA journal_mode=WAL")
         self._file.execute("PRAGMA synchronous=NORMAL")
@@ -114,6 +116,8 @@ class Cache(NoCache):
         until = time.time() + NOTHING_LASTS_S
         rows = [(key, _packed(values), until if key in fleeting else None) for key, values in found.items()]
         with self._lock:
+            if self._closed:  # what was under way when the caller gave up
+                return
             try:
                 with self._file:
                     self._file.executemany("INSERT OR REPLACE INTO site_periods VALUES (?, ?, ?)", rows)
@@ -123,6 +127,7 @@ class Cache(NoCache):
     def close(self) -> None:
         """Close the file."""
         with self._lock:
+            self._closed = True
             self._file.close()
 
 

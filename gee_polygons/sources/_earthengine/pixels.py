@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
-from gee_polygons.errors import EarthEngineError, ReadError, UsageError
+from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.sources._earthengine.batches import SiteShapes
 from gee_polygons.sources._earthengine.recipes import Place, embedding_codes
-from gee_polygons.sources._earthengine.transport import RequestFailedError, Service, payload
+from gee_polygons.sources._earthengine.transport import Refusal, RequestFailedError, Service, payload
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._window import lattice_window
 from gee_polygons.sources.base import BlockRef, EmbeddingImage, Job, Piece, Plan
@@ -171,8 +171,12 @@ def _codes(
     images = [
         embedding_codes(year, place, names).rename([f"p{i}_{name}" for name in names]) for i, year in enumerate(years)
     ]
-    found = compute_grid(service, ee.Image.cat(images), lattice, window, n_bands=len(years) * len(names), itemsize=1)
-    planes = np.stack([found[name] for name in found.dtype.names or ()])
+    bands = [f"p{i}_{name}" for i in range(len(years)) for name in names]
+    found = compute_grid(service, ee.Image.cat(images), lattice, window, n_bands=len(bands), itemsize=1)
+    if set(found.dtype.names or ()) != set(bands):
+        told = f"the answer has {len(found.dtype.names or ())} of {len(bands)} bands"
+        raise RequestFailedError(Refusal("other", told))
+    planes = np.stack([found[band] for band in bands]).astype(np.int8, casting="same_kind")
     return planes.reshape(len(years), len(names), window.height, window.width)
 
 
@@ -214,8 +218,11 @@ def compute_grid(
         return _in_halves(service, image, lattice, window, n_bands, itemsize)
     try:
         found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    except ValueError as error:
-        raise EarthEngineError(f"Earth Engine answered pixels that can't be read: {error}") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise RequestFailedError(Refusal("other", f"the answer is no array of pixels: {error}")) from error
+    if found.shape != (window.height, window.width) or not found.dtype.names:
+        told = f"the answer has the shape {found.shape} of {found.dtype}, asked for {(window.height, window.width)}"
+        raise RequestFailedError(Refusal("other", told))
     return found
 
 

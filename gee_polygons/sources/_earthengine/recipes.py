@@ -131,7 +131,8 @@ def embedding_recipe(bands: Sequence[str]) -> Recipe:
 def embedding_codes(year: int, place: Place, bands: Sequence[str]) -> Any:
     """Return the int8 codes that a year's embeddings are stored as, -128 where there is no data."""
     values = _values(_tiles(year, place), list(bands), place)
-    return values.signum().multiply(values.abs().sqrt()).multiply(CODES_SCALE).round().unmask(NODATA_CODE).toInt8()
+    codes = values.signum().multiply(values.abs().sqrt()).multiply(CODES_SCALE).round()
+    return codes.unmask(NODATA_CODE, False).toInt8()  # False: outside the tiles too, where pixels are else sent as 0
 
 
 def _tiles(year: int, place: Place) -> Any:

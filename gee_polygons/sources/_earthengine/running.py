@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from gee_polygons.sources._earthengine.batches import Batch, SiteShapes, make_batches
+from gee_polygons.sources._earthengine.batches import MOST_TILE_SCALE, Batch, SiteShapes, make_batches
 from gee_polygons.sources._earthengine.cache import NoCache
 from gee_polygons.sources._earthengine.recipes import Recipe
 from gee_polygons.sources._earthengine.session import service_identity
-from gee_polygons.sources._earthengine.transport import Refusal, RequestFailedError, Service, payload
+from gee_polygons.sources._earthengine.transport import Refusal, RequestFailedError, Service
 
-__all__ = ["Answers", "Trouble", "ask", "known_and_missing"]
+__all__ = ["Answers", "Trouble", "ask", "known_and_missing", "reporter"]
 
 log = logging.getLogger(__name__)
 
 Pair = tuple[int, str]
 Progress = bool | Callable[[int, int], object]
 
-HOPELESS_AFTER: Final = 12  # requests refused with one message and none answered: it isn't a site
-GONE_AFTER: Final = 3  # requests given up after all attempts, and none answered
+# refusals of one kind since the last answer, after which a few sites are asked alone: perhaps it isn't the sites
+DOUBTFUL_AFTER: Final = {"passing": 3, "fatal": 3, "other": 12, "too_big": 12, "too_long": 12}
+ASKED_ALONE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def ask(
     known, missing, keys = known_and_missing(shapes, recipe, wanted, cache)
     answers = Answers(found=known)
     batches = make_batches(shapes, recipe, missing)
-    with _reporter(progress, len(keys), len(known)) as advance:
+    with reporter(progress, len(keys), len(known)) as advance:
         run = _Run(service, shapes, recipe, cache, keys, answers, advance)
         run.all(batches)
     return answers
@@ -110,32 +111,37 @@ class _Run:
     keys: dict[Pair, bytes]
     answers: Answers
     advance: Callable[[int], None]
-    answered: int = 0
-    refusals: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)  # since the last answer
+    verdict: tuple[str, str] | None = None  # what everything is refused with
 
     def all(self, batches: Sequence[Batch]) -> None:
         """Work through batches and what they are halved into."""
-        with ThreadPoolExecutor(self.service.max_concurrent, thread_name_prefix="earthengine") as pool:
-            waiting: dict[Future[dict[Pair, list[Any]] | Refusal], Batch] = {}
-            try:
-                waiting.update((pool.submit(self._request, batch), batch) for batch in batches)
-                while waiting:
-                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        batch, outcome = waiting.pop(future), future.result()
-                        hopeless = isinstance(outcome, Refusal) and self._hopeless(outcome)
-                        for again in self._settle(batch, outcome, hopeless):
-                            waiting[pool.submit(self._request, again)] = again
-                        if hopeless and isinstance(outcome, Refusal):
-                            self._give_up(waiting, outcome)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(self.service.max_concurrent, thread_name_prefix="earthengine")
+        queue = deque(batches)
+        waiting: dict[Future[dict[Pair, list[Any]] | Refusal], Batch] = {}
+        try:
+            while queue or waiting:
+                while queue and len(waiting) < self.service.max_concurrent:
+                    batch = queue.popleft()
+                    waiting[pool.submit(self._request, batch)] = batch
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    batch, outcome = waiting.pop(future), future.result()
+                    smaller: list[Batch] = []
+                    if isinstance(outcome, Refusal):
+                        smaller = self._smaller(batch, outcome)
+                        if self._hopeless(outcome, bool(smaller), [batch, *waiting.values(), *queue]):
+                            smaller = []
+                            self._give_up(queue, outcome)
+                    # small ones first: so it shows soon whether it is the size that is refused
+                    queue.extendleft(reversed(self._settle(batch, outcome, smaller)))
+        finally:
+            # done by now, unless something was raised: Ctrl-C doesn't wait for answers that nobody wants
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _request(self, batch: Batch) -> dict[Pair, list[Any]] | Refusal:
-        body = payload(batch.expression(self.shapes, self.recipe))
         try:
-            features = self.service.features(body)
+            features = self.service.features(batch.body(self.shapes, self.recipe))
         except RequestFailedError as error:
             return error.refusal
         found = batch.read(features, self.recipe)
@@ -143,44 +149,65 @@ class _Run:
         self.cache.put({self.keys[pair]: values for pair, values in found.items()}, nothing)
         return found
 
-    def _settle(self, batch: Batch, outcome: dict[Pair, list[Any]] | Refusal, hopeless: bool) -> list[Batch]:
-        """Take over what came, and return what has to be asked again, in smaller parts."""
+    def _settle(self, batch: Batch, outcome: dict[Pair, list[Any]] | Refusal, smaller: list[Batch]) -> list[Batch]:
+        """Take over what came, and return what is to be asked again."""
         if not isinstance(outcome, Refusal):
-            self.answered += 1
+            self.refusals.clear()
             self.answers.found.update(outcome)
             if silent := tuple(pair for pair in batch.pairs if pair not in outcome):
                 self.answers.troubles.append(Trouble(silent, "the answer has no feature for it"))
             self.advance(len(batch.pairs))
             return []
-        again = [] if hopeless else batch.halves()
-        if not again and not hopeless and outcome.kind == "too_big":
-            again = batch.gentler()
-        if again:
+        if smaller:
             log.info("%s: %d site-periods are asked again in smaller parts", outcome.message, len(batch.pairs))
         else:
             self.answers.troubles.append(Trouble(tuple(batch.pairs), outcome.message))
             self.advance(len(batch.pairs))
-        return again
+        return smaller
 
-    def _hopeless(self, refusal: Refusal) -> bool:
+    @staticmethod
+    def _smaller(batch: Batch, refusal: Refusal) -> list[Batch]:
+        if refusal.kind == "too_long" and len(batch.sites) == 1:
+            return []  # fewer periods make no shorter outline
+        return batch.halves() or (batch.gentler() if refusal.kind == "too_big" else [])
+
+    def _hopeless(self, refusal: Refusal, divisible: bool, left: Sequence[Batch]) -> bool:
         """Whether a refusal concerns everything: then halving would only repeat it thousands of times."""
-        self.refusals[refusal.message] += 1
-        if refusal.kind == "fatal":
+        key = _alike(refusal)
+        if refusal.status == 401 or key == self.verdict:
             return True
-        if self.answered or refusal.kind == "too_big":
+        if refusal.kind in ("too_big", "too_long") and divisible:
             return False
-        limit = GONE_AFTER if refusal.kind == "passing" else HOPELESS_AFTER
-        return self.refusals[refusal.message] >= limit
+        self.refusals[key] += 1
+        return self.refusals[key] >= DOUBTFUL_AFTER[refusal.kind] and self._all_alike(refusal, left)
 
-    def _give_up(self, waiting: dict[Future[Any], Batch], refusal: Refusal) -> None:
-        for future in [f for f in waiting if f.cancel()]:
-            pairs = waiting.pop(future).pairs
-            self.answers.troubles.append(Trouble(tuple(pairs), refusal.message))
-            self.advance(len(pairs))
+    def _all_alike(self, refusal: Refusal, left: Sequence[Batch]) -> bool:
+        """Ask a few sites alone, far from one another: whether all are refused alike."""
+        step = max(1, len(left) // ASKED_ALONE)
+        for batch in left[::step][:ASKED_ALONE]:
+            gentle = MOST_TILE_SCALE if refusal.kind == "too_big" else batch.tile_scale
+            alone = replace(batch, sites=batch.sites[-1:], periods=batch.periods[-1:], tile_scale=gentle)
+            outcome = self._request(alone)
+            if not isinstance(outcome, Refusal) or _alike(outcome) != _alike(refusal):
+                self.refusals.clear()
+                return False
+        self.verdict = _alike(refusal)
+        return True
+
+    def _give_up(self, queue: deque[Batch], refusal: Refusal) -> None:
+        for batch in queue:
+            self.answers.troubles.append(Trouble(tuple(batch.pairs), refusal.message))
+            self.advance(len(batch.pairs))
+        queue.clear()
+
+
+def _alike(refusal: Refusal) -> tuple[str, str]:
+    """Return what refusals have in common; those that pass may name another connection each time."""
+    return refusal.kind, "" if refusal.kind == "passing" else refusal.message
 
 
 @contextmanager
-def _reporter(progress: Progress, total: int, known: int) -> Iterator[Callable[[int], None]]:
+def reporter(progress: Progress, total: int, known: int) -> Iterator[Callable[[int], None]]:
     """Report finished site-periods: to nobody, to a bar, or to the caller's function."""
     done = known
     if callable(progress):

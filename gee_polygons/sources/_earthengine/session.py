@@ -9,9 +9,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gee_polygons._sites.site import earth_engine
-from gee_polygons.errors import EarthEngineError, InputFileError
+from gee_polygons.errors import DependencyError, EarthEngineError, InputFileError
 
-__all__ = ["connect", "earth_engine", "service_identity"]
+__all__ = ["connect", "earth_engine", "project_path", "service_identity", "unknown_client", "unsent"]
 
 PROJECT_SETTINGS: Final = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 GOOGLE_HOST: Final = "earthengine.googleapis.com"
@@ -64,18 +64,63 @@ def connect(project: str | None = None, service_account_file: str | os.PathLike[
     return chosen
 
 
-def service_identity() -> str:
-    """Return what tells this service's values from another's: empty for Google's, else host and port."""
+def unsent(resource: str, method: str, **arguments: Any) -> Any:
+    """Return a request of the REST API as the session's client makes it (address, headers, credentials), not sent.
+
+    The client has no public way to this. All that is taken from its inside is taken here, so that a client which is
+    laid out differently is met by one line and not by a wrong number.
+
+    Parameters
+    ----------
+    resource, method : str
+        Such as ``"table"`` and ``"computeFeatures"``.
+    **arguments
+        Of the method, and its body. Default: the session's project.
+
+    Returns
+    -------
+    googleapiclient.http.HttpRequest
+        Its `execute` returns bytes.
+
+    Raises
+    ------
+    DependencyError
+        If this version of the client can't be used.
+    """
+    ee = earth_engine()
+    try:
+        arguments = arguments or {"project": ee.data._get_projects_path(), "body": {}}
+        found = getattr(getattr(ee.data._get_cloud_projects_raw(), resource)(), method)(**arguments)
+        if not all(hasattr(found, name) for name in ("uri", "http", "body", "body_size", "execute")):
+            raise AttributeError(f"{type(found).__name__} is not an HTTP request")
+    except AttributeError as error:
+        raise unknown_client(str(error)) from error
+    return found
+
+
+def unknown_client(what: str) -> DependencyError:
+    """Return the error for a client whose inside isn't as this package knows it."""
     import ee
 
-    netloc = urlsplit(str(ee.data._get_state().cloud_api_base_url or "")).netloc
+    return DependencyError(
+        f"earthengine-api {getattr(ee, '__version__', '(unknown)')} is made differently from the versions that are "
+        f'known ({what}): pip install "earthengine-api>=1.5,<=1.7.50"'
+    )
+
+
+def service_identity() -> str:
+    """Return what tells this service's values from another's: empty for Google's, else host and port."""
+    netloc = urlsplit(str(unsent("value", "compute").uri)).netloc
     return "" if netloc.endswith(GOOGLE_HOST) else netloc
 
 
-def _project_of_session() -> str:
-    import ee
+def project_path() -> str:
+    """Return the project of the session, as ``projects/name``."""
+    return urlsplit(str(unsent("value", "compute").uri)).path.rpartition("/")[0].partition("/v1/")[2]
 
-    return str(ee.data._get_projects_path()).removeprefix("projects/")
+
+def _project_of_session() -> str:
+    return project_path().removeprefix("projects/")
 
 
 def _stored_credentials(ee: Any) -> tuple[Any, str | None]:
