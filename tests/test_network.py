@@ -68,7 +68,7 @@ def test_every_pixel_is_the_truth(archive):
 
 @pytest.mark.parametrize(
     "faults",
-    [Faults(error=0.2, seed=1), Faults(truncate=0.15, seed=2), Faults(drop=0.2, seed=3), Faults(lie=0.02, seed=4)],
+    [Faults(error=0.2, seed=1), Faults(truncate=0.15, seed=2), Faults(drop=0.2, seed=3), Faults(lie=0.01, seed=4)],
     ids=["503", "truncated", "dropped", "lies"],
 )
 def test_faults_change_no_number(archive, sample_sites, faults):

@@ -15,7 +15,7 @@ from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources.cog import CogSource
 
 INDEX = "v1/annual/aef_index.parquet"
-PATIENT = Network(attempts=12, first_wait_s=0.0005, longest_wait_s=0.002, timeout_s=20)
+PATIENT = Network(attempts=16, first_wait_s=0.0005, longest_wait_s=0.002, timeout_s=20)
 HASTY = Network(attempts=2, first_wait_s=0.0005, longest_wait_s=0.001, timeout_s=20)
 YEARS = [2022, 2023]
 HOW = {"years": YEARS, "bands": ["A00", "A40"]}
@@ -57,9 +57,11 @@ def same_pixels(found, expected):
         assert np.array_equal(mine.valid, theirs.valid)
 
 
-def all_kinds(seed, share):
+def all_kinds(seed, share, wrong_lengths=None):
     """A mixture of faults, drawn anew for each seed: on the index, on headers and on blocks."""
     weights = np.random.default_rng(seed).dirichlet(np.ones(5)) * share
+    if wrong_lengths is not None:
+        weights[3:] = wrong_lengths / 2
     names = ("error", "truncate", "drop", "wrong_length", "lie")
     return Faults(**dict(zip(names, weights.tolist(), strict=True)), status=(503, 500, 429)[seed % 3], seed=seed)
 
@@ -67,8 +69,8 @@ def all_kinds(seed, share):
 @pytest.mark.parametrize("seed", range(6))
 def test_with_patience_everything_is_right(root, sample_sites, expected, tmp_path, seed):
     sites = sample_sites[:5]
-    # lengths that stay wrong are given up after three tries: with 20 % in all, one in some thousands would be
-    with serve(root, faults=all_kinds(seed, 0.08)) as server:
+    # a wrong length is tried three times only: with 1 % of them, one request in a million is given up
+    with serve(root, faults=all_kinds(seed, 0.3, wrong_lengths=0.01)) as server:
         source = CogSource(f"{server.url}/{INDEX}", network=PATIENT)
         pd.testing.assert_frame_equal(
             extract_embeddings(sites, source=source, years=YEARS), expected["table"], check_exact=True
@@ -150,7 +152,7 @@ def test_an_index_of_another_kind_is_whole_or_an_error(root, tmp_path, suffix, k
 
 
 def test_a_download_of_a_faulty_server_is_whole(root, sample_sites, expected, tmp_path):
-    with serve(root, faults=all_kinds(3, 0.08)) as server:
+    with serve(root, faults=all_kinds(3, 0.3, wrong_lengths=0.01)) as server:
         source = CogSource(f"{server.url}/{INDEX}", network=PATIENT)
         index = download(sample_sites[:5], YEARS, tmp_path / "copy", source=source)
     table = extract_embeddings(sample_sites[:5], source=str(index), years=YEARS)

@@ -18,7 +18,7 @@ import re
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -546,6 +546,7 @@ def _retried(place: str, network: Network, ask: Callable[[Any, str], Any], stop:
     _Process.has_asked = True
     store, path = locate(place, network.timeout_s)
     began = time.monotonic()
+    alike: Counter[int] = Counter()  # faults so far, by how often their kind is worth a try
     for attempt in range(1, network.attempts + 1):
         try:
             return ask(store, path)
@@ -553,14 +554,15 @@ def _retried(place: str, network: Network, ask: Callable[[Any, str], Any], stop:
             raise
         except BaseException as error:  # a panic of pyo3 is no Exception
             fault = _fault(error)
-        most = min(network.attempts, fault.attempts)
+        alike[fault.attempts] += 1
+        hopeless = attempt >= network.attempts or alike[fault.attempts] >= fault.attempts
         wait = min(network.longest_wait_s, network.first_wait_s * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
         late = time.monotonic() - began + wait > network.give_up_after_s
-        if attempt >= most or late or (stop is not None and stop.is_set()):
+        if hopeless or late or (stop is not None and stop.is_set()):
             tries = f" after {attempt} tries" if attempt > 1 else ""
             kind = AbsentError if fault.what == _WORDS["FileNotFoundError"] else ReadError
             raise kind(f"{place}: can't be read{tries}: {fault.what}", url=place)
-        log.info("%s: %s; try %d of %d follows in %.2f s", place, fault.what, attempt + 1, most, wait)
+        log.info("%s: %s; try %d of %d follows in %.2f s", place, fault.what, attempt + 1, network.attempts, wait)
         if stop is not None:
             stop.wait(wait)
         else:
