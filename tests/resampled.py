@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pyproj
-from mosaics import STEP, Mosaic
+from mosaics import BANDS, STEP, Mosaic
 
-from gee_polygons.sources._fetch import stream
 from gee_polygons.sources.cog import CogSource
 
 WEST, NORTH, SHAPE = -48.055, -22.325, (512, 1024)  # a little more than the sample's tiles
@@ -25,7 +24,7 @@ def resampled_codes(index: Path, year: int):
     for tile in tiles:
         if tile.year != year:
             continue
-        values = np.stack([_plane(tile, band) for band in range(64)])  # north-up
+        values = _values(source, tile)
         x, y = pyproj.Transformer.from_crs(4326, tile.grid.crs, always_xy=True).transform(lon, lat)
         west, _, _, north = tile.grid.bounds
         col, row = np.floor((x - west) / 10).astype(int), np.floor((north - y) / 10).astype(int)
@@ -40,18 +39,18 @@ def resampled_codes(index: Path, year: int):
     return means, count
 
 
-def _plane(tile, band):
-    height, width = tile.grid.shape
-    down, across = tile.block_shape
-    plane = np.full((height, width), -128, np.int8)
-    for row in range(-(-height // down)):
-        for col in range(-(-width // across)):
-            ref = tile.ref(row, col)
-            fetched = next(stream([tile.want(ref, [band])]))
-            block = tile.block(ref, [band], fetched).decode(0)[0, : down * across].reshape(down, across)
-            part = plane[row * down : (row + 1) * down, col * across : (col + 1) * across]
-            part[:] = block[: part.shape[0], : part.shape[1]]
-    return plane[::-1] if tile.grid.flip_y else plane
+def _values(source, tile):
+    """Return all of a tile's codes, north-up."""
+    (height, width), (down, across) = tile.grid.shape, tile.block_shape
+    values = np.full((64, height, width), -128, np.int8)
+    refs = [tile.ref(row, col) for row in range(-(-height // down)) for col in range(-(-width // across))]
+    for block in source.read(refs, BANDS):
+        row, col = block.ref.index
+        for part in range(block.n_parts):
+            for plane, band in zip(block.decode(part), block.part_bands(part), strict=True):
+                here = values[band, row * down : (row + 1) * down, col * across : (col + 1) * across]
+                here[:] = plane[: down * across].reshape(down, across)[: here.shape[0], : here.shape[1]]
+    return values[:, ::-1] if tile.grid.flip_y else values
 
 
 def write(folder: Path, index: Path, years=(2023, 2024), **how) -> Mosaic:

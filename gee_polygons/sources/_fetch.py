@@ -502,7 +502,7 @@ def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any,
             if fault.attempts > 1 or fault.what in _WORDS.values():
                 raise
             # not every server counts from the end; this costs one request more
-            size = int(obstore.head(store, path)["size"])
+            size = int(obstore.get(store, path, options={"range": (0, 1)}).meta["size"])
             start = max(size - length, 0)
             return _checked(obstore.get_range(store, path, start=start, length=size - start), start, size - start), size
         size = int(answer.meta["size"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._fetch import AbsentError, Failed, FarRange, LocalRange
+from gee_polygons.sources._fetch import AbsentError, Failed, LocalRange
 from gee_polygons.sources._mosaic import Mosaic, Part
 from gee_polygons.sources._zarr import Chunks
 from gee_polygons.sources.base import BlockRef
@@ -30,17 +30,16 @@ class Shared:
         self._lock = threading.Lock()
         self._pixels: NDArray[Any] | None = None
 
-    def pixels(self, chunks: Chunks) -> NDArray[Any]:
+    def pixels(self, chunks: Chunks) -> NDArray[Any] | None:
+        """Return the chunk's pixels; None if it was never written."""
         with self._lock:
-            if self._pixels is None:
-                self._pixels = chunks.decode(_read(self._payload))
+            if self._payload is not None:
+                try:
+                    self._pixels = chunks.decode(bytes(self._payload))
+                except AbsentError:
+                    self._pixels = None
                 self._payload = None
             return self._pixels
-
-
-def _read(payload: Any) -> Any:
-    """Return a chunk's bytes, waiting for them where they are under way."""
-    return payload.read() if isinstance(payload, LocalRange | FarRange) else payload
 
 
 def payload_of(answer: list[Any] | Failed | None, shared: bool) -> Any:
@@ -78,24 +77,37 @@ class MosaicBlock:
 
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
         """Decode a chunk to planes, shape (bands of the part, pixels + PADDING)."""
-        mosaic, (which, payload) = self._mosaic, self._parts[part]
+        mosaic, which = self._mosaic, self._parts[part][0]
         n_bands = mosaic.chunks.inner[mosaic.layout.axes.band]
         planes, flat = _planes(n_bands, self.ref.window.height * self.ref.window.width, mosaic.plain_dtype, scratch)
         try:
-            if payload is not None:
-                self._decode_into(payload, flat[: flat.size - PADDING])
-        except AbsentError:  # a far chunk's absence is known when its bytes should have come
-            payload = None
+            written = self._decode_into(part, flat[: flat.size - PADDING])
         except ReadError as error:
             raise chunk_error(self.ref, str(error), error.url) from error
-        if payload is None:
+        if not written:
             flat[:] = NODATA if flat.dtype == np.int8 else np.nan
         return planes if which.inside == tuple(range(n_bands)) else planes[list(which.inside)]
 
-    def _decode_into(self, payload: Any, flat: NDArray[Any]) -> None:
+    def _bytes(self, part: int) -> Any:
+        """Return a chunk's bytes, waiting for them if they are under way; None if it was never written."""
+        which, payload = self._parts[part]
+        if not hasattr(payload, "read"):
+            return payload
+        try:
+            data = payload.read()
+        except AbsentError:
+            data = None
+        if not isinstance(payload, LocalRange):  # a second look must not be a second request
+            self._parts[part] = (which, data)
+        return data
+
+    def _decode_into(self, part: int, flat: NDArray[Any]) -> bool:
+        """Decode a chunk; False if it was never written."""
         mosaic = self._mosaic
-        url = mosaic.chunks.place_of(mosaic.chunk(self.ref, self._parts[0][0]))
-        payload = _read(payload)
+        url = mosaic.chunks.place_of(mosaic.chunk(self.ref, self._parts[part][0]))
+        payload = self._bytes(part)
+        if payload is None:
+            return False
         try:
             if mosaic.is_direct and not isinstance(payload, Shared):
                 done = mosaic.chunks.decode_plain(payload, flat.view(np.uint8))
@@ -104,6 +116,8 @@ class MosaicBlock:
             else:
                 shared = isinstance(payload, Shared)
                 chunk = payload.pixels(mosaic.chunks) if shared else mosaic.chunks.decode(payload)
+                if chunk is None:
+                    return False
                 pixels = mosaic.pixels(chunk, self.ref.year)
                 flat.reshape(pixels.shape)[:] = pixels
         except ReadError:
@@ -115,6 +129,7 @@ class MosaicBlock:
             _mask_incomplete(flat, flat.size // (self.ref.window.height * self.ref.window.width))
         else:
             _check_vectors(flat, self.ref.window.height * self.ref.window.width, mosaic.chunks.node.array, url)
+        return True
 
 
 def _planes(
