@@ -229,7 +229,7 @@ def test_it_is_a_source_for_the_command_line(of_the_sample, sample_sites, tmp_pa
         assert planned.exit_code == 0, planned.output
         facts = dict(line.split(maxsplit=1) for line in planned.stdout.splitlines())
         assert facts["source"] == "mosaic"
-        assert int(facts["requests"]) == int(facts["blocks"]) > 10
+        assert int(facts["requests"]) >= int(facts["blocks"]) > 10
         out = tmp_path / "t.parquet"
         done = CliRunner().invoke(main, ["extract", str(tmp_path / "sites.geojson"), *given, "-o", str(out)])
         assert done.exit_code == 0, done.output
