@@ -37,7 +37,7 @@ from gee_polygons.errors import UsageError
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
-__all__ = ["Change", "change", "corrected", "ring_sites"]
+__all__ = ["Change", "Corrected", "change", "corrected", "ring_sites"]
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ class Corrected:
     drift: Drift
     is_background: Flags  # (sites,), which of the table's own sites served
     words: str
+    is_named: bool = False  # whether the user said which sites don't change
+    n_effective: float = 0.0  # effective pixels of the whole background; 0 without one
 
 
 def change(
@@ -190,7 +192,19 @@ def corrected(
     mask = np.zeros(n, np.bool_)
     mask[rows] = True
     words = f"the step of {len(rows)} control site{'s' if len(rows) > 1 else ''}"
-    return Corrected(raw=series, units=found.remove(series.units), drift=found, is_background=mask, words=words)
+    return _corrected(series, found, mask, words, is_named=True)
+
+
+def _corrected(series: Series, drift: Drift, mask: Flags, words: str, is_named: bool = False) -> Corrected:
+    return Corrected(
+        raw=series,
+        units=drift.remove(series.units),
+        drift=drift,
+        is_background=mask,
+        words=words,
+        is_named=is_named,
+        n_effective=float(series.n_effective[mask].sum()),
+    )
 
 
 def _by_all(series: Series, model: str) -> Corrected:
@@ -217,7 +231,7 @@ def _by_all(series: Series, model: str) -> Corrected:
             n,
         )
     words = f"the step of the table's own sites ({int(trusted.sum())} of {n}, the calmest)"
-    return Corrected(raw=series, units=found.remove(series.units), drift=found, is_background=trusted, words=words)
+    return _corrected(series, found, trusted, words)
 
 
 def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected:
@@ -233,7 +247,8 @@ def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected
         units, share = blend_rings(series, units, other, found)
         words += f", each site's own ring counting {share:.0%}"
     none = np.zeros(len(series.site_ids), np.bool_)
-    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words)
+    weight = float(other.n_effective.sum())
+    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words, n_effective=weight)
 
 
 def _warn_of_gaps(series: Series, drift: Drift) -> None:
@@ -246,7 +261,7 @@ def _calibrated(p: Floats, fixed: Corrected) -> Floats:
     """Make p-values cautious where the unchanged sites show more than white noise."""
     z = to_z(p)
     # sites that were chosen for being calm can't tell how restless unchanged sites are: named controls can
-    known = fixed.is_background if fixed.words.endswith(("site", "sites")) else None
+    known = fixed.is_background if fixed.is_named else None
     centre, scale = learned_null(z, known)
     return to_p((z - centre) / scale)
 
