@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from gee_polygons._change.calm import densest
 from gee_polygons._change.direction import direction_shares
 from gee_polygons._change.drift import Drift, base_years, estimate_drift
 from gee_polygons._change.ring import blend_rings
@@ -45,6 +46,7 @@ MODELS: Final = ("auto", "translation", "rotation")
 _CLEANINGS: Final = 3  # times that changed sites are told and left out of a background of all sites
 _SUSPECT_P: Final = 0.2  # a site below this is no background while another one is to be had
 _LEAST_BACKGROUND: Final = 0.2  # share of the sites that always stays in it, the calmest ones
+_LEAST_SITES: Final = 4  # that a background of all sites needs
 _RETURNED_BELOW: Final = 0.5  # of the largest excursion: a site that came more than half the way back has returned
 
 
@@ -113,8 +115,8 @@ def change(
     baseline : int, list of int, or mapping from site id to these, optional
         Year or years that a site is compared with. Default: each site's first year with data.
     background : "all", list of site ids, DataFrame, or None
-        What the shared step is estimated from. ``"all"``: all sites of the table, those that changed left out as
-        they are found; it needs a majority that didn't change. A list: control sites of the table. A DataFrame: another
+        What the shared step is estimated from. ``"all"``: the sites of the table that moved most alike, the others
+        taken in as they prove unchanged; it needs a fifth that didn't change, and four sites. A list: control sites of the table. A DataFrame: another
         table, of controls or of rings around the sites (`ring_sites`; with the same ids, each site's own ring counts by
         how much it tells). None: nothing is taken off.
     level : float
@@ -176,10 +178,7 @@ def corrected(
     series = series_of(table)
     n = len(series.site_ids)
     if background is None:
-        none = Drift.none(len(series.years))
-        return Corrected(
-            raw=series, units=series.units, drift=none, is_background=np.zeros(n, np.bool_), words="nothing"
-        )
+        return _uncorrected(series, "nothing")
     if isinstance(background, pd.DataFrame):
         return _by_table(series, background, drift)
     if isinstance(background, str):
@@ -193,6 +192,12 @@ def corrected(
     mask[rows] = True
     words = f"the step of {len(rows)} control site{'s' if len(rows) > 1 else ''}"
     return _corrected(series, found, mask, words, is_named=True)
+
+
+def _uncorrected(series: Series, words: str) -> Corrected:
+    none = Drift.none(len(series.years))
+    calm = np.zeros(len(series.site_ids), np.bool_)
+    return Corrected(raw=series, units=series.units, drift=none, is_background=calm, words=words)
 
 
 def _corrected(series: Series, drift: Drift, mask: Flags, words: str, is_named: bool = False) -> Corrected:
@@ -209,11 +214,19 @@ def _corrected(series: Series, drift: Drift, mask: Flags, words: str, is_named: 
 
 def _by_all(series: Series, model: str) -> Corrected:
     """Take off the step of all sites, and find out on the way which of them are no background."""
+    n = int(series.present.any(axis=1).sum())
+    if n < _LEAST_SITES:
+        log.warning(
+            "%d site%s can't tell the scene's step from its own: nothing is taken off; name control sites, or give a "
+            "table of rings (ring_sites)",
+            n,
+            "s" if n > 1 else "",
+        )
+        return _uncorrected(series, f"nothing (the table's {n} site{'s' if n > 1 else ''} can't tell a shared step)")
     base = base_years(series.present)
-    n = len(series.site_ids)
-    found = estimate_drift(series, base, model)
-    trusted = np.ones(n, np.bool_)
-    if len(series.years) > 2 and n > 3:
+    found = estimate_drift(series, base, model, densest(series, base))
+    trusted = series.present.any(axis=1)
+    if len(series.years) > 2:
         bank = Templates.over(len(series.years))
         for _ in range(_CLEANINGS):
             units = found.remove(series.units)
@@ -223,15 +236,15 @@ def _by_all(series: Series, model: str) -> Corrected:
             trusted = (p >= _SUSPECT_P) | (p >= least)
             found = estimate_drift(series, base, model, trusted)
     _warn_of_gaps(series, found)
-    if 2 * trusted.sum() < series.present.any(axis=1).sum():
+    calm = int((trusted & series.present.any(axis=1)).sum())
+    if 2 * calm < n:
         log.warning(
-            "only %d of %d sites look unchanged: where most sites change alike, their own step is no background; "
-            "name control sites, or give a table of rings (ring_sites)",
-            int(trusted.sum()),
+            "only %d of %d sites look unchanged; they are the background, as the sites that moved most alike. Where most "
+            "sites changed alike that may be wrong: name control sites, or give a table of rings (ring_sites)",
+            calm,
             n,
         )
-    words = f"the step of the table's own sites ({int(trusted.sum())} of {n}, the calmest)"
-    return _corrected(series, found, trusted, words)
+    return _corrected(series, found, trusted, f"the step of the table's own sites ({calm} of {n}, the calmest)")
 
 
 def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected:

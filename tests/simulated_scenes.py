@@ -6,7 +6,7 @@ the whole scene has in common, 0.44 .. 0.87 (drawn per scene); cosine of pixels 
 circles; the scene's drift keeps a direction of its own (AR(1)), and acts by parallel transport, neither as one
 translation nor as one rotation; what isn't shared is a field over the scene (exponential covariance, 5 km) and each
 site's own noise, half of it with a memory (AR(1)), its size lognormal about what a mean of n pixels would have; a
-mean's length is that of von Mises-Fisher pixels; recovery is logistic or saturating; a site ends like *some* forest,
+mean's length is that of von Mises-Fisher pixels; recovery is logistic or saturating in the angle (the truth is the share of the mixture there); a site ends like *some* forest,
 drawn as the references were; sizes are lognormal, 6 % of the site-years are missing, a tenth of the sites began
 before the data do; some of the stable land is cleared for good or for two years.
 """
@@ -69,7 +69,7 @@ def simulate_scene(
     return Simulation(
         table=table,
         start=pd.Series(first, ids).replace(0, pd.NA).astype("Int64"),
-        progress=pd.DataFrame(progress, index=ids, columns=list(YEARS)),
+        progress=pd.DataFrame(_as_mixture(progress, _angle(was, becomes)), index=ids, columns=list(YEARS)),
         reference_ids=ids[kind == "reference"].tolist(),
         control_ids=ids[kind == "control"].tolist(),
         restored_ids=ids[is_changed].tolist(),
@@ -106,6 +106,12 @@ def _angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _slerp(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
     angle = _angle(a, b)[..., None]
     return (np.sin((1 - p) * angle) * a + np.sin(p * angle) * b) / np.sin(angle)
+
+
+def _as_mixture(along: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Return the share p of the mixture (1 - p) a + p b that lies at a share of the angle from a to b."""
+    there, left = np.sin(along * angle[:, None]), np.sin((1 - along) * angle[:, None])
+    return there / (there + left)
 
 
 def _progress(

@@ -26,6 +26,7 @@ _SITES_AT_A_TIME: Final = 1_000  # x years x 64 bands: about 5 MB
 _NULL_DRAWS: Final = 2_000
 _TAIL: Final = 0.01  # beyond this the null is continued by an exponential tail, on the log scale: cautious
 _ROUNDS: Final = 3  # of matching the noise to its residuals
+_SUPPORT: Final = 2.0  # units of log-likelihood within which two paths fit alike
 _PULSE_YEARS: Final = (1, 2, 3)
 
 
@@ -35,31 +36,36 @@ class Templates:
 
     paths: Floats
     start: NDArray[np.int64]  # column of the first year that shows the change
+    rise: NDArray[np.int64]  # years that the way up takes: 1 for a step, and for all that returns
     returns: Flags  # whether the path goes back to 0 within the years
 
     @classmethod
     def over(cls, n_years: int) -> Templates:
         """Return the bank for so many years."""
-        paths, start, returns = [], [], []
+        paths, start, rises, returns = [], [], [], []
         y = np.arange(n_years)
         for first in range(1, n_years):
             for rise in range(1, n_years - first + 1):  # 1 is a step; the longest never levels off
                 paths.append(np.clip((y - first + 1) / rise, 0, 1))
                 start.append(first)
+                rises.append(rise)
                 returns.append(False)
             for length in _PULSE_YEARS:
                 if first + length < n_years:  # at least one year after it
                     paths.append(((y >= first) & (y < first + length)).astype(np.float64))
                     start.append(first)
+                    rises.append(1)
                     returns.append(True)
-        return cls(paths=np.array(paths), start=np.array(start), returns=np.array(returns))
+        return cls(
+            paths=np.array(paths), start=np.array(start), rise=np.array(rises, np.int64), returns=np.array(returns)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
     """The best path of each site."""
 
-    template: NDArray[np.int64]  # row of the bank, -1 where there are too few years
+    template: NDArray[np.int64]  # row of the bank, -1 where there are too few years; of like fits the shortest rise
     statistic: Floats  # log(explained / left over), NaN where there are too few years
     step_template: NDArray[np.int64]  # the best lasting step alone
     residuals: Floats  # (sites, years, 64), NaN where there is no data
@@ -71,7 +77,8 @@ def fit_templates(units: Floats, bank: Templates) -> Fit:
     present = np.isfinite(units[..., 0])
     template, step = np.full(n, -1), np.full(n, -1)
     statistic, residuals = np.full(n, np.nan), np.full(units.shape, np.nan)
-    is_step = np.array([bool(set(np.unique(p)) <= {0.0, 1.0}) for p in bank.paths]) & ~bank.returns
+    is_step = (bank.rise == 1) & ~bank.returns
+    fits = []
     for years in np.unique(present, axis=0):
         if years.sum() < MIN_YEARS:
             continue
@@ -82,13 +89,42 @@ def fit_templates(units: Floats, bank: Templates) -> Fit:
             x = units[part][:, years]
             x = x - x.mean(axis=1, keepdims=True)
             explained, total = _explained(paths, x)
-            best = np.where(usable, explained, -1.0).argmax(axis=1)
-            at = np.arange(len(part))
-            template[part] = best
-            step[part] = np.where(usable & is_step, explained, -1.0).argmax(axis=1)
-            statistic[part] = _ratio(explained[at, best], total)
+            explained = np.where(usable, explained, -1.0)
+            best = explained.argmax(axis=1)
+            step[part] = np.where(is_step, explained, -1.0).argmax(axis=1)
+            statistic[part] = _ratio(explained[np.arange(len(part)), best], total)
             residuals[np.ix_(part, years)] = _leftover(paths[best], x)
+            fits.append((part, explained, total, int(years.sum())))
+    freedom = _freedom(residuals)
+    for part, explained, total, count in fits:
+        template[part] = _shortest(bank, explained, total, freedom * max(count - 2, 1))
     return Fit(template=template, statistic=statistic, step_template=step, residuals=residuals)
+
+
+def _shortest(bank: Templates, explained: Floats, total: Floats, freedom: float) -> NDArray[np.int64]:
+    """Return, of the paths that fit as well as the best, the one with the shortest rise.
+
+    As well: a log-likelihood at most 2 less (Edwards, *Likelihood*, 1972), that is ``freedom / 2 log(left / least)``.
+    A gap makes a step look like a slow rise that began before it; nothing but the wish for a good fit speaks for that.
+    """
+    left = np.maximum(total[:, None] - explained, 1e-12)
+    best = explained.argmax(axis=1)
+    alike = freedom / 2 * np.log(left / left.min(axis=1, keepdims=True)) <= _SUPPORT
+    alike &= (explained >= 0) & (bank.returns[None] == bank.returns[best][:, None])
+    rise = np.where(alike, bank.rise, bank.paths.shape[1] + 1)
+    shortest = rise == rise.min(axis=1, keepdims=True)
+    chosen: NDArray[np.int64] = np.where(shortest, explained, -2.0).argmax(axis=1)
+    return chosen
+
+
+def _freedom(residuals: Floats) -> float:
+    """Return in how many directions the residuals scatter, as if alike in each (Satterthwaite 1946)."""
+    r = np.nan_to_num(residuals)
+    square = np.einsum("ntb,ntb->n", r, r)
+    r = r[square > 1e-12] / np.sqrt(square[square > 1e-12])[:, None, None]
+    flat = r.reshape(-1, N_BANDS)
+    covariance = flat.T @ flat
+    return float(np.trace(covariance) ** 2 / max(float(np.sum(covariance**2)), 1e-300)) if len(r) else 1.0
 
 
 def _centred(bank: Templates, years: Flags) -> tuple[Floats, Flags]:

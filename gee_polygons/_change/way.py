@@ -14,29 +14,30 @@ from gee_polygons.embeddings.directional import normalize
 __all__ = ["Place", "interpolated_year", "mean_start", "share_of_way"]
 
 _LEAST_HEIGHT: Final = 0.05  # cosine; a vector so far off the way's middle has no share of it
-_NEIGHBOURS: Final = 15  # sites that make a kind: their mean is surer than one site, and still of one cover
-_SHIFTS: Final = 4  # times that the mean of the neighbours is taken for the middle
+_NEIGHBOURS: Final = 15  # sites that are surely of a kind
+_NEAR: Final = 1.5  # times as far as these from the middle: still of that kind
+_SHIFTS: Final = 4  # times that the mean of the sites near is taken for the middle
 _NOTHING: Final = 1e-12  # squared length of what sets a site apart from a kind that is the site alone
 
 
 def mean_start(start: Floats) -> Floats:
     """Return the mean starting state of each site's kind: where the way of its kind begins.
 
-    A site's own neighbours lean towards it, the more the more directions it has; so the neighbours of their mean are
-    taken, and again (mean shift; Fukunaga & Hostetler, IEEE Trans. Inf. Theory 21, 1975): what is left is the middle
-    of the sites around it, not of the sites around this one.
+    A site's own neighbours lean towards it, the more the more directions it has; so all sites near *their* mean are
+    taken, and again (mean shift; Fukunaga & Hostetler, IEEE Trans. Inf. Theory 21, 1975). Near is what isn't much
+    further off than the nearest few: in 64 dimensions sites of one cover are all about equally far from its middle.
     """
     seen = np.flatnonzero(np.isfinite(start[:, 0]))
     found = start.copy()
-    k = max(min(_NEIGHBOURS, len(seen) // 2), len(seen) // 4)
+    k = min(_NEIGHBOURS, len(seen) // 2)
     if k < 2:
         return found
     for first in range(0, len(seen), 1_000):
         rows = seen[first : first + 1_000]
         for _ in range(_SHIFTS):
-            cosine = found[rows] @ start[seen].T
-            nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-            found[rows] = normalize(start[seen][nearest].mean(axis=1))
+            square = 2 - 2 * found[rows] @ start[seen].T
+            near = np.median(np.partition(square, k - 1, axis=1)[:, :k], axis=1)
+            found[rows] = normalize((square <= _NEAR**2 * near[:, None]).astype(np.float64) @ start[seen])
     return found
 
 
