@@ -94,7 +94,7 @@ class Corrected:
     is_background: Flags  # (sites,), which of the table's own sites served
     words: str
     is_named: bool = False  # whether the user said which sites don't change
-    n_effective: float = 0.0  # effective pixels of the whole background; 0 without one
+    witnesses: Series | None = None  # the background's sites
 
 
 def change(
@@ -208,7 +208,7 @@ def _corrected(series: Series, drift: Drift, mask: Flags, words: str, is_named: 
         is_background=mask,
         words=words,
         is_named=is_named,
-        n_effective=float(series.n_effective[mask].sum()),
+        witnesses=series.take(mask),
     )
 
 
@@ -260,8 +260,7 @@ def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected
         units, share = blend_rings(series, units, other, found)
         words += f", each site's own ring counting {share:.0%}"
     none = np.zeros(len(series.site_ids), np.bool_)
-    weight = float(other.n_effective.sum())
-    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words, n_effective=weight)
+    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words, witnesses=other)
 
 
 def _warn_of_gaps(series: Series, drift: Drift) -> None:

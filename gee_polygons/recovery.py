@@ -27,11 +27,14 @@ from numpy.typing import NDArray
 
 from gee_polygons._change.bands import Bands, Doubt, bootstrap_bands, own_end
 from gee_polygons._change.between import LAND_SCATTER, balanced, scatter_of
+from gee_polygons._change.drift import unseen_steps
 from gee_polygons._change.noise import Noise, estimate_noise, spectral_freedom
 from gee_polygons._change.series import Floats, Series, positions_of, series_of, start_years_of
 from gee_polygons._change.way import interpolated_year, mean_start
 from gee_polygons._change.ways import Starts, Ways, starting_states
 from gee_polygons.change import Corrected, corrected
+from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -215,7 +218,7 @@ def _doubt(cast: _Cast, ways: Ways) -> Doubt:
     fallback = float(np.median(apart[known])) if known.sum() > 2 else LAND_SCATTER
     references = scatter_of(balanced(fixed.units[cast.reference_rows]), noise.shape, fallback)
     variances = noise.variance[cast.reference_rows]
-    step = float(np.mean(noise.variance * n_effective)) / fixed.n_effective if fixed.n_effective else 0.0
+    step, unseen = _of_step(fixed, float(np.mean(noise.variance * n_effective)))
     return Doubt(
         noise=own,
         references=references,
@@ -224,9 +227,21 @@ def _doubt(cast: _Cast, ways: Ways) -> Doubt:
         if not len(cast.degraded_rows)
         else scatter_of(balanced(fixed.units[cast.degraded_rows]), noise.shape, fallback),
         step_variance=step,
+        unseen_steps=unseen,
         own_background=cast.own_background,
         own_end=own_end(ways, cast.starts, own, references),
     )
+
+
+def _of_step(fixed: Corrected, variance_of_pixel: float) -> tuple[float, Floats]:
+    """Return the noise of the background's step, and the covariance of what it can't tell of a step."""
+    other = fixed.witnesses
+    if other is None:
+        return 0.0, np.zeros((len(fixed.raw.years), N_BANDS, N_BANDS))
+    there = other.present.any(axis=1)
+    places = normalize(np.nan_to_num(other.units[there]).sum(axis=1))
+    unseen = unseen_steps(fixed.drift, places, variance_of_pixel / other.n_effective[there])
+    return variance_of_pixel / float(other.n_effective[there].sum()), unseen
 
 
 def _as_near(doubt: Doubt) -> float:

@@ -34,7 +34,13 @@ SIZES_HA = (np.log(4.0), 1.3)
 
 
 def simulate_scene(
-    *, ratio: float, n_sites: int = 400, n_references: int = 12, n_controls: int = 40, seed: int = 1, changed: float = 0.4
+    *,
+    ratio: float,
+    n_sites: int = 400,
+    n_references: int = 12,
+    n_controls: int = 40,
+    seed: int = 1,
+    changed: float = 0.4,
 ) -> Simulation:
     """Sites of one scene whose largest yearly change is `ratio` times the drift's step."""
     rng = np.random.default_rng([seed, 77])
@@ -158,7 +164,9 @@ def _noisy(
     xy = rng.uniform(0, SCENE_M, (n, 2))
     apart = np.linalg.norm(xy[:, None] - xy[None], axis=2)
     root = np.linalg.cholesky(np.exp(-apart / FIELD_M) + 1e-8 * np.eye(n))
-    field = np.einsum("ij,jtb->itb", root, rng.normal(size=(n, t, N_BANDS))) @ spread.T * np.sqrt(FIELD_SHARE * variance)
+    field = (
+        np.einsum("ij,jtb->itb", root, rng.normal(size=(n, t, N_BANDS))) @ spread.T * np.sqrt(FIELD_SHARE * variance)
+    )
     own = np.sqrt((1 - FIELD_SHARE) * variance / effective_pixels(pixels)) * np.exp(rng.normal(0, 0.25, n))
     fresh, old = rng.normal(size=(2, n, t, N_BANDS))
     for y in range(1, t):

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons._change.between import Scatter
-from gee_polygons._change.noise import Noise, ar1
-from gee_polygons._change.series import Flags, Floats, Series
+from gee_polygons._change.noise import Noise
+from gee_polygons._change.series import Floats, Series, ar1
 from gee_polygons._change.ways import Starts, Ways
 from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.directional import normalize
@@ -52,6 +52,8 @@ class Doubt:
         The same of degraded stand-ins.
     step_variance : float
         Squared length of the noise of the background's step in a year; 0 without a background.
+    unseen_steps : float array, shape (years, 64, 64)
+        Covariance of what the background can't tell of a year's step.
     own_background : bool
         Whether the references are the background.
     own_end : float
@@ -63,6 +65,7 @@ class Doubt:
     reference_variance: float
     degraded: Scatter | None
     step_variance: float
+    unseen_steps: Floats
     own_background: bool
     own_end: float
 
@@ -134,7 +137,7 @@ def bootstrap_bands(
     n, t = ways.place.share.shape
     slope = np.nan_to_num(ways.place.slope)
     p = np.clip(np.nan_to_num(ways.place.share), 0, 1)
-    along = doubt.noise.along(slope)
+    along = doubt.noise.along(slope) / np.nan_to_num(ways.place.mixed, nan=1.0)
     root = np.linalg.cholesky(ar1(t, doubt.noise.memory))
     mean_of_base = starts.before / np.maximum(starts.before.sum(axis=1), 1)[:, None]
 
@@ -147,6 +150,8 @@ def bootstrap_bands(
         own = _from_blocks(blocks, sites, slope, own, rng)
     found = own - (1 - p) * np.einsum("dnt,nt->dn", own, mean_of_base)[..., None]
     found += _shared(doubt, series, (draws, 1), p, along, mean_of_base)
+    unseen = np.einsum("ntb,tbc,ntc->nt", slope, doubt.unseen_steps, slope, optimize=True)
+    found += series((draws, 1)) * np.sqrt(np.maximum(unseen, 0))
     stretches = doubt.references.stretches(draws, rng)
     found -= p * doubt.references.of_mean(slope, stretches, rng)
     found += p * _shortening(ways, doubt.references)

@@ -20,12 +20,12 @@ from typing import Final
 
 import numpy as np
 
-from gee_polygons._change.series import Flags, Floats
+from gee_polygons._change.series import Flags, Floats, ar1
 from gee_polygons._change.templates import MIN_YEARS, Templates, fit_templates
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 
-__all__ = ["Noise", "ar1", "estimate_noise", "spectral_freedom"]
+__all__ = ["Noise", "estimate_noise", "spectral_freedom"]
 
 # Where the table can't tell: a pixel's squared step from year to year is 2 (1 - 0.973) by the median cosine; the scene
 # shares 0.44..0.87 of it, the middle is 0.655; a step has the noise of two years.
@@ -62,13 +62,6 @@ class Noise:
         """Return the standard deviation of the noise of variance 1 along vectors of shape (..., 64)."""
         found: Floats = np.sqrt(np.maximum(np.einsum("...b,...b->...", directions @ self.shape, directions), 0.0))
         return found
-
-
-def ar1(n_years: int, memory: float) -> Floats:
-    """Return the correlation matrix of an AR(1) process."""
-    lag = np.abs(np.subtract.outer(np.arange(n_years), np.arange(n_years)))
-    found: Floats = np.where(lag == 0, 1.0, float(memory) ** lag)
-    return found
 
 
 def spectral_freedom(shape: Floats) -> float:

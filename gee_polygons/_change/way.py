@@ -57,6 +57,8 @@ class Place:
         Distance from it, on the unit sphere, without what the site had of its own from the start.
     length_squared : float array, shape (...)
         Of the way, measured as the share is.
+    mixed : float array, shape (...)
+        Length of the mixture, at most 1: the shorter a mean is, the further the same noise turns it.
     """
 
     share: Floats
@@ -64,6 +66,7 @@ class Place:
     off_deg: Floats
     beside: Floats
     length_squared: Floats
+    mixed: Floats
 
 
 def share_of_way(vectors: Floats, start: Floats, target: Floats, kind: Floats) -> Place:
@@ -91,13 +94,21 @@ def share_of_way(vectors: Floats, start: Floats, target: Floats, kind: Floats) -
     length = np.sum((r - a) * e, axis=-1, keepdims=True)
     p = np.sum((on_plane - a) * e, axis=-1) / length[..., 0]
     slope = (e - np.sum(on_plane * e, axis=-1, keepdims=True) * across) / (height * length)
-    on_way = normalize((1 - p)[..., None] * start + p[..., None] * target)
+    mixed = (1 - p)[..., None] * start + p[..., None] * target
+    on_way = normalize(mixed)
     off = np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(vectors - on_way, axis=-1) / 2, 0, 1)))
     rest = on_plane - a - p[..., None] * (r - a)
     kept = np.sum(rest * apart, axis=-1, keepdims=True) / np.where(square > _NOTHING, square, np.inf)
     beside = np.linalg.norm(rest - kept * apart, axis=-1) * height[..., 0]
     scale = np.sum(target * across, axis=-1) ** 2
-    return Place(share=p, slope=slope, off_deg=off, beside=beside, length_squared=length[..., 0] * scale)
+    return Place(
+        share=p,
+        slope=slope,
+        off_deg=off,
+        beside=beside,
+        length_squared=length[..., 0] * scale,
+        mixed=np.linalg.norm(mixed, axis=-1),
+    )
 
 
 def _on_plane(vectors: Floats, across: Floats) -> Floats:
