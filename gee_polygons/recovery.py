@@ -278,6 +278,7 @@ def _result(cast: _Cast, ways: Ways, status: Any, bands: Bands, confidence: floa
         for i in range(n)
     ]
     summary = pd.DataFrame(rows)
+    summary["year"] = summary["year"].astype("Int64")
     summary["rank"] = summary["share"].rank(ascending=False, method="min").astype("Int64")
     middle = [float(np.nanmedian(c)) if np.isfinite(c).any() else np.nan for c in ways.range_low.T]
     about = pd.DataFrame(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
     from gee_polygons.sources.base import Source
 
-__all__ = ["check_report", "write_report"]
+__all__ = ["check_report", "of_kind", "prototypes_of", "write_report"]
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +127,9 @@ def write_report(
     True
     """
     path = check_report(path, overwrite)
-    background = _of_kind(table, sites, CONTROL_KINDS, controls)
-    targets = _of_kind(table, sites, REFERENCE_KINDS, references)
-    changed = change(table, background=background or "all", level=level, prototypes=_prototypes(table, sites))
+    background = of_kind(table, sites, CONTROL_KINDS, controls)
+    targets = of_kind(table, sites, REFERENCE_KINDS, references)
+    changed = change(table, background=background or "all", level=level, prototypes=prototypes_of(table, sites))
     recovered = _recovery(table, sites, targets, background)
     records, basis = site_records(table, sites, changed, recovered)
     frame = map_of(records, sites) if sites is not None else None
@@ -155,7 +155,7 @@ def write_report(
     return path
 
 
-def _of_kind(
+def of_kind(
     table: pd.DataFrame, sites: SiteCollection | None, kinds: Sequence[str], given: Sequence[Any] | None
 ) -> list[Any]:
     """Return the sites of the table that were named, else those whose property says so and that have data."""
@@ -167,7 +167,7 @@ def _of_kind(
     return [s.site_id for s in sites if s.properties.get("kind") in kinds and str(s.site_id) in seen]
 
 
-def _prototypes(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
+def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
     """Labelled rows for the direction of change, where sites have a property `label`."""
     if sites is None or "label" not in sites.property_names:
         return None

@@ -44,7 +44,7 @@ RANKS = (
     ("_report", "report"),
     ("demo", "warmup"),
     ("cli_shared",),
-    ("cli_archive", "cli_look"),
+    ("cli_archive", "cli_change", "cli_look"),
     ("cli",),
     ("__main__",),
 )
