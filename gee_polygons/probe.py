@@ -246,7 +246,9 @@ def _labelled(
     if task == "values":
         values = pd.to_numeric(y, errors="coerce").to_numpy(np.float64, na_value=np.nan)
         if (np.isnan(values) & y.notna()).any():
-            raise UsageError(f"values are numbers, found {y[np.isnan(values) & y.notna()].iloc[0]!r}; or task='classes'")
+            raise UsageError(
+                f"values are numbers, found {y[np.isnan(values) & y.notna()].iloc[0]!r}; or task='classes'"
+            )
         kept: NDArray[np.bool_] = np.isfinite(units[:, 0]) & np.isfinite(values)
         if kept.sum() < _NEIGHBOURS + 1 or np.ptp(values[kept]) == 0:
             raise UsageError(f"values need more than {_NEIGHBOURS} rows with data, and not all the same value")
