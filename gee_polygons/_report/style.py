@@ -70,10 +70,14 @@ footer dd{margin:0}
 @media print{
  body{background:#fff;font-size:11px}.bar,.head button{display:none}.scroll{max-height:none;overflow:visible;border:0}
  .panel,.tile{border-color:#999;break-inside:avoid}#list{break-inside:auto}thead th{position:static}
- thead{display:table-header-group}#list .soft,#count{display:none}
+ thead{display:table-header-group}#list>p.soft,#count{display:none}
  table{font-size:9.5px}th,td,thead button{padding:3px 5px}.tag{font-size:9.5px;line-height:15px;padding:0 6px}
  header,main,footer{max-width:none;padding:0}.tile b{font-size:18px}#map svg{max-height:300px}
- tr{break-inside:avoid}dialog[open]{position:static;width:100%;max-height:none;border:0;display:block}
+ tr{break-inside:avoid}dialog::backdrop{display:none}
+ body:has(dialog[open])>:is(header,main),body:has(dialog[open])>footer dl{display:none}
+ :focus,:focus-visible{outline:none!important}
+ .legend,footer,.tile span,h3{font-size:10px}h1{font-size:20px}h2{font-size:14px}
+ dialog[open]{position:static;width:100%;max-height:none;border:0;display:block}
  *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 }
 """

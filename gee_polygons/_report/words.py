@@ -112,14 +112,14 @@ def how_to_read(changed: Change, recovered: Recovery | None, targets: Sequence[A
     ]
     if recovered is not None:
         said.append(
-            "<b>Share of the way</b> runs from the site's own state before its start (0 %) to the mean of "
-            f"{_count(len(targets), 'reference site')} in the same year (100 %). The band holds the true share in about "
+            "<b>Share of the way</b> runs from the site's own state before its start (0%) to the mean of "
+            f"{_count(len(targets), 'reference site')} in the same year (100%). The band holds the true share in about "
             f"{recovered.confidence:.0%} of cases: it counts the years' noise, the size of the site, the background, and "
             "that other reference sites might have been chosen. It doesn't count a wrong choice of references."
         )
         said.append(
             "<b>Groups</b>: recovering and declining sites have a rate whose band excludes zero; stalled ones can't be "
-            "faster than 8 % a year and are likely slower than 4 %; for the rest the data don't tell. The "
+            "faster than 8% a year and are likely slower than 4%; for the rest the data don't tell. The "
             "<b>reference range</b> begins where the lowest tenth of the reference sites are."
         )
     said.append(
