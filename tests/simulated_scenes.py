@@ -126,10 +126,10 @@ def _progress(
     """Share of the way by year; the steepest year goes `step` (an angle)."""
     age = YEARS[None] - start[:, None] + 1.0  # the first year that shows it has age 1
     pace = np.minimum(step / way, 1.0)[:, None]
-    logistic = 1 / (1 + np.exp(-4 * pace * (age - 1 - 0.5 / pace)))
+    logistic = 1 / (1 + np.exp(-np.clip(4 * pace * (age - 1 - 0.5 / pace), -50, 50)))
     at_zero = 1 / (1 + np.exp(-4 * pace * (-1 - 0.5 / pace)))
     logistic = (logistic - at_zero) / (1 - at_zero)
-    saturating = 1 - np.exp(np.log1p(-np.minimum(pace, 0.98)) * age)
+    saturating = 1 - np.exp(np.log1p(-np.minimum(pace, 0.98)) * np.maximum(age, 0))
     found = np.where(rng.random(len(start))[:, None] < 0.5, logistic, saturating)
     pulse = cleared & (rng.random(len(start)) < 0.4)
     found = np.where(cleared[:, None], 1.0 * ~(pulse[:, None] & (age > 2)), found)

@@ -33,6 +33,8 @@ from gee_polygons.errors import UsageError
 
 __all__ = ["Bands", "Doubt", "bootstrap_bands", "own_end"]
 
+_NOTHING: Final = 1e-9  # distance between references that are copies of each other
+_LEAST_SHARE: Final = 0.01  # of the way: before it nothing can be seen of the end
 _LARGEST_END: Final = 4.0  # times the references' variance: a site beyond that isn't on the way at all
 
 
@@ -106,9 +108,11 @@ def own_end(ways: Ways, starts: Starts, noise: Noise, references: Scatter) -> fl
 
     What lies beside the way, without what the site had of its own from the start (which doesn't touch its share), is
     ``q = p f + noise``, f being the end's deviation: so ``(|q|^2 - noise) / p^2`` estimates its squared length, at the
-    last year with data. Median over sites by p^2; the definition of a reference, that a
-    site which has arrived is one more of them, counts as one site.
+    last year with data. Median over sites by p^2; the definition of a reference, that a site which has arrived is one
+    more of them, counts as one site.
     """
+    if references.length < _NOTHING:
+        return 1.0
     share = ways.place.share
     t = share.shape[1]
     last = np.array([np.flatnonzero(np.isfinite(row))[-1] if np.isfinite(row).any() else -1 for row in share])
@@ -120,7 +124,7 @@ def own_end(ways: Ways, starts: Starts, noise: Noise, references: Scatter) -> fl
         p = float(np.clip(share[i, y], 0, 1))
         contrast = np.eye(t)[y] - (1 - p) * starts.before[i] / max(starts.before[i].sum(), 1)
         by_noise = noise.variance[i] * float(contrast @ together @ contrast)
-        if p > 0:
+        if p > _LEAST_SHARE:
             beside = float(ways.place.beside[i, y]) ** 2
             values.append((beside - by_noise) / (p * references.length) ** 2 - 1 / references.n_sites)
             weights.append(p * p)
@@ -173,7 +177,8 @@ def _shortening(ways: Ways, references: Scatter) -> Floats:
     if references.n_sites < 2:
         return np.zeros(ways.place.share.shape)
     longer = references.length**2 / references.n_sites
-    found: Floats = np.nan_to_num(longer / np.maximum(ways.place.length_squared - longer, longer))
+    true = np.maximum(np.nan_to_num(ways.place.length_squared) - longer, max(longer, _NOTHING))
+    found: Floats = longer / true
     return found
 
 
