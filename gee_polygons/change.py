@@ -116,9 +116,9 @@ def change(
         Year or years that a site is compared with. Default: each site's first year with data.
     background : "all", list of site ids, DataFrame, or None
         What the shared step is estimated from. ``"all"``: the sites of the table that moved most alike, the others
-        taken in as they prove unchanged; it needs a fifth that didn't change, and four sites. A list: control sites of the table. A DataFrame: another
-        table, of controls or of rings around the sites (`ring_sites`; with the same ids, each site's own ring counts by
-        how much it tells). None: nothing is taken off.
+        taken in as they prove unchanged; it needs a fifth that didn't change, and four sites. A list: control sites of
+        the table. A DataFrame: another table, of controls or of rings around the sites (`ring_sites`; with the same
+        ids, each site's own ring counts by how much it tells). None: nothing is taken off.
     level : float
         False-discovery rate of `flag`: the expected share of flagged sites that didn't change.
     prototypes : DataFrame or mapping, optional
@@ -239,12 +239,14 @@ def _by_all(series: Series, model: str) -> Corrected:
     calm = int((trusted & series.present.any(axis=1)).sum())
     if 2 * calm < n:
         log.warning(
-            "only %d of %d sites look unchanged; they are the background, as the sites that moved most alike. Where most "
-            "sites changed alike that may be wrong: name control sites, or give a table of rings (ring_sites)",
+            "only %d of %d sites look unchanged; they are the background, as the sites that moved most alike. Where "
+            "most sites changed alike that may be wrong: name control sites, or give a table of rings (ring_sites)",
             calm,
             n,
         )
-    return _corrected(series, found, trusted, f"the step of the table's own sites ({calm} of {n}, the calmest)")
+    return _corrected(
+        series, found, np.asarray(trusted, np.bool_), f"the step of the table's own sites ({calm} of {n}, the calmest)"
+    )
 
 
 def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected:

@@ -250,6 +250,7 @@ def _page(
     years = data["years"]
     about = f"{len(data['sites']):,} sites, {years[0]} to {years[-1]}, from yearly AlphaEarth embeddings."
     source = table.attrs.get("provenance", {})
+    said = headline(data["sites"], changed, recovered)
     found = unknowns(table, changed, recovered, targets)
     limits = f'<h3>What isn\'t known here</h3><ul class="limits">{found}</ul>' if found else ""
     note = f'<p class="note">{html.escape(source["note"])}</p>' if "note" in source else ""
@@ -258,7 +259,7 @@ def _page(
 <title>{safe_title}</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>
 <header><h1>{safe_title}</h1><p class="soft">{about}</p>{note}
 <div class="tiles">{tiles(data["sites"], recovered)}</div></header>
-<main><section class="panel" id="summary"><h2>In short</h2>{headline(data["sites"], changed, recovered)}{limits}</section>
+<main><section class="panel" id="summary"><h2>In short</h2>{said}{limits}</section>
 {_map_panel(data)}
 <section class="panel" id="list"><h2>Sites</h2><div class="bar">
 <input id="find" type="search" placeholder="Find a site" aria-label="Find a site">

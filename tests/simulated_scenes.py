@@ -6,9 +6,10 @@ the whole scene has in common, 0.44 .. 0.87 (drawn per scene); cosine of pixels 
 circles; the scene's drift keeps a direction of its own (AR(1)), and acts by parallel transport, neither as one
 translation nor as one rotation; what isn't shared is a field over the scene (exponential covariance, 5 km) and each
 site's own noise, half of it with a memory (AR(1)), its size lognormal about what a mean of n pixels would have; a
-mean's length is that of von Mises-Fisher pixels; recovery is logistic or saturating in the angle (the truth is the share of the mixture there); a site ends like *some* forest,
-drawn as the references were; sizes are lognormal, 6 % of the site-years are missing, a tenth of the sites began
-before the data do; some of the stable land is cleared for good or for two years.
+mean's length is that of von Mises-Fisher pixels; recovery is logistic or saturating in the angle (the truth is the
+share of the mixture there); a site ends like *some* forest, drawn as the references were; sizes are lognormal, 6 % of
+the site-years are missing, a tenth of the sites began before the data do; some of the stable land is cleared for good
+or for two years.
 """
 
 from __future__ import annotations

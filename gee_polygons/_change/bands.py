@@ -187,7 +187,8 @@ def _shared(doubt: Doubt, series: Any, shape: tuple[int, int], p: Floats, along:
     step = series(shape) * np.sqrt(doubt.step_variance)
     of_base = np.einsum("dnt,nt->dn", np.broadcast_to(step, (shape[0], *p.shape)), base)[..., None]
     if doubt.own_background:  # where a site is carried to, and what it is compared with, err together
-        return -(step - (1 - p) * of_base) * along
+        together: Floats = -(step - (1 - p) * of_base) * along
+        return together
     end = series(shape) * np.sqrt(doubt.reference_variance)
     found: Floats = -((1 - p) * (step - of_base) + p * end) * along
     return found

@@ -1,8 +1,8 @@
 """How large a site's yearly noise is, which directions it has, and how long it remembers.
 
-A series is ``x(y) = state + path + noise``. What is left when the state (and, for a site that may change, its best path)
-is taken out is ``r = M x`` with a projection M over the years, so for noise of variance s^2 a year that remembers like
-an AR(1) process, ``C = phi^|i - j|``, its expected squares are ``s^2 M C M``. Two moments, the size and the lag-1
+A series is ``x(y) = state + path + noise``. What is left when the state is taken out (and, for a site that may change,
+its best path) is ``r = M x`` with a projection M over the years, so for noise of variance s^2 a year that remembers
+like an AR(1) process, ``C = phi^|i - j|``, its expected squares are ``s^2 M C M``. Two moments, the size and the lag-1
 product, give s^2 and phi; M does away with the bias that plain residual autocorrelations have in short series.
 
 A site's own variance is known as well as its years allow; all sites together tell what to expect of one of its size.
@@ -81,7 +81,7 @@ def estimate_noise(units: Floats, n_effective: Floats, known: Flags) -> Noise:
         Years in which a site is known not to change: references always, restoration sites before their start. They
         tell the noise's directions and memory; where there are too few, all series do, without their best paths.
     """
-    n, t, _ = units.shape
+    t = units.shape[1]
     expected = PRIOR_VARIANCE / n_effective
     prior = np.eye(N_BANDS) / N_BANDS
     still = _without_mean(np.isfinite(units[..., 0]) & known)
@@ -127,7 +127,7 @@ def _without_path(units: Floats) -> tuple[Floats, Floats]:
     No template is quite the true path, and a path on a sphere bends: so what is left in the plane that it runs in
     (the mean and the path's direction) is taken out too. Two of 64 directions are lost.
     """
-    n, t, _ = units.shape
+    t = units.shape[1]
     seen = np.isfinite(units[..., 0])
     found, x = _without_mean(seen), np.nan_to_num(units)
     if t < MIN_YEARS:

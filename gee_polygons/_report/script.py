@@ -21,7 +21,8 @@ const n0=n=>n.toLocaleString('en');
 const VIR=[[68,1,84],[59,82,139],[33,145,140],[94,201,98],[253,231,37]];
 function ramp(t){t=Math.max(0,Math.min(1,t))*4;const i=Math.min(3,Math.floor(t)),f=t-i;
  return 'rgb('+VIR[i].map((a,k)=>Math.round(a+(VIR[i+1][k]-a)*f)).join(',')+')';}
-function tag(text,colour){return el('span',{class:'tag',style:'background:'+(colour||'#6b7773')+(text==='no data'?';color:#1d2a26':'')},text);}
+function tag(text,colour){const style='background:'+(colour||'#6b7773')+(text==='no data'?';color:#1d2a26':'');
+ return el('span',{class:'tag',style},text);}
 const REC=D.hasRecovery;
 const COLS=[['id','Site','',s=>s.id,'Name of the site'],['area','Area, ha','n wide',s=>num(s.area,1),'Hectares'],
  ['begun','Start','n wide',s=>ok(s.begun)?s.begun:'\u2013','Year in which restoration began'],
@@ -69,7 +70,8 @@ function fill(s){if(colour==='pca')return s.rgb||'#ddd';
  return ok(s.share)?ramp(s.share):'#d5dbd8';}
 function map(){if(!D.map)return;const svg=sv('svg',{viewBox:D.map.box,role:'img','aria-label':'Map of the sites'});
  for(const s of S){if(!s.path)continue;const p=sv('path',{d:s.path,'fill-rule':'evenodd','data-id':s.id});
-  p.append(sv('title',{},s.id+(s.group?': '+s.group+(ok(s.share)?', '+pct(s.share):''):'')));p.addEventListener('click',()=>open(s));svg.append(p);}
+  p.append(sv('title',{},s.id+(s.group?': '+s.group+(ok(s.share)?', '+pct(s.share):''):'')));
+  p.addEventListener('click',()=>open(s));svg.append(p);}
  const b=D.map.bar;svg.append(sv('path',{d:b.path,style:'fill:none;stroke:#22332c;stroke-width:2;pointer-events:none'}),
   sv('text',{x:b.x,y:b.y,style:'font-size:'+b.font+'px'},b.text));
  $('map').append(svg);paint();}
@@ -129,7 +131,8 @@ function open(s){const b=$('body');b.replaceChildren();$('title').textContent=s.
   'last year only':': the last year alone shows it, so it may be a bad year'}[s.change]||'')+
   ' ('+num(s.size,0)+'° in all; q '+(s.q<.001?'< 0.001':'= '+s.q.toFixed(3))+').');
  if(ok(s.eighty))say('Reached 80% of the way '+num(s.eighty,1)+' years after its start.');
- else if(ok(s.expected))say('At its present rate it would reach 80% about '+num(s.expected,0)+' years after its start.');
+ else if(ok(s.expected))say('At its present rate it would reach 80% about '+num(s.expected,0)
+  +' years after its start.');
  if(s.towards)say('Towards: '+s.towards);
  if(s.strip)b.append(el('h3',{},'Year by year'),el('div',{class:'strip',tabindex:0,role:'group',
   'aria-label':'Pictures, year by year'},el('img',{src:s.strip,alt:'Pictures of '+s.id+', year by year'})));
@@ -141,7 +144,8 @@ function open(s){const b=$('body');b.replaceChildren();$('title').textContent=s.
  part('Similarity between years','Cosine of the yearly mean directions; 1 = the same.',matrix(s));
  const t=el('table',{},el('thead',{},el('tr',{},...['Year','Data','Rbar','Valid','z'].map(h=>el('th',{class:'n',
   style:'position:static;padding:6px 10px'},h))))),tb=el('tbody');
- D.years.forEach((y,i)=>tb.append(el('tr',{},...[y,s.series.status[i]||(ok(s.series.rbar[i])?'ok':'no data'),num(s.series.rbar[i],3),pct(ok(s.series.rbar[i])?s.series.valid[i]:null),num(s.series.z[i],1)]
+ D.years.forEach((y,i)=>tb.append(el('tr',{},...[y,s.series.status[i]||(ok(s.series.rbar[i])?'ok':'no data'),
+  num(s.series.rbar[i],3),pct(ok(s.series.rbar[i])?s.series.valid[i]:null),num(s.series.z[i],1)]
   .map(v=>el('td',{class:'n'},String(v))))));t.append(tb);
  part('Quality','Rbar: 1 = all pixels alike. Valid: share of the area with data. '
   +'z: distance, against the background.',t);

@@ -38,7 +38,8 @@ def headline(records: list[dict[str, Any]], changed: Change, recovered: Recovery
             half = float(((recovered.sites["share_high"] - recovered.sites["share_low"]) / 2).median())
             said.append(
                 f"The site in the middle has gone {shares.median():.0%} of the way to the reference sites. "
-                f"A site's share is known to about \u00b1{max(half, 0.01):.0%} ({recovered.confidence:.0%} band, median)."
+                f"A site's share is known to about \u00b1{max(half, 0.01):.0%} ({recovered.confidence:.0%} band, "
+                "median)."
             )
     tested = int(changed.sites["p"].notna().sum())
     flagged = int(changed.sites["flag"].sum())
@@ -52,7 +53,8 @@ def unknowns(table: pd.DataFrame, changed: Change, recovered: Recovery | None, t
     said = []
     if changed.background.startswith("nothing"):
         said.append(
-            "No background was taken off: a good part of every site's change may be the whole scene's. Give control sites."
+            "No background was taken off: a good part of every site's change may be the whole scene's. Give "
+            "control sites."
         )
     elif "own sites" in changed.background:
         said.append(
@@ -105,16 +107,20 @@ def tiles(records: list[dict[str, Any]], recovered: Recovery | None) -> str:
 def how_to_read(changed: Change, recovered: Recovery | None, targets: Sequence[Any]) -> str:
     """Explain the words of the page."""
     said = [
-        "<b>Change</b> is an angle between yearly mean directions (0\u00b0 = the same, 90\u00b0 = nothing in common), with "
-        f"{html.escape(changed.background)} taken off: a good part of each year's step is shared by all land. A site is "
-        f"flagged where noise alone would hardly do this. <b>q</b> is the share of false alarms among all sites flagged "
+        "<b>Change</b> is an angle between yearly mean directions (0\u00b0 = the same, 90\u00b0 = nothing in "
+        "common), with "
+        f"{html.escape(changed.background)} taken off: a good part of each year's step is shared by all land. "
+        "A site is "
+        "flagged where noise alone would hardly do this. <b>q</b> is the share of false alarms among all "
+        "sites flagged "
         f"at least as clearly; flags have q up to {changed.level:g}.",
     ]
     if recovered is not None:
         said.append(
             "<b>Share of the way</b> runs from the site's own state before its start (0%) to the mean of "
             f"{_count(len(targets), 'reference site')} in the same year (100%). The band holds the true share in about "
-            f"{recovered.confidence:.0%} of cases: it counts the years' noise, the size of the site, the background, and "
+            f"{recovered.confidence:.0%} of cases: it counts the years' noise, the size of the site, the "
+            "background, and "
             "that other reference sites might have been chosen. It doesn't count a wrong choice of references."
         )
         said.append(
@@ -123,12 +129,15 @@ def how_to_read(changed: Change, recovered: Recovery | None, targets: Sequence[A
             "<b>reference range</b> begins where the lowest tenth of the reference sites are."
         )
     said.append(
-        "<b>Rbar</b> says how alike a site's pixels are: 1 = all the same; below about 0.8 the site is mixed and its mean "
+        "<b>Rbar</b> says how alike a site's pixels are: 1 = all the same; below about 0.8 the site is mixed "
+        "and its mean "
         "stands for none of its parts. <b>Valid</b> is the share of its area with data."
     )
     said.append(
-        "<b>What this can't tell.</b> An embedding says that a place became more like others, not why, and not how many "
-        "trees or species there are. A change in the last year alone may be a bad year; a site of a few pixels is mostly "
+        "<b>What this can't tell.</b> An embedding says that a place became more like others, not why, and "
+        "not how many "
+        "trees or species there are. A change in the last year alone may be a bad year; a site of a few "
+        "pixels is mostly "
         "its surroundings."
     )
     return "".join(f"<p>{text}</p>" for text in said)
