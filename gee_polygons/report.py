@@ -120,6 +120,7 @@ def write_report(
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from gee_polygons.embeddings.quantization import BANDS
     >>> v = np.eye(64)[0] + np.random.default_rng(0).normal(size=(12, 64)) * 0.01
     >>> table = pd.DataFrame(v, columns=list(BANDS))
