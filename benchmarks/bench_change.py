@@ -131,7 +131,7 @@ def main() -> None:
         "second simulator, written after them to be unlike it (drift by parallel transport, noise with a memory and a",
         "field, logistic and saturating recovery, gaps, clearings), 12 references, 40 controls. **Bold**: a miss.",
         f"Targets: start within 1 year for >= 95 % at ratio >= 1; false discoveries <= {LEVEL:.0%}; error <= 0.1;",
-        "90 % band holds 85-95 %. With the background `all` change takes the table's own sites, recovery its references.",
+        "90 % band holds 85-95 %. With the background `all` change takes the table's own sites, recovery references.",
         "",
         *main_table(),
         "",

@@ -44,7 +44,8 @@ __all__ = ["Recovery", "block_sites", "recovery"]
 
 STALLED_RATE: Final = 0.04  # share per year: slower than this takes more than 25 years
 _EIGHTY: Final = 0.8  # R80P
-_LEFT_DEG: Final = 20.0  # a site that was among the references and is so much further off has left them
+_LEFT_DEG: Final = 20.0  # a site that was among the references and is so much further off has left them; and what
+# counts as near where one reference can't tell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -246,6 +247,8 @@ def _of_step(fixed: Corrected, variance_of_pixel: float) -> tuple[float, Floats]
 
 def _as_near(doubt: Doubt) -> float:
     """Return the distance from the references' centre that one more reference would hardly exceed (chord)."""
+    if doubt.references.n_sites < 2:  # one can't tell how much they differ
+        return float(2 * np.sin(np.radians(_LEFT_DEG) / 2))
     free = spectral_freedom(doubt.noise.shape) * max(doubt.references.n_sites - 1, 1)
     return doubt.references.length * (1 + NormalDist().inv_cdf(0.95) / float(np.sqrt(2 * free)))
 

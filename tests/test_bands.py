@@ -221,6 +221,18 @@ def test_statuses_groups_and_years_by_hand():
     assert young["rate"] == pytest.approx(0.1)
 
 
+def test_one_reference_is_enough_for_a_share():
+    table = straight(["r", "s"], [[1] * 5, [0, 0, 0.25, 0.5, 0.75]], np.arange(2018, 2023))
+    near = table.copy()  # 26 degrees from start to reference: near for land, not for one cover
+    p, r = table[["A01"]].to_numpy(), normalize(E[0] + 0.5 * E[1])
+    near[list(BANDS)] = (1 - p) * E[0] + p * r
+    for rows in (table, near):
+        found = recovery(rows, references=["r"], start_years={"s": 2020}).sites.iloc[0]
+        assert found["status"] == "ok"
+        assert found["share_low"] <= found["share"] <= found["share_high"]
+        assert found["share"] == pytest.approx(0.75, abs=1e-6)
+
+
 def test_rows_without_data_and_without_sizes_are_enough():
     sim = simulate(ratio=1.0, n_sites=60, seed=2)
     table = sim.table[["site_id", "year", *BANDS]].sample(frac=1, random_state=0)
