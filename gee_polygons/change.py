@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from gee_polygons._change.calm import densest
 from gee_polygons._change.direction import direction_shares
 from gee_polygons._change.drift import Drift, base_years, estimate_drift
 from gee_polygons._change.ring import blend_rings
@@ -37,7 +38,7 @@ from gee_polygons.errors import UsageError
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
-__all__ = ["Change", "change", "corrected", "ring_sites"]
+__all__ = ["Change", "Corrected", "change", "corrected", "ring_sites"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ MODELS: Final = ("auto", "translation", "rotation")
 _CLEANINGS: Final = 3  # times that changed sites are told and left out of a background of all sites
 _SUSPECT_P: Final = 0.2  # a site below this is no background while another one is to be had
 _LEAST_BACKGROUND: Final = 0.2  # share of the sites that always stays in it, the calmest ones
+_LEAST_SITES: Final = 4  # that a background of all sites needs
 _RETURNED_BELOW: Final = 0.5  # of the largest excursion: a site that came more than half the way back has returned
 
 
@@ -91,6 +93,8 @@ class Corrected:
     drift: Drift
     is_background: Flags  # (sites,), which of the table's own sites served
     words: str
+    is_named: bool = False  # whether the user said which sites don't change
+    witnesses: Series | None = None  # the background's sites
 
 
 def change(
@@ -111,10 +115,10 @@ def change(
     baseline : int, list of int, or mapping from site id to these, optional
         Year or years that a site is compared with. Default: each site's first year with data.
     background : "all", list of site ids, DataFrame, or None
-        What the shared step is estimated from. ``"all"``: all sites of the table, those that changed left out as
-        they are found; it needs a majority that didn't change. A list: control sites of the table. A DataFrame: another
-        table, of controls or of rings around the sites (`ring_sites`; with the same ids, each site's own ring counts by
-        how much it tells). None: nothing is taken off.
+        What the shared step is estimated from. ``"all"``: the sites of the table that moved most alike, the others
+        taken in as they prove unchanged; it needs a fifth that didn't change, and four sites. A list: control sites of
+        the table. A DataFrame: another table, of controls or of rings around the sites (`ring_sites`; with the same
+        ids, each site's own ring counts by how much it tells). None: nothing is taken off.
     level : float
         False-discovery rate of `flag`: the expected share of flagged sites that didn't change.
     prototypes : DataFrame or mapping, optional
@@ -174,10 +178,7 @@ def corrected(
     series = series_of(table)
     n = len(series.site_ids)
     if background is None:
-        none = Drift.none(len(series.years))
-        return Corrected(
-            raw=series, units=series.units, drift=none, is_background=np.zeros(n, np.bool_), words="nothing"
-        )
+        return _uncorrected(series, "nothing")
     if isinstance(background, pd.DataFrame):
         return _by_table(series, background, drift)
     if isinstance(background, str):
@@ -190,16 +191,42 @@ def corrected(
     mask = np.zeros(n, np.bool_)
     mask[rows] = True
     words = f"the step of {len(rows)} control site{'s' if len(rows) > 1 else ''}"
-    return Corrected(raw=series, units=found.remove(series.units), drift=found, is_background=mask, words=words)
+    return _corrected(series, found, mask, words, is_named=True)
+
+
+def _uncorrected(series: Series, words: str) -> Corrected:
+    none = Drift.none(len(series.years))
+    calm = np.zeros(len(series.site_ids), np.bool_)
+    return Corrected(raw=series, units=series.units, drift=none, is_background=calm, words=words)
+
+
+def _corrected(series: Series, drift: Drift, mask: Flags, words: str, is_named: bool = False) -> Corrected:
+    return Corrected(
+        raw=series,
+        units=drift.remove(series.units),
+        drift=drift,
+        is_background=mask,
+        words=words,
+        is_named=is_named,
+        witnesses=series.take(mask),
+    )
 
 
 def _by_all(series: Series, model: str) -> Corrected:
     """Take off the step of all sites, and find out on the way which of them are no background."""
+    n = int(series.present.any(axis=1).sum())
+    if n < _LEAST_SITES:
+        log.warning(
+            "%d site%s can't tell the scene's step from its own: nothing is taken off; name control sites, or give a "
+            "table of rings (ring_sites)",
+            n,
+            "s" if n > 1 else "",
+        )
+        return _uncorrected(series, f"nothing (the table's {n} site{'s' if n > 1 else ''} can't tell a shared step)")
     base = base_years(series.present)
-    n = len(series.site_ids)
-    found = estimate_drift(series, base, model)
-    trusted = np.ones(n, np.bool_)
-    if len(series.years) > 2 and n > 3:
+    found = estimate_drift(series, base, model, densest(series, base))
+    trusted = series.present.any(axis=1)
+    if len(series.years) > 2:
         bank = Templates.over(len(series.years))
         for _ in range(_CLEANINGS):
             units = found.remove(series.units)
@@ -209,15 +236,17 @@ def _by_all(series: Series, model: str) -> Corrected:
             trusted = (p >= _SUSPECT_P) | (p >= least)
             found = estimate_drift(series, base, model, trusted)
     _warn_of_gaps(series, found)
-    if 2 * trusted.sum() < series.present.any(axis=1).sum():
+    calm = int((trusted & series.present.any(axis=1)).sum())
+    if 2 * calm < n:
         log.warning(
-            "only %d of %d sites look unchanged: where most sites change alike, their own step is no background; "
-            "name control sites, or give a table of rings (ring_sites)",
-            int(trusted.sum()),
+            "only %d of %d sites look unchanged; they are the background, as the sites that moved most alike. Where "
+            "most sites changed alike that may be wrong: name control sites, or give a table of rings (ring_sites)",
+            calm,
             n,
         )
-    words = f"the step of the table's own sites ({int(trusted.sum())} of {n}, the calmest)"
-    return Corrected(raw=series, units=found.remove(series.units), drift=found, is_background=trusted, words=words)
+    return _corrected(
+        series, found, np.asarray(trusted, np.bool_), f"the step of the table's own sites ({calm} of {n}, the calmest)"
+    )
 
 
 def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected:
@@ -233,7 +262,7 @@ def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected
         units, share = blend_rings(series, units, other, found)
         words += f", each site's own ring counting {share:.0%}"
     none = np.zeros(len(series.site_ids), np.bool_)
-    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words)
+    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words, witnesses=other)
 
 
 def _warn_of_gaps(series: Series, drift: Drift) -> None:
@@ -246,7 +275,7 @@ def _calibrated(p: Floats, fixed: Corrected) -> Floats:
     """Make p-values cautious where the unchanged sites show more than white noise."""
     z = to_z(p)
     # sites that were chosen for being calm can't tell how restless unchanged sites are: named controls can
-    known = fixed.is_background if fixed.words.endswith(("site", "sites")) else None
+    known = fixed.is_background if fixed.is_named else None
     centre, scale = learned_null(z, known)
     return to_p((z - centre) / scale)
 

@@ -22,6 +22,7 @@ import click
 
 from gee_polygons import __version__
 from gee_polygons.cli_archive import datasets, download, index
+from gee_polygons.cli_change import change, recovery, report
 from gee_polygons.cli_costs import plan
 from gee_polygons.cli_look import audit, render, similarity
 from gee_polygons.cli_shared import (
@@ -188,75 +189,6 @@ def extract(
     return EXIT_DATA if failures else 0
 
 
-@main.command(epilog=SITES_HELP, short_help="Write one page that says whether it worked.")
-@click.argument("table_path", metavar="TABLE", type=click.Path(path_type=Path))
-@click.option(
-    "--sites", "sites_path", type=click.Path(path_type=Path), help="File of the sites: map, start years, kinds."
-)
-@click.option("--id-column", help="Column of the site ids in that file.")
-@click.option("--source", metavar="SOURCE", help="Where pictures are read from.  [default: no pictures]")
-@click.option(
-    "--references", callback=parse_names, metavar="IDS", help="What sites should become.  [default: kind=reference]"
-)
-@click.option(
-    "--controls", callback=parse_names, metavar="IDS", help="Sites that didn't change.  [default: kind=control]"
-)
-@click.option(
-    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: if few]"
-)
-@click.option(
-    "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."
-)
-@click.option("--title", default="Did it work?", show_default=True, help="Heading of the page.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Page to write: .html.")
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-def report(
-    *,
-    table_path: Path,
-    sites_path: Path | None,
-    id_column: str | None,
-    source: str | None,
-    references: tuple[str, ...] | None,
-    controls: tuple[str, ...] | None,
-    pictures: tuple[str, ...] | None,
-    level: float,
-    title: str,
-    output: Path,
-    overwrite: bool,
-) -> None:
-    """Write one self-contained page: change and recovery of every site, with a stated uncertainty.
-
-    \b
-    Example:
-      gee-polygons report outputs/embeddings.parquet --sites data/sample_sites.geojson -o outputs/report.html
-    """
-    from gee_polygons.report import check_report, write_report
-
-    check_report(output, overwrite)  # before the long work
-    from gee_polygons.sources.base import open_source
-    from gee_polygons.tables import read_table
-
-    table = read_table(table_path)
-    sites = None if sites_path is None else load(sites_path, id_column, None)
-    chosen: str | tuple[str, ...] = "auto" if pictures is None else pictures
-    if chosen in (("all",), ("none",)):
-        chosen = chosen[0]
-    write_report(
-        table,
-        output,
-        sites=sites,
-        source=None if source is None else open_source(source),
-        references=references,
-        controls=controls,
-        pictures=chosen,
-        level=level,
-        title=title,
-        overwrite=overwrite,
-    )
-    size = output.stat().st_size / 1e6
-    click.echo(f"{output}: {count(table['site_id'].nunique(), 'site')}, {size:.1f} MB")
-
-
 @main.command(short_help="Build the synthetic sample archive.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to build in; created if need be.")
 @click.option(
@@ -319,7 +251,7 @@ def demo(*, out: Path) -> None:
     click.echo(f"{total:6.1f} s  in all")
 
 
-for _command in (plan, render, similarity, audit, download, index, datasets):
+for _command in (plan, render, similarity, change, recovery, report, audit, download, index, datasets):
     main.add_command(_command)
 
 

@@ -18,18 +18,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from gee_polygons._change.bands import Bands, bootstrap_bands, noise_covariance
-from gee_polygons._change.drift import Drift
+from gee_polygons._change.bands import Bands, Doubt, bootstrap_bands, own_end
+from gee_polygons._change.between import LAND_SCATTER, balanced, scatter_of
+from gee_polygons._change.drift import unseen_steps
+from gee_polygons._change.noise import Noise, estimate_noise, spectral_freedom
 from gee_polygons._change.series import Floats, Series, positions_of, series_of, start_years_of
-from gee_polygons._change.way import interpolated_year, mean_start, share_of_way
-from gee_polygons.change import corrected
+from gee_polygons._change.way import interpolated_year, mean_start
+from gee_polygons._change.ways import Starts, Ways, starting_states
+from gee_polygons.change import Corrected, corrected
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.similarity import angular_distance_deg
+from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,8 +44,8 @@ __all__ = ["Recovery", "block_sites", "recovery"]
 
 STALLED_RATE: Final = 0.04  # share per year: slower than this takes more than 25 years
 _EIGHTY: Final = 0.8  # R80P
-_RANGE: Final = 0.1  # the reference range begins at this quantile of the reference sites
-_SHORT_DEG: Final = 20.0  # sites of one cover differ by so much: a start so near the references leaves no way to go
+_LEFT_DEG: Final = 20.0  # a site that was among the references and is so much further off has left them; and what
+# counts as near where one reference can't tell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,113 +143,121 @@ def recovery(
         raise UsageError(f"confidence lies between 0 and 1, found {confidence!r}")
     if draws < 20:
         raise UsageError(f"a band needs at least 20 draws, found {draws}")
-    everything = series_of(table)
-    reference_rows = positions_of(everything, references, "references")
-    source = [everything.site_ids[i] for i in reference_rows] if background == "references" else background
-    fixed = corrected(table, background=source)
-    starts = start_years_of(everything, start_years)
-    degraded_rows = np.array([], np.intp) if degraded is None else positions_of(everything, degraded, "degraded")
-    rows = np.array(
-        [i for i, y in enumerate(starts) if y is not None and i not in {*reference_rows, *degraded_rows}], np.intp
-    )
-    if not len(rows):
-        raise UsageError("no site of the table (references aside) has a start year; give start_years")
-    sites = everything.take(rows)
-    reference = everything.take(reference_rows)
-    if not reference.present.any():
-        raise UsageError("no reference site has data in any year")
-    start, status, n_base = _starting_states(fixed.units, rows, degraded_rows, [starts[i] for i in rows], everything)
-    ways = _Ways.of(sites, reference, start, fixed.drift)
-    close = ways.length_deg < _SHORT_DEG
-    status = np.where((status == "ok") & close, "too_near", status)
-    noise = noise_covariance(fixed.units, everything.n_effective)
-    steadiness = float(everything.n_effective[fixed.is_background].sum()) if fixed.is_background.any() else np.inf
-    bands = bootstrap_bands(
-        ways.share,
-        ways.slope,
-        sites,
-        reference.units,
-        ways.centre,
-        n_base,
-        noise,
-        steadiness,
-        blocks,
-        draws,
-        seed,
-    )
-    since = sites.years[None] - np.array([starts[i] for i in rows])[:, None]
-    return _result(sites, since, ways, status, bands, confidence, fixed.words, reference)
+    cast = _Cast.of(table, references, start_years, background, degraded)
+    ways = Ways.of(cast.sites, cast.reference, cast.starts.state, cast.fixed.drift)
+    doubt = _doubt(cast, ways)
+    status = cast.starts.status
+    near = ways.length_deg < np.degrees(2 * np.arcsin(min(_as_near(doubt) / 2, 1.0)))
+    status = np.where((status == "ok") & near, "too_near", status)
+    bands = bootstrap_bands(ways, cast.sites, cast.starts, doubt, blocks, draws, seed)
+    return _result(cast, ways, status, bands, confidence)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Ways:
-    """Shares of all sites and years, and what is needed to carry noise over to them."""
+class _Cast:
+    """Who is who in the table."""
 
-    share: Floats  # (sites, years)
-    slope: Floats  # (sites, years, 64)
-    off: Floats
-    similarity: Floats
-    centre: Floats  # (years, 64), mean direction of the references
-    range_low: Floats  # (sites, years), share at which the reference range begins
-    length_deg: Floats  # (sites,)
+    everything: Series
+    fixed: Corrected
+    rows: NDArray[np.intp]  # of the sites to be measured
+    reference_rows: NDArray[np.intp]
+    degraded_rows: NDArray[np.intp]
+    start_years: NDArray[np.int64]  # of the sites to be measured
+    starts: Starts
+    own_background: bool  # whether the references are the background
+
+    @property
+    def sites(self) -> Series:
+        return self.everything.take(self.rows)
+
+    @property
+    def reference(self) -> Series:
+        return self.everything.take(self.reference_rows)
 
     @classmethod
-    def of(cls, sites: Series, reference: Series, start: Floats, drift: Drift) -> _Ways:
-        n, t, _ = sites.units.shape
-        seen = np.isfinite(reference.units[..., 0])
-        total = np.where(seen[..., None], reference.units, 0.0).sum(axis=0)
-        centre = normalize(total)
-        kind = mean_start(start)
-        a = np.stack([drift.add(start, y) for y in range(t)], axis=1)
-        k = np.stack([drift.add(kind, y) for y in range(t)], axis=1)
-        r = np.broadcast_to(centre, a.shape)
-        share, slope, off = share_of_way(sites.units, a, r, k)
-        low = np.full((n, t), np.nan)
-        for y in range(t):
-            if seen[:, y].any():
-                others = reference.units[seen[:, y], y]
-                own, _, _ = share_of_way(others[None], a[:, y, None], r[:, y, None], k[:, y, None])
-                low[:, y] = np.quantile(own, _RANGE, axis=1) if len(others) > 1 else own[:, 0]
-        length = angular_distance_deg(a, r)
-        known = np.isfinite(length)
-        length = np.where(known, length, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    def of(cls, table: pd.DataFrame, references: Any, start_years: Any, background: Any, degraded: Any) -> _Cast:
+        everything = series_of(table)
+        found = positions_of(everything, references, "references")
+        reference_rows = found[everything.present[found].any(axis=1)]
+        if not len(reference_rows):
+            raise UsageError("no reference site has data in any year")
+        own = isinstance(background, str) and background == "references"
+        fixed = corrected(table, background=[everything.site_ids[i] for i in reference_rows] if own else background)
+        years = start_years_of(everything, start_years)
+        stand_ins = np.array([], np.intp) if degraded is None else positions_of(everything, degraded, "degraded")
+        others = {*found, *stand_ins}
+        rows = np.array([i for i, y in enumerate(years) if y is not None and i not in others], np.intp)
+        if not len(rows):
+            raise UsageError("no site of the table (references aside) has a start year; give start_years")
+        stand_ins = stand_ins[everything.present[stand_ins].any(axis=1)]
+        began = [y for i in rows if (y := years[i]) is not None]
+        units = fixed.units[stand_ins] if len(stand_ins) else None
         return cls(
-            share=share,
-            slope=slope,
-            off=off,
-            similarity=np.sum(sites.units * centre, axis=2),
-            centre=centre,
-            range_low=low,
-            length_deg=length,
+            everything=everything,
+            fixed=fixed,
+            rows=rows,
+            reference_rows=reference_rows,
+            degraded_rows=stand_ins,
+            start_years=np.array(began, np.int64),
+            starts=starting_states(fixed.units[rows], everything.years, began, units),
+            own_background=own,
         )
 
 
-def _starting_states(
-    units: Floats, rows: Any, degraded: Any, starts: list[int | None], everything: Series
-) -> tuple[Floats, Any, Floats]:
-    """Return each site's starting state in the base year's frame, its status, and the number of years behind it."""
-    own = units[rows]
-    present = np.isfinite(own[..., 0])
-    before = present & (everything.years[None] < np.array(starts, np.float64)[:, None])
-    n_base = before.sum(axis=1).astype(np.float64)
-    start = normalize(np.where(before[..., None], own, 0.0).sum(axis=1))
-    status = np.where(present.any(axis=1), np.where(n_base > 0, "ok", "no_baseline"), "no_data").astype(object)
-    if len(degraded):
-        others = units[degraded]
-        stand_in = normalize(np.nansum(others, axis=(0, 1)))
-        filled = status == "no_baseline"
-        start[filled] = stand_in
-        n_base[filled] = np.isfinite(others[..., 0]).sum()
-        status[filled] = "ok"
-    return start, status, n_base
+def _doubt(cast: _Cast, ways: Ways) -> Doubt:
+    """Collect what the table says of its own noise, of the references and of the background."""
+    fixed, n_effective = cast.fixed, cast.everything.n_effective
+    known = np.zeros(cast.everything.present.shape, np.bool_)
+    known[[*cast.reference_rows, *cast.degraded_rows]] = True
+    known[fixed.is_background & fixed.is_named] = True
+    known[cast.rows] = cast.starts.before
+    noise = estimate_noise(fixed.units, n_effective, known)
+    own = Noise(shape=noise.shape, variance=noise.variance[cast.rows], memory=noise.memory)
+    kind = mean_start(cast.starts.state)
+    apart = np.sum((cast.starts.state - kind) ** 2, axis=1)
+    known = np.isfinite(apart) & (apart > 0)
+    fallback = float(np.median(apart[known])) if known.sum() > 2 else LAND_SCATTER
+    references = scatter_of(balanced(fixed.units[cast.reference_rows]), noise.shape, fallback)
+    variances = noise.variance[cast.reference_rows]
+    step, unseen = _of_step(fixed, float(np.mean(noise.variance * n_effective)))
+    return Doubt(
+        noise=own,
+        references=references,
+        reference_variance=float(variances.sum()) / len(variances) ** 2,
+        degraded=None
+        if not len(cast.degraded_rows)
+        else scatter_of(balanced(fixed.units[cast.degraded_rows]), noise.shape, fallback),
+        step_variance=step,
+        unseen_steps=unseen,
+        own_background=cast.own_background,
+        own_end=own_end(ways, cast.starts, own, references),
+    )
 
 
-def _result(
-    sites: Series, since: Any, ways: _Ways, status: Any, bands: Bands, confidence: float, words: str, reference: Series
-) -> Recovery:
-    n, t = ways.share.shape
-    usable = (status == "ok")[:, None] & np.isfinite(ways.share)
-    raw = np.where(usable, ways.share, np.nan)
+def _of_step(fixed: Corrected, variance_of_pixel: float) -> tuple[float, Floats]:
+    """Return the noise of the background's step, and the covariance of what it can't tell of a step."""
+    other = fixed.witnesses
+    if other is None:
+        return 0.0, np.zeros((len(fixed.raw.years), N_BANDS, N_BANDS))
+    there = other.present.any(axis=1)
+    places = normalize(np.nan_to_num(other.units[there]).sum(axis=1))
+    unseen = unseen_steps(fixed.drift, places, variance_of_pixel / other.n_effective[there])
+    return variance_of_pixel / float(other.n_effective[there].sum()), unseen
+
+
+def _as_near(doubt: Doubt) -> float:
+    """Return the distance from the references' centre that one more reference would hardly exceed (chord)."""
+    if doubt.references.n_sites < 2:  # one can't tell how much they differ
+        return float(2 * np.sin(np.radians(_LEFT_DEG) / 2))
+    free = spectral_freedom(doubt.noise.shape) * max(doubt.references.n_sites - 1, 1)
+    return doubt.references.length * (1 + NormalDist().inv_cdf(0.95) / float(np.sqrt(2 * free)))
+
+
+def _result(cast: _Cast, ways: Ways, status: Any, bands: Bands, confidence: float) -> Recovery:
+    n, t = ways.place.share.shape
+    sites, since = cast.sites, cast.everything.years[None] - cast.start_years[:, None]
+    usable = (status == "ok")[:, None] & np.isfinite(ways.place.share)
+    raw = np.where(usable, ways.place.share, np.nan)
     low, high = bands.interval(raw, confidence)
     state = np.where(np.isfinite(sites.units[..., 0]), np.repeat(status[:, None], t, axis=1), "no_data")
     yearly = pd.DataFrame(
@@ -258,7 +271,7 @@ def _result(
             "share_high": np.clip(high, 0, 1).ravel(),
             "share_raw": raw.ravel(),
             "in_range": (raw >= ways.range_low).ravel(),
-            "off_way_deg": np.where(usable, ways.off, np.nan).ravel(),
+            "off_way_deg": np.where(usable, ways.place.off_deg, np.nan).ravel(),
             "status": state.ravel().astype(str),
         }
     ).infer_objects()
@@ -268,20 +281,18 @@ def _result(
         for i in range(n)
     ]
     summary = pd.DataFrame(rows)
+    summary["year"] = summary["year"].astype("Int64")
     summary["rank"] = summary["share"].rank(ascending=False, method="min").astype("Int64")
-    seen = np.isfinite(reference.units[..., 0])
-    total = np.where(seen[..., None], reference.units, 0.0).sum(axis=0)
-    count = seen.sum(axis=0)
     middle = [float(np.nanmedian(c)) if np.isfinite(c).any() else np.nan for c in ways.range_low.T]
     about = pd.DataFrame(
         {
             "year": sites.years,
-            "n_sites": count,
+            "n_sites": ways.count,
             "range_low": middle,
-            "coherence": np.where(count > 0, np.linalg.norm(total, axis=1) / np.maximum(count, 1), np.nan),
+            "coherence": np.where(ways.count > 0, ways.coherence, np.nan),
         }
     )
-    return Recovery(yearly=yearly, sites=summary, reference=about, confidence=confidence, background=words)
+    return Recovery(yearly=yearly, sites=summary, reference=about, confidence=confidence, background=cast.fixed.words)
 
 
 def _site_row(
@@ -317,7 +328,7 @@ def _site_row(
     there = np.flatnonzero(np.isfinite(similarity))
     if status == "too_near" and len(there) > 1:
         was, now = (float(np.degrees(np.arccos(np.clip(similarity[k], -1, 1)))) for k in there[[0, -1]])
-        if now - was > _SHORT_DEG:
+        if now - was > _LEFT_DEG:
             row["group"], row["evidence"] = "declining", f"left the references: {was:.0f} degrees off, now {now:.0f}"
     return row
 

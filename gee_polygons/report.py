@@ -9,17 +9,16 @@ from __future__ import annotations
 import html
 import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pandas as pd
 
 from gee_polygons._report.data import clean, map_of, site_records, strip_of
 from gee_polygons._report.script import JS
 from gee_polygons._report.style import CSS
+from gee_polygons._report.words import headline, how_to_read, provenance_list, tiles, unknowns
 from gee_polygons._write import replacing
 from gee_polygons.change import Change, change
 from gee_polygons.errors import OutputError, UsageError
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
     from gee_polygons.sources.base import Source
 
-__all__ = ["check_report", "write_report"]
+__all__ = ["check_report", "of_kind", "prototypes_of", "write_report"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may h
 MAX_BYTES: Final = 25_000_000
 REFERENCE_KINDS: Final = ("reference",)
 CONTROL_KINDS: Final = ("control", "reference")
+DEGRADED_KINDS: Final = ("degraded",)
 
 
 def check_report(path: str | Path, overwrite: bool = False) -> Path:
@@ -93,7 +93,8 @@ def write_report(
     source : Source or str, optional
         Where pictures are read from. Without it there are none.
     references : sequence of site ids, optional
-        What sites should become. Default: the sites of kind ``"reference"``. Without any there is no recovery.
+        What sites should become. Default: the sites of kind ``"reference"``. Without any there is no recovery. Sites of
+        kind ``"degraded"`` stand in for those without data before their start.
     controls : sequence of site ids, optional
         Sites that didn't change, the background. Default: kinds ``"control"`` and ``"reference"``, else all sites.
     pictures : "auto", "none", "all" or sequence of site ids
@@ -119,6 +120,7 @@ def write_report(
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from gee_polygons.embeddings.quantization import BANDS
     >>> v = np.eye(64)[0] + np.random.default_rng(0).normal(size=(12, 64)) * 0.01
     >>> table = pd.DataFrame(v, columns=list(BANDS))
@@ -127,26 +129,11 @@ def write_report(
     True
     """
     path = check_report(path, overwrite)
-    background = _of_kind(table, sites, CONTROL_KINDS, controls)
-    targets = _of_kind(table, sites, REFERENCE_KINDS, references)
-    changed = change(table, background=background or "all", level=level, prototypes=_prototypes(table, sites))
+    background = of_kind(table, sites, CONTROL_KINDS, controls)
+    targets = of_kind(table, sites, REFERENCE_KINDS, references)
+    changed = change(table, background=background or "all", level=level, prototypes=prototypes_of(table, sites))
     recovered = _recovery(table, sites, targets, background)
-    records, basis = site_records(table, sites, changed, recovered)
-    frame = map_of(records, sites) if sites is not None else None
-    years = sorted(int(y) for y in table["year"].unique())
-    for site_id in _pictured(pictures, records, sites, source):
-        assert sites is not None, "_pictured names none without sites"
-        record = next(r for r in records if r["id"] == site_id)
-        record["strip"] = strip_of(sites[site_id], source, years, basis)
-    data = {
-        "sites": records,
-        "years": years,
-        "map": frame,
-        "pca": basis.describe(),
-        "hasRecovery": recovered is not None,
-        "confidence": round(100 * recovered.confidence) if recovered is not None else None,
-        "range": _range(recovered),
-    }
+    data = _data(table, sites, source, pictures, changed, recovered)
     page = _page(title, table, data, changed, recovered, targets)
     if len(page.encode()) > MAX_BYTES:
         raise UsageError(f"the page would have {len(page) / 1e6:.0f} MB; ask for fewer pictures")
@@ -155,7 +142,34 @@ def write_report(
     return path
 
 
-def _of_kind(
+def _data(
+    table: pd.DataFrame,
+    sites: SiteCollection | None,
+    source: Any,
+    pictures: str | Sequence[Any],
+    changed: Change,
+    recovered: Recovery | None,
+) -> dict[str, Any]:
+    """Return what the page's script works with."""
+    records, basis = site_records(table, sites, changed, recovered)
+    frame = map_of(records, sites) if sites is not None else None
+    years = sorted(int(y) for y in table["year"].unique())
+    by_id = {r["id"]: r for r in records}
+    for site_id in _pictured(pictures, records, sites, source):
+        assert sites is not None, "_pictured names none without sites"
+        by_id[site_id]["strip"] = strip_of(sites[site_id], source, years, basis)
+    return {
+        "sites": records,
+        "years": years,
+        "map": frame,
+        "pca": basis.describe(),
+        "hasRecovery": recovered is not None,
+        "confidence": round(100 * recovered.confidence) if recovered is not None else None,
+        "range": _range(recovered),
+    }
+
+
+def of_kind(
     table: pd.DataFrame, sites: SiteCollection | None, kinds: Sequence[str], given: Sequence[Any] | None
 ) -> list[Any]:
     """Return the sites of the table that were named, else those whose property says so and that have data."""
@@ -167,7 +181,7 @@ def _of_kind(
     return [s.site_id for s in sites if s.properties.get("kind") in kinds and str(s.site_id) in seen]
 
 
-def _prototypes(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
+def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
     """Labelled rows for the direction of change, where sites have a property `label`."""
     if sites is None or "label" not in sites.property_names:
         return None
@@ -186,7 +200,13 @@ def _recovery(
     if not any(year is not None for year in sites.start_years):
         log.warning("no site has a start year: the report has no recovery")
         return None
-    return recovery(table, references=references, start_years=sites, background=background or "references")
+    return recovery(
+        table,
+        references=references,
+        start_years=sites,
+        background=background or "references",
+        degraded=of_kind(table, sites, DEGRADED_KINDS, None) or None,
+    )
 
 
 def _pictured(
@@ -231,22 +251,26 @@ def _page(
     years = data["years"]
     about = f"{len(data['sites']):,} sites, {years[0]} to {years[-1]}, from yearly AlphaEarth embeddings."
     source = table.attrs.get("provenance", {})
+    said = headline(data["sites"], changed, recovered)
+    found = unknowns(table, changed, recovered, targets)
+    limits = f'<h3>What isn\'t known here</h3><ul class="limits">{found}</ul>' if found else ""
     note = f'<p class="note">{html.escape(source["note"])}</p>' if "note" in source else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{safe_title}</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>
 <header><h1>{safe_title}</h1><p class="soft">{about}</p>{note}
-<div class="tiles">{_tiles(data["sites"], recovered)}</div></header>
-<main>{_map_panel(data)}
+<div class="tiles">{tiles(data["sites"], recovered)}</div></header>
+<main><section class="panel" id="summary"><h2>In short</h2>{said}{limits}</section>
+{_map_panel(data)}
 <section class="panel" id="list"><h2>Sites</h2><div class="bar">
 <input id="find" type="search" placeholder="Find a site" aria-label="Find a site">
 <select id="group" aria-label="Recovery"><option value="">any recovery</option></select>
 <select id="change" aria-label="Change"><option value="">any change</option></select>
 <span id="count" class="soft"></span></div>
 <div class="scroll"><table id="rows"><thead></thead><tbody></tbody></table></div>
-<p class="soft">Click a heading to sort, a site to open it.</p></section>
-<section class="panel"><h2>How to read this</h2>{_how_to_read(changed, recovered, targets)}</section></main>
-<footer><p>{html.escape(ATTRIBUTION)}</p><dl>{_provenance(source)}</dl></footer>
+<p class="soft">Choose a heading to sort, a site to open it.</p></section>
+<section class="panel"><h2>How to read this</h2>{how_to_read(changed, recovered, targets)}</section></main>
+<footer><p>{html.escape(ATTRIBUTION)}</p><dl>{provenance_list(source)}</dl></footer>
 <dialog id="site" aria-labelledby="title"><div class="head"><h2 id="title" style="margin:0"></h2>
 <button id="close" type="button">Close</button></div><div class="body" id="body"></div></dialog>
 <script type="application/json" id="data">{text}</script><script>{JS}</script></body></html>
@@ -263,48 +287,3 @@ def _map_panel(data: dict[str, Any]) -> str:
         f'<select id="colour">{options}</select></div><div id="map"></div>'
         '<div id="legend" class="legend"></div></section>'
     )
-
-
-def _tiles(records: list[dict[str, Any]], recovered: Recovery | None) -> str:
-    groups = Counter(r["group"] for r in records if r["group"])
-    flagged = sum(r["change"] not in ("none", "no data") for r in records)
-    shown = [(f"{len(records):,}", "sites")]
-    if recovered is not None:
-        shown += [(f"{groups[g]:,}", g) for g in ("recovering", "stalled", "declining", "no evidence")]
-        shares = [r["share"] for r in records if r["share"] is not None]
-        if shares:
-            shown.append((f"{np.median(shares):.0%}", "of the way, median site"))
-    shown.append((f"{flagged:,}", "changed"))
-    return "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for value, name in shown)
-
-
-def _how_to_read(changed: Change, recovered: Recovery | None, targets: list[Any]) -> str:
-    said = [
-        f"<b>Change</b> is an angle between yearly mean directions, with {html.escape(changed.background)} taken off: "
-        "a good part of each year's step is shared by all land. A site is flagged where noise alone would hardly do "
-        "this: "
-        f"among all flagged sites, about {changed.level:.0%} at most are false.",
-    ]
-    if recovered is not None:
-        said.append(
-            f"<b>Share of the way</b> runs from the site's own state before its start (0 %) to the {len(targets)} "
-            f"reference site{'s' if len(targets) != 1 else ''} of the same year (100 %). The band holds the true share "
-            "in about "
-            f"{recovered.confidence:.0%} of cases: it counts the years' noise, the number of independent pixels, and "
-            "which reference sites were chosen. With one or two references it is too narrow."
-        )
-        said.append(
-            "<b>Groups</b>: recovering and declining sites have a rate whose band excludes zero; stalled ones can't be "
-            "faster than 8 % a year and are likely slower than 4 %; for the rest the data don't tell."
-        )
-    said.append(
-        "An embedding says that a place became more like others, not why, and not how many trees or species there are. "
-        "A change in the last year alone may be a bad year; a site of a few pixels is mostly its surroundings."
-    )
-    return "".join(f"<p>{text}</p>" for text in said)
-
-
-def _provenance(source: dict[str, Any]) -> str:
-    if not source:
-        return "<dt>provenance</dt><dd>The table carries none.</dd>"
-    return "".join(f"<dt>{html.escape(str(k))}</dt><dd>{html.escape(str(v))}</dd>" for k, v in source.items())

@@ -41,6 +41,7 @@ class Simulation:
     progress: pd.DataFrame  # by site id and year: share of the way from pasture to forest
     reference_ids: list[str]
     control_ids: list[str]
+    restored_ids: list[str] | None = None  # those of the changed sites that recover; None: all of them
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """Return the share of the way of rows that have `site_id` and `year`."""

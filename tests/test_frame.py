@@ -55,7 +55,7 @@ RANKS = (
     ("_report", "report"),
     ("demo", "warmup"),
     ("cli_shared",),
-    ("cli_archive", "cli_costs", "cli_look"),
+    ("cli_archive", "cli_change", "cli_costs", "cli_look"),
     ("cli",),
     ("__main__",),
 )

@@ -11,7 +11,7 @@ import pytest
 
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.probe import _balanced, cross_validate, fit_probe, spatial_blocks
+from gee_polygons.probe import ProbeResult, ValueResult, _balanced, cross_validate, fit_probe, spatial_blocks
 
 POINTS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -83,3 +83,62 @@ def test_real_points_in_their_region_and_out_of_it():
         outside[model] = cross_validate(table, "dw_label", model=model, groups="region", folds=None)
         assert inside[model].balanced_accuracy > outside[model].balanced_accuracy
         assert inside[model].balanced_accuracy > 2 / len(inside[model].recall)
+    for model in ("knn", "ridge"):
+        near = cross_validate(table, "trees", model=model, block_m=2_000)
+        far = cross_validate(table, "trees", model=model, groups="region", folds=None)
+        assert near.r2 > far.r2
+
+
+# --- values ---
+
+
+def gradient(n=240, seed=0):
+    """A value that vectors tell, and places that look alike inside."""
+    rng = np.random.default_rng(seed)
+    place = np.arange(n) % 24
+    value = rng.uniform(0, 1, 24)[place] * 0.7 + rng.uniform(0, 0.3, n)
+    v = np.eye(64)[0] + value[:, None] * np.eye(64)[1] + rng.normal(size=(24, 64))[place] * 0.1
+    v += rng.normal(size=(n, 64)) * 0.02
+    return pd.DataFrame(v, columns=list(BANDS)).assign(lon=place * 1.0, lat=0.0, biomass=value)
+
+
+@pytest.mark.parametrize("model", ["knn", "ridge"])
+def test_values_are_judged_by_places_too(model):
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    table = gradient()
+    found = cross_validate(table, "biomass", model=model)
+    assert isinstance(found, ValueResult)
+    rows = found.predicted
+    error = rows["true"] - rows["predicted"]
+    by_hand = 1 - (error**2).sum() / ((rows["true"] - rows["true"].mean()) ** 2).sum()
+    assert found.r2 == pytest.approx(by_hand)
+    assert found.mae == pytest.approx(error.abs().mean())
+    assert found.r2_low <= found.r2 <= found.r2_high
+    assert found.mae_low <= found.mae <= found.mae_high
+    assert found.folds["n"].sum() == 240
+    # whole blocks are held out: no block lies on both sides
+    assert rows.groupby(table["lon"])["fold"].nunique().eq(1).all()
+    flattering = cross_validate(table, "biomass", model=model, random_split=True)
+    assert flattering.r2 > found.r2
+    assert "RANDOM SPLIT" in str(flattering)
+    assert "blocks of 5000 m" in str(found)
+
+
+def test_what_the_labels_are():
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    table = gradient()
+    assert isinstance(
+        cross_validate(table, (table["biomass"] > 0.5).astype(float)), ProbeResult
+    )  # 0.0 and 1.0: classes
+    assert isinstance(cross_validate(table, (table["biomass"] * 9).round(), task="values"), ValueResult)
+    assert fit_probe(table, "biomass").predict(np.eye(64)[:1] + np.eye(64)[1]).shape == (1,)
+    with_gap = table.assign(biomass=table["biomass"].where(table.index > 5))
+    assert len(cross_validate(with_gap, "biomass").predicted) == 234
+    with pytest.raises(UsageError, match="knn, ridge for values"):
+        cross_validate(table, "biomass", model="logistic", task="values")
+    with pytest.raises(UsageError, match="found 'much'"):
+        cross_validate(table, ["much"] * 240, task="values")
+    with pytest.raises(UsageError, match="not all the same"):
+        cross_validate(table, [0.5] * 240)
+    with pytest.raises(UsageError, match="auto, classes, values"):
+        fit_probe(table, "biomass", task="regression")

@@ -26,10 +26,13 @@ def sample_table(sample_sites):
 def test_the_share_of_a_mixture_is_its_share(p):
     rng = np.random.default_rng(0)
     a, r = normalize(rng.normal(size=(2, 64)))
-    share, slope, off = share_of_way(normalize((1 - p) * a + p * r), a, r, a)
-    assert float(share) == pytest.approx(p, abs=1e-9)
-    assert float(off) == pytest.approx(0, abs=1e-5)
-    assert slope.shape == (64,)
+    u = normalize((1 - p) * a + p * r)
+    place = share_of_way(u, a, r, a)
+    assert float(place.share) == pytest.approx(p, abs=1e-9)
+    assert float(place.off_deg) == pytest.approx(0, abs=1e-5)
+    step = rng.normal(size=64) * 1e-6
+    moved = share_of_way(normalize(u + step), a, r, a)
+    assert float(moved.share - place.share) == pytest.approx(float(place.slope @ step), abs=1e-9)  # a derivative
 
 
 def test_what_stays_of_a_site_s_own_changes_its_share_in_no_case():
@@ -37,8 +40,8 @@ def test_what_stays_of_a_site_s_own_changes_its_share_in_no_case():
     a, own, r = e[0] - 0.4 * e[1], 0.3 * e[2], e[0] + 0.4 * e[1]
     for kept in (0.0, 1.0):  # of what sets it apart, at the end
         u = normalize(0.5 * (a + own) + 0.5 * (r + kept * own))
-        share, _, _ = share_of_way(u, normalize(a + own), normalize(r), normalize(a))
-        assert float(share) == pytest.approx(0.5, abs=0.005)
+        place = share_of_way(u, normalize(a + own), normalize(r), normalize(a))
+        assert float(place.share) == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_year_a_level_is_reached_is_between_years_and_must_last():

@@ -57,6 +57,22 @@ def test_three_sites_without_anything_else(tmp_path):
     assert "NaN" not in text.split('id="data">')[1].split("</script>")[0]
 
 
+def test_it_says_what_it_means_and_what_isn_t_known(page, tmp_path, sample_table, sample_sites):
+    text = page.read_text(encoding="utf-8")
+    assert "11 of 14 restoration sites are recovering" in text
+    assert "2 reference sites can hardly tell how much such sites differ" in text
+    assert "1 restoration site with no data from before the start" in text
+    failed = sample_table.copy()
+    failed.loc[failed["site_id"].eq("hole") & failed["year"].ge(2023), [*BANDS, "Rbar"]] = np.nan
+    failed.loc[failed["site_id"].eq("hole") & failed["year"].ge(2023), "status"] = "error"
+    text = write_report(failed, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "2 site-years couldn't be read" in text
+    assert "No control sites were named" in text
+    text = write_report(small_table(), tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "No background was taken off" in text
+    assert "NaN" not in text
+
+
 def test_three_thousand_sites_stay_small(tmp_path):
     sim = simulate(ratio=1.0, n_sites=2_900)
     path = write_report(sim.table, tmp_path / "r.html", controls=sim.control_ids)
@@ -99,6 +115,35 @@ def test_the_command(tmp_path, sample_table, sample_sites):
     assert again.exit_code == 1
     assert "--overwrite" in again.output
     assert CliRunner().invoke(main, ["report", str(tmp_path / "none.parquet"), "-o", "x.html"]).exit_code == 2
+
+
+def test_change_and_recovery_have_commands(tmp_path, sample_table, sample_sites):
+    write_table(sample_table, tmp_path / "t.parquet", sites=sample_sites)
+    sample_table[["site_id", "year", *BANDS]].to_csv(tmp_path / "plain.csv", index=False)  # from anywhere else
+    sample_sites.to_geodataframe().to_file(tmp_path / "s.geojson", driver="GeoJSON")
+    path = {name: str(tmp_path / name) for name in ("t.parquet", "plain.csv", "s.geojson", "c.csv", "y.csv", "r.csv")}
+    run = CliRunner().invoke
+    done = run(main, ["change", path["t.parquet"], "--sites", path["s.geojson"], "-o", path["c.csv"], "--yearly",
+                      path["y.csv"]])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "13 persistent" in done.output
+    assert len(pd.read_csv(path["y.csv"])) == len(sample_table)
+    assert pd.read_csv(path["c.csv"]).set_index("site_id").loc["cleared", "start"] == 2021
+    done = run(main, ["recovery", path["plain.csv"], "--sites", path["s.geojson"], "-o", path["r.csv"]])
+    assert done.exit_code == 0, done.output
+    assert "11 recovering" in done.output
+    assert pd.read_csv(path["r.csv"]).set_index("site_id").loc["stalled", "group"] == "stalled"
+    for call, words in (
+        (["change", path["plain.csv"], "-o", path["c.csv"]], "--overwrite"),
+        (["change", path["plain.csv"], "--controls", "nobody", "-o", str(tmp_path / "n.csv")], "'nobody' is not among"),
+        (["change", path["plain.csv"], "--background", "controls", "-o", str(tmp_path / "n.csv")], "--controls"),
+        (["recovery", path["plain.csv"], "-o", str(tmp_path / "n.csv")], "--sites"),
+    ):
+        done = run(main, call)
+        assert done.exit_code in (1, 2)
+        assert words in done.output
+        assert len(done.output.strip().splitlines()) == 1
+    assert not (tmp_path / "n.csv").exists()
 
 
 # --- a browser ---
@@ -166,6 +211,14 @@ def test_a_browser_sorts_filters_and_opens_a_site(browser, page):
     assert browser.execute_script("return document.querySelector('#body img').naturalWidth") > 500
     assert len(browser.find_elements("css selector", "#body svg.chart")) == 3
     browser.find_element("id", "close").click()
+    assert not dialog.is_displayed()
+    # by keyboard alone: a heading sorts, a site opens, Escape closes
+    heading = browser.find_element("css selector", "th[data-key=id] button")
+    heading.send_keys("\ue007")
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
+    browser.find_element("css selector", "td button").send_keys("\ue007")
+    assert dialog.is_displayed()
+    browser.switch_to.active_element.send_keys("\ue00c")
     assert not dialog.is_displayed()
     assert [line for line in browser.get_log("browser") if line["level"] in ("SEVERE", "WARNING")] == []
 

@@ -1,11 +1,17 @@
 """Bands around shares: what the references, the years' noise and the pixels leave open.
 
-Sources of doubt, drawn independently in each bootstrap replicate: which reference sites were chosen (resampled with
-replacement; Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993), and which of them the site would end like;
-its own noise in each year; the noise of its starting state, which all its years share; the error of the background's
-step. The noise is that of the table's own series about their best paths (so a change isn't taken for noise), scaled
-from site to site by the effective number of pixels; or, with a table of blocks, the scatter of spatial blocks of
-pixels resampled together for all years.
+A share p is ``(u - a) . e / ((r - a) . e)``: its error is, to first order, the sum of
+
+* the site's own noise in the year, less 1 - p of what its starting state had (both of one AR(1) series, so that what
+  a site remembers from its start cancels); or, with a table of blocks, the scatter of spatial blocks of pixels
+  resampled together for all years;
+* p times how far the chosen references' mean lies off that of all such sites (`between`: Student's t), and how far the
+  site's own end lies off it. References differ for good, and so may ends: how much, the sites tell themselves, by how
+  far they lie *beside* the way (`own_end`);
+* for stand-ins, 1 - p times how far degraded sites differ;
+* the noise of the background's step and of the references' mean, the same for all sites of a year.
+
+Drawn together in each replicate, so that rates and rankings have the same errors as shares.
 """
 
 from __future__ import annotations
@@ -16,20 +22,54 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from gee_polygons._change.series import Floats, Series
-from gee_polygons._change.templates import MIN_YEARS, Templates, fit_templates
+from gee_polygons._change.between import Scatter
+from gee_polygons._change.noise import Noise
+from gee_polygons._change.series import Floats, Series, ar1
+from gee_polygons._change.ways import Starts, Ways
 from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
-__all__ = ["Bands", "bootstrap_bands", "noise_covariance"]
+__all__ = ["Bands", "Doubt", "bootstrap_bands", "own_end"]
 
-# Reference sites differ, and a site's own end may lie as far off their mean. How much of that it keeps isn't known:
-# half of the variance is assumed (all of it: bands that hold 95-98 % on simulated sites; none: 64-69 %).
-OWN_END: Final = 0.5**0.5
-# Where the table can't tell (two years of data): the incoherent part of a real pixel's yearly step, half for each year
-PRIOR_VARIANCE: Final = 0.35 * 2 * (1 - 0.973) / 2
+_NOTHING: Final = 1e-9  # distance between references that are copies of each other
+_LEAST_SHARE: Final = 0.01  # of the way: before it nothing can be seen of the end
+_LARGEST_END: Final = 4.0  # times the references' variance: a site beyond that isn't on the way at all
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Doubt:
+    """What the bands are drawn from.
+
+    Parameters
+    ----------
+    noise : Noise
+        Of the sites that are measured.
+    references : Scatter
+        How reference sites differ for good.
+    reference_variance : float
+        Squared length of the noise of the references' mean in a year.
+    degraded : Scatter, optional
+        The same of degraded stand-ins.
+    step_variance : float
+        Squared length of the noise of the background's step in a year; 0 without a background.
+    unseen_steps : float array, shape (years, 64, 64)
+        Covariance of what the background can't tell of a year's step.
+    own_background : bool
+        Whether the references are the background.
+    own_end : float
+        Variance of the sites' ends about the references' mean, as a share of the references' own.
+    """
+
+    noise: Noise
+    references: Scatter
+    reference_variance: float
+    degraded: Scatter | None
+    step_variance: float
+    unseen_steps: Floats
+    own_background: bool
+    own_end: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,75 +103,94 @@ class Bands:
         return found
 
 
-def noise_covariance(units: Floats, n_effective: Floats) -> Floats:
-    """Return the covariance of one year's noise for one effective pixel, shape (64, 64)."""
-    t = units.shape[1]
-    prior = np.eye(N_BANDS) * PRIOR_VARIANCE / N_BANDS
-    if t < MIN_YEARS:
-        return prior
-    fit = fit_templates(units, Templates.over(t))
-    r = fit.residuals
-    seen = np.isfinite(r[..., 0])
-    # a mean and a path's direction are taken from each series: two years' worth
-    freedom = np.maximum(seen.sum(axis=1) - 2, 0)
-    use = freedom > 0
-    if not use.any():
-        return prior
-    r = np.nan_to_num(r[use]) * np.sqrt(n_effective[use] / freedom[use])[:, None, None]
-    # a few sites that no path fits must not set everyone's noise
-    size = np.einsum("ntb,ntb->n", r, r)
-    cap = 3 * np.median(size)
-    r = r * np.sqrt(np.minimum(1.0, cap / np.maximum(size, 1e-12)))[:, None, None]
-    flat = r.reshape(-1, N_BANDS)
-    weight = float(freedom[use].sum())
-    pooled = flat.T @ flat / use.sum()
-    found: Floats = (weight * pooled + 5.0 * prior) / (weight + 5.0)
-    return found
+def own_end(ways: Ways, starts: Starts, noise: Noise, references: Scatter) -> float:
+    """Return how much sites' ends differ from the references' mean, as a share of the references' own variance.
+
+    What lies beside the way, without what the site had of its own from the start (which doesn't touch its share), is
+    ``q = p f + noise``, f being the end's deviation: so ``(|q|^2 - noise) / p^2`` estimates its squared length, at the
+    last year with data. Median over sites by p^2; the definition of a reference, that a site which has arrived is one
+    more of them, counts as one site.
+    """
+    if references.length < _NOTHING:
+        return 1.0
+    share = ways.place.share
+    t = share.shape[1]
+    last = np.array([np.flatnonzero(np.isfinite(row))[-1] if np.isfinite(row).any() else -1 for row in share])
+    rows = np.flatnonzero((last >= 0) & ~starts.stood_in & (starts.status == "ok"))
+    values, weights = [1.0], [1.0]
+    together = ar1(t, noise.memory)
+    for i in rows:
+        y = last[i]
+        p = float(np.clip(share[i, y], 0, 1))
+        contrast = np.eye(t)[y] - (1 - p) * starts.before[i] / max(starts.before[i].sum(), 1)
+        by_noise = noise.variance[i] * float(contrast @ together @ contrast)
+        if p > _LEAST_SHARE:
+            beside = float(ways.place.beside[i, y]) ** 2
+            values.append((beside - by_noise) / (p * references.length) ** 2 - 1 / references.n_sites)
+            weights.append(p * p)
+    order = np.argsort(values)
+    upto = np.cumsum(np.array(weights)[order])
+    return float(np.clip(np.array(values)[order][np.searchsorted(upto, upto[-1] / 2)], 0, _LARGEST_END))
 
 
 def bootstrap_bands(
-    share: Floats, slope: Floats, sites: Series, references: Floats, centre: Floats,
-    n_base: Floats, noise: Floats, background_pixels: float, blocks: pd.DataFrame | None, draws: int, seed: int,
-) -> Bands:  # fmt: skip
+    ways: Ways, sites: Series, starts: Starts, doubt: Doubt, blocks: pd.DataFrame | None, draws: int, seed: int
+) -> Bands:
     """Draw deviations of all shares; first-order in each source of doubt."""
     rng = np.random.default_rng(seed)
-    n, t = share.shape
-    safe = np.nan_to_num(slope)
-    along = np.sqrt(np.maximum(np.einsum("ntb,bc,ntc->nt", safe, noise, safe, optimize=True), 0))
-    # the background's step is a mean of noisy sites as well; its error is everybody's in a year
-    left = 1 - np.clip(np.nan_to_num(share), 0, 1)
-    shared = rng.normal(size=(draws, 1, t)) * along * left / np.sqrt(max(background_pixels, 1.0))
-    along /= np.sqrt(sites.n_effective)[:, None]
-    own = rng.normal(size=(draws, n, t)) * along
+    n, t = ways.place.share.shape
+    slope = np.nan_to_num(ways.place.slope)
+    p = np.clip(np.nan_to_num(ways.place.share), 0, 1)
+    along = doubt.noise.along(slope) / np.nan_to_num(ways.place.mixed, nan=1.0)
+    root = np.linalg.cholesky(ar1(t, doubt.noise.memory))
+    mean_of_base = starts.before / np.maximum(starts.before.sum(axis=1), 1)[:, None]
+
+    def series(shape: tuple[int, ...]) -> Floats:
+        drawn: Floats = rng.normal(size=(*shape, t)) @ root.T
+        return drawn
+
+    own = series((draws, n)) * (along * np.sqrt(doubt.noise.variance)[:, None])
     if blocks is not None:
-        own = _from_blocks(blocks, sites, safe, own, rng)
-    start = rng.normal(size=(draws, n, 1)) * along / np.sqrt(np.maximum(n_base, 1.0))[:, None]
-    moved = own - left * start - shared
-    return Bands(deviations=moved - _of_references(safe, np.nan_to_num(share), references, centre, draws, rng))
+        own = _from_blocks(blocks, sites, slope, own, rng)
+    found = own - (1 - p) * np.einsum("dnt,nt->dn", own, mean_of_base)[..., None]
+    found += _shared(doubt, series, (draws, 1), p, along, mean_of_base)
+    unseen = np.einsum("ntb,tbc,ntc->nt", slope, doubt.unseen_steps, slope, optimize=True)
+    found += series((draws, 1)) * np.sqrt(np.maximum(unseen, 0))
+    stretches = doubt.references.stretches(draws, rng)
+    found -= p * doubt.references.of_mean(slope, stretches, rng)
+    found += p * _shortening(ways, doubt.references)
+    found -= p * np.sqrt(doubt.own_end) * doubt.references.of_one(slope, stretches, rng)
+    if doubt.degraded is not None and starts.stood_in.any():
+        i = starts.stood_in
+        stretches = doubt.degraded.stretches(draws, rng)
+        differ = doubt.degraded.of_mean(slope[i], stretches, rng) + doubt.degraded.of_one(slope[i], stretches, rng)
+        found[:, i] -= (1 - p[i]) * differ
+    return Bands(deviations=found)
 
 
-def _of_references(
-    slope: Floats, weight: Floats, references: Floats, centre: Floats, draws: int, rng: np.random.Generator
-) -> Floats:
-    """Draw how shares move when other reference sites had been chosen: p falls by p times the way's lengthening."""
-    m = len(references)
-    found = np.zeros((draws, *slope.shape[:2]))
-    if m < 2:
-        return found  # one reference can't tell how references differ: the band says so by the docs only
-    picks = rng.integers(0, m, size=(draws, m))
-    # the site's own end lies about the references' mean as they do: one of them stands for it in each draw
-    ends = rng.integers(0, m, size=(draws, slope.shape[0]))
-    seen = np.isfinite(references[..., 0])
-    filled = np.where(seen[..., None], references, 0.0)
-    # a resample of m is too narrow by (m - 1) / m
-    widen = np.sqrt(m / (m - 1))
-    at = np.arange(slope.shape[0])
-    difference = np.where(seen[..., None], references - centre, 0.0)
-    scatter = np.einsum("ntb,mtb->mnt", slope, difference, optimize=True) * widen
-    for d, pick in enumerate(picks):
-        with np.errstate(invalid="ignore"):
-            moved = (normalize(filled[pick].sum(axis=0)) - centre) * widen
-        found[d] = weight * (np.einsum("ntb,tb->nt", slope, np.nan_to_num(moved)) + OWN_END * scatter[ends[d], at])
+def _shortening(ways: Ways, references: Scatter) -> Floats:
+    """Return by how much the chosen references make shares too small, per share.
+
+    A mean of m sites lies off the true one in all directions, so the way to it is longer than the true way, by their
+    variance over m (regression dilution; Fuller, *Measurement Error Models*, 1987, 1.1).
+    """
+    if references.n_sites < 2:
+        return np.zeros(ways.place.share.shape)
+    longer = references.length**2 / references.n_sites
+    true = np.maximum(np.nan_to_num(ways.place.length_squared) - longer, max(longer, _NOTHING))
+    found: Floats = longer / true
+    return found
+
+
+def _shared(doubt: Doubt, series: Any, shape: tuple[int, int], p: Floats, along: Floats, base: Floats) -> Floats:
+    """Draw what the noise of the background and of the references does to all sites of a year."""
+    step = series(shape) * np.sqrt(doubt.step_variance)
+    of_base = np.einsum("dnt,nt->dn", np.broadcast_to(step, (shape[0], *p.shape)), base)[..., None]
+    if doubt.own_background:  # where a site is carried to, and what it is compared with, err together
+        together: Floats = -(step - (1 - p) * of_base) * along
+        return together
+    end = series(shape) * np.sqrt(doubt.reference_variance)
+    found: Floats = -((1 - p) * (step - of_base) + p * end) * along
     return found
 
 

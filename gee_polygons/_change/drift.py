@@ -20,7 +20,7 @@ from gee_polygons._change.series import Flags, Floats, Series
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 
-__all__ = ["Drift", "base_years", "estimate_drift", "robust_location"]
+__all__ = ["Drift", "base_years", "estimate_drift", "robust_location", "unseen_steps"]
 
 _ITERATIONS: Final = 40
 _CUTOFF: Final = 2.5  # biweight: what is further off than so many median distances counts for nothing
@@ -163,6 +163,27 @@ def _steps(units: Floats, home: Floats, noise: Floats, base: Flags) -> tuple[Flo
         system = weight.sum() * (1 + _RIDGE) * np.eye(N_BANDS) - (at * weight[:, None]).T @ at
         steps[year] = np.linalg.solve(system, weight @ tangent)
     return steps, known
+
+
+def unseen_steps(drift: Drift, witnesses: Floats, variance: Floats) -> Floats:
+    """Return the covariance of what the background can't tell of each year's translation, shape (years, 64, 64).
+
+    A site shows only what is tangent to the sphere where it lies: sites of one cover hardly show the part that points
+    at them. For places with directions x_j and noise v_j a direction (squared, summed over the bands), and steps whose
+    own variance a direction is s = |step|^2 / 63, that covariance is ``(sum (I - x_j x_j^T) / v_j + I / s)^-1`` (Gelman
+    et al., *Bayesian Data Analysis*, 2013, 14.2), less what it is where all sites show it.
+    """
+    found = np.zeros((len(drift.steps), N_BANDS, N_BANDS))
+    if drift.model != "translation" or not len(witnesses):
+        return found
+    weight = (N_BANDS - 1) / (2 * variance)  # a step is a difference of two years
+    seen = weight.sum() * np.eye(N_BANDS) - (witnesses * weight[:, None]).T @ witnesses
+    for y, step in enumerate(drift.steps):
+        own = float(step @ step) / (N_BANDS - 1)
+        if own > 0:
+            values, axes = np.linalg.eigh(seen + np.eye(N_BANDS) / own)
+            found[y] = (axes * (1 / values - 1 / values[-1])) @ axes.T
+    return found
 
 
 def _what_is_left(drift: Drift, units: Floats, home: Floats, noise: Floats) -> float:

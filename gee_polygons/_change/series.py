@@ -16,7 +16,7 @@ from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.errors import UsageError
 
-__all__ = ["Series", "positions_of", "series_of", "start_years_of", "years_of_sites"]
+__all__ = ["Series", "ar1", "positions_of", "series_of", "start_years_of", "years_of_sites"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -131,6 +131,13 @@ def start_years_of(series: Series, start_years: Any) -> list[int | None]:
         raise UsageError(f"start_years is a mapping from site id to year, found {type(start_years).__name__}")
     found = {str(site_id): None if pd.isna(year) else int(year) for site_id, year in start_years.items()}
     return [found.get(str(site_id)) for site_id in series.site_ids]
+
+
+def ar1(n_years: int, memory: float) -> Floats:
+    """Return the correlation matrix of an AR(1) process."""
+    lag = np.abs(np.subtract.outer(np.arange(n_years), np.arange(n_years)))
+    found: Floats = np.where(lag == 0, 1.0, float(memory) ** lag)
+    return found
 
 
 def years_of_sites(series: Series, baseline: Any) -> Flags:

@@ -99,11 +99,16 @@ def _record(site_id: Any, own: pd.DataFrame, change: pd.Series[Any], yearly: pd.
             "z": [clean(v, 1) for v in yearly["z"]],
             "rbar": [clean(v, 3) for v in own["_rbar"]],
             "valid": [clean(v, 3) for v in valid],
+            "status": [_status(v) for v in own["status"]] if "status" in own.columns else [None] * len(own),
             "share": [None] * len(own),
             "low": [None] * len(own),
             "high": [None] * len(own),
         },
     }
+
+
+def _status(value: Any) -> str | None:
+    return str(value).replace("_", " ") if isinstance(value, str) else None
 
 
 def _similarities(units: Any) -> list[float | None]:
@@ -115,11 +120,13 @@ def _similarities(units: Any) -> list[float | None]:
 def _add_recovery(
     record: dict[str, Any], summary: pd.DataFrame | None, shares: dict[Any, Any], site_id: Any, years: Sequence[int]
 ) -> None:
-    record |= dict.fromkeys(("group", "share", "rate", "evidence"))
+    record |= dict.fromkeys(("group", "share", "low", "high", "rate", "evidence", "eighty", "expected"))
     if summary is None or site_id not in summary.index:
         return
     row = summary.loc[site_id]
     record |= {"group": row["group"], "share": clean(row["share"], 3), "rate": clean(row["rate"])}
+    record |= {"low": clean(row["share_low"], 3), "high": clean(row["share_high"], 3)}
+    record |= {"eighty": clean(row["years_to_80"], 1), "expected": clean(row["expected_years_to_80"], 1)}
     record |= {"evidence": row["evidence"], "begun": int(row["start_year"])}
     own = shares[site_id].set_index("year").reindex(years)
     for key, column in (("share", "share"), ("low", "share_low"), ("high", "share_high")):

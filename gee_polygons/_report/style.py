@@ -26,7 +26,7 @@ input,select,button{font:inherit;padding:6px 10px;
  border:1px solid #b9c5bf;border-radius:6px;background:#fff;color:inherit}
 button{cursor:pointer}
 button:focus-visible,input:focus-visible,select:focus-visible,a:focus-visible{outline:3px solid #7cc6ac}
-#map svg{width:100%;height:auto;display:block;background:#eef3f0;border-radius:6px}
+#map svg{width:100%;height:auto;max-height:520px;display:block;background:#eef3f0;border-radius:6px}
 #map path{stroke:#22332c;stroke-width:1;cursor:pointer;vector-effect:non-scaling-stroke}
 #map path:hover{stroke-width:3}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:13px;margin-top:8px;align-items:center}
@@ -49,6 +49,8 @@ dialog::backdrop{background:#10201a99}
 .body{padding:6px 18px 20px}
 .two{display:grid;grid-template-columns:1fr 1fr;gap:6px 24px}
 .two>div{min-width:0}
+.limits{margin:4px 0 0;padding-left:20px}.limits li{margin:3px 0}
+small{font-size:12px}.strip{overflow-x:auto}
 .body img{max-width:100%;height:auto;border-radius:6px}
 svg text{font:12px system-ui,sans-serif;fill:#33443d}
 .chart{width:100%;max-width:500px;height:auto}
@@ -62,12 +64,20 @@ footer dd{margin:0}
  .wide{display:none}th,td{padding:6px 7px}thead button{padding:7px}.scroll{max-height:none}
  thead button{white-space:normal}#rows td,#rows th{padding-left:6px;padding-right:6px}
  .bar input{flex:1 1 100%}.bar select{flex:1 1 40%}input,select{font-size:16px}
+ .strip img{max-width:none;height:120px}
  footer dl{grid-template-columns:1fr}footer dt{font-weight:600}
 }
 @media print{
  body{background:#fff;font-size:11px}.bar,.head button{display:none}.scroll{max-height:none;overflow:visible;border:0}
  .panel,.tile{border-color:#999;break-inside:avoid}#list{break-inside:auto}thead th{position:static}
- tr{break-inside:avoid}dialog[open]{position:static;width:100%;max-height:none;border:0;display:block}
+ thead{display:table-header-group}#list>p.soft,#count{display:none}
+ table{font-size:9.5px}th,td,thead button{padding:3px 5px}.tag{font-size:9.5px;line-height:15px;padding:0 6px}
+ header,main,footer{max-width:none;padding:0}.tile b{font-size:18px}#map svg{max-height:300px}
+ tr{break-inside:avoid}dialog::backdrop{display:none}
+ body:has(dialog[open])>:is(header,main),body:has(dialog[open])>footer dl{display:none}
+ :focus,:focus-visible{outline:none!important}
+ .legend,footer,.tile span,h3{font-size:10px}h1{font-size:20px}h2{font-size:14px}
+ dialog[open]{position:static;width:100%;max-height:none;border:0;display:block}
  *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 }
 """
