@@ -270,8 +270,7 @@ class _Way:
         requests, n_bytes = plan.requests, plan.bytes
         if isinstance(source, CogSource) and far:  # neighbouring ranges are one request
             requests, n_bytes = source.cost_of(plan)
-        kept = getattr(getattr(source, "index", None), "has_headers", False)
-        headers = 0 if kept else len(far)
+        headers = len(far) if isinstance(source, CogSource) and not source.index.has_headers else 0
         decoded = sum(ref.window.height * ref.window.width for job in plan.jobs for ref in job.reads) * N_BANDS
         working = decoded / (DECODED_PER_CORE_S * (os.cpu_count() or 1))
         return replace(

@@ -17,6 +17,7 @@ from gee_polygons.sources.base import open_source
 from gee_polygons.sources.sample import write_sample_sites
 
 YEARS = [2022, 2023]
+ARCHIVE, MOSAIC = "https://data.source.coop/tge-labs/aef/", "s3://us-west-2.opendata.source.coop/tge-labs/"
 
 
 @pytest.fixture(autouse=True)
@@ -40,16 +41,16 @@ def inside(sample_sites):
 def open_archive(sample_archive, monkeypatch):
     """The open archive's mirror: a server on this machine."""
     with serve(sample_archive.parents[2]) as server:
-        monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"https://data.source.coop/tge-labs/aef/={server.url}/")
+        monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"{ARCHIVE}={server.url}/ {MOSAIC}={server.url}/none/")
         yield server
 
 
 @pytest.fixture
 def nowhere(monkeypatch):
-    """No server listens at the open archive's mirror."""
+    """No server listens at the mirrors of the open archive and the mosaic."""
     with serve(".") as server:
         url = server.url
-    monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"https://data.source.coop/={url}/")
+    monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"{ARCHIVE}={url}/ {MOSAIC}={url}/")
 
 
 def by_name(offers):
@@ -248,3 +249,27 @@ def test_sites_where_no_archive_has_tiles_are_no_error(open_archive):
     (offer,) = compare_sources(frame, YEARS, sources=["source-coop"])
     assert offer.available
     assert (offer.site_years, offer.blocks, offer.requests) == (0, 0, 0)
+
+
+def test_the_mosaic_is_one_of_them(tmp_path, monkeypatch):
+    import geopandas
+    from mosaics import make
+
+    mosaic = make()
+    mosaic.write(tmp_path / "aef-mosaic")
+    shape = shapely.box(10.3, 12.6, 40.2, 30.1)  # in its pixels
+    shape = shapely.transform(shape, lambda xy: xy * (mosaic.step, -mosaic.step) + (mosaic.west, mosaic.north))
+    frame = geopandas.GeoDataFrame({"site_id": ["a"]}, geometry=[shape], crs=4326)
+    with serve(tmp_path) as server:
+        monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"{ARCHIVE}={server.url}/none/ {MOSAIC}={server.url}/")
+        offers = by_name(compare_sources(frame, [2023, 2024]))
+        assert [name for name, offer in offers.items() if offer.available] == ["mosaic"]
+        offer = offers["mosaic"]
+        assert offer.site_years == offer.asked == 2
+        assert any("nearest-resampled" in note for note in offer.notes)
+        server.reset()
+        table = extract_embeddings(frame, source=offer.opened, years=[2023, 2024])
+        assert 0 < server.requests <= offer.requests  # neighbours are merged
+        auto = extract_embeddings(frame, source="auto", years=[2023, 2024])
+        assert auto.attrs["provenance"]["source"] == "mosaic"
+    pd.testing.assert_frame_equal(auto, table, check_exact=True)

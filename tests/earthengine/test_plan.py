@@ -48,7 +48,9 @@ def test_beside_other_sources_it_has_an_offer_and_auto_takes_it_where_nothing_el
     from gee_polygons.extract import extract_embeddings
 
     with serve(".") as server:
-        monkeypatch.setenv("GEE_POLYGONS_MIRROR", f"https://data.source.coop/={server.url}/gone/")
+        gone = f"{server.url}/gone/"
+    mirrors = f"https://data.source.coop/={gone} s3://us-west-2.opendata.source.coop/={gone}"
+    monkeypatch.setenv("GEE_POLYGONS_MIRROR", mirrors)
     offers = {offer.source: offer for offer in compare_sources(fields(30), [2019, 2020, 2021])}
     assert [name for name, offer in offers.items() if offer.available] == ["earthengine"]
     mine = offers["earthengine"]
