@@ -27,9 +27,9 @@ from gee_polygons.sources._index import TileIndex
 from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import SIDES
-from gee_polygons.sources._seams import parts_of
 from gee_polygons.sources._tiff_writer import write_tile
 from gee_polygons.sources._tile import Tile
+from gee_polygons.sources._zone_cutting import parts_of
 from gee_polygons.sources._zoning import ZonePart, home_crs, rows_near
 from gee_polygons.sources.base import BlockRef, Plan
 from gee_polygons.sources.cog import INDEX_NAME, CogSource

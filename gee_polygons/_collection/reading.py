@@ -16,7 +16,7 @@ from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import DependencyError, UsageError
 from gee_polygons.sources._pixels import Patch, Region, inside, read_regions, sample
 from gee_polygons.sources._polygons import Polygons
-from gee_polygons.sources._seams import read_parts, settled_parts
+from gee_polygons.sources._zone_cutting import read_parts, settled_parts
 from gee_polygons.zonal.grid import Window
 
 if TYPE_CHECKING:

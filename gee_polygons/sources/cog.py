@@ -24,9 +24,9 @@ from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import Area
-from gee_polygons.sources._seam import fill_from_neighbours
 from gee_polygons.sources._store import has_suffix, is_url
 from gee_polygons.sources._tile import Tile, TileBlock
+from gee_polygons.sources._zone_filling import fill_from_neighbours
 from gee_polygons.sources._zoning import (
     ZonePart,
     misaligned,
