@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import GeePolygonsError, UsageError
-from gee_polygons.sources._fetch import NETWORK, Network
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import hide_query, local_path
 from gee_polygons.sources.base import SOURCE_SETTING, Plan, ReducingSource, Source, network_by_settings, open_source
 from gee_polygons.sources.cog import CogSource

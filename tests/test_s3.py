@@ -16,7 +16,7 @@ from gee_polygons.collection import build
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ReadError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._fetch import Network
+from gee_polygons.sources._request import Network
 from gee_polygons.sources.base import open_source
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.mosaic import MosaicSource

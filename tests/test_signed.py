@@ -17,7 +17,7 @@ from gee_polygons.costs import compare_sources
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, ReadError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._fetch import Network, fetch
+from gee_polygons.sources._request import Network, fetch
 from gee_polygons.sources._store import hide_query, locate, without_query
 from gee_polygons.sources.cog import CogSource
 

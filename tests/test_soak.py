@@ -10,8 +10,8 @@ from gee_polygons.collection import build, load
 from gee_polygons.download import download
 from gee_polygons.errors import GeePolygonsError, ReadError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._fetch import Network
 from gee_polygons.sources._polygons import Polygons
+from gee_polygons.sources._request import Network
 from gee_polygons.sources.cog import CogSource
 
 INDEX = "v1/annual/aef_index.parquet"

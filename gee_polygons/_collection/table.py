@@ -17,9 +17,9 @@ import shapely
 from gee_polygons._collection.catalogue import Dataset
 from gee_polygons._write import replacing
 from gee_polygons.errors import ArchiveError, UsageError
-from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._header import Content, header_of, open_tiles
 from gee_polygons.sources._records import SIDES
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import hide_query, is_url, join, rewrite
 from gee_polygons.sources._tile import Tile
 

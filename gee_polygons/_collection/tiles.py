@@ -12,9 +12,9 @@ from gee_polygons._collection.catalogue import Dataset
 from gee_polygons._collection.geometries import asked
 from gee_polygons._collection.table import checked_bbox, resolved, within, write, years_of
 from gee_polygons.errors import ArchiveError, DependencyError, UsageError
-from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._index import ArchiveIndex
 from gee_polygons.sources._records import Area, canonical, read_records
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import folder_of, hide_query
 from gee_polygons.sources.cog import CogSource
 

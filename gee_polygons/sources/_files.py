@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gee_polygons.sources._fetch import NETWORK, Failed, Network, Want, fetch, fetch_some, stream
+from gee_polygons.sources._fetch import Failed, Want, stream
+from gee_polygons.sources._request import NETWORK, Network, fetch, fetch_some
 
 __all__ = ["RemoteFile"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
 from gee_polygons.errors import ReadError, TileError
-from gee_polygons.sources._fetch import NETWORK, Network, fetch_some
+from gee_polygons.sources._request import NETWORK, Network, fetch_some
 from gee_polygons.sources._store import hide_query
 from gee_polygons.sources._tile import COMPRESSIONS, Tile
 from gee_polygons.zonal.grid import Grid, Transform

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ArchiveError
-from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._records import SIDES, Area, canonical, file_metadata, read_records
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import folder_of, has_suffix, hide_query, is_url, join, rewrite
 
 __all__ = ["ArchiveIndex", "TileIndex"]

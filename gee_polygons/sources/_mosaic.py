@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import TileError, UsageError
-from gee_polygons.sources._fetch import Network
 from gee_polygons.sources._mosaic_layout import Layout, read_layout
 from gee_polygons.sources._polygons import Polygons
+from gee_polygons.sources._request import Network
 from gee_polygons.sources._window import near_grid
 from gee_polygons.sources._zarr import Chunks, Coords, open_node
 from gee_polygons.sources.base import BlockRef, Piece

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._fetch import AbsentError, Failed, LocalRange
+from gee_polygons.sources._fetch import Failed, LocalRange
+from gee_polygons.sources._local import AbsentError
 from gee_polygons.sources._mosaic import Mosaic, Part
 from gee_polygons.sources._zarr import Chunks
 from gee_polygons.sources.base import BlockRef

@@ -22,8 +22,8 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ArchiveError, InputFileError, ReadError
-from gee_polygons.sources._fetch import NETWORK, Network
 from gee_polygons.sources._files import RemoteFile
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import has_suffix, hide_query, is_url
 
 __all__ = ["SIDES", "Area", "canonical", "file_metadata", "read_records"]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._fetch import NETWORK, Failed, FarRange, LocalRange, Network, Want, stream
+from gee_polygons.sources._fetch import Failed, FarRange, LocalRange, Want, stream
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources.base import BlockRef
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING

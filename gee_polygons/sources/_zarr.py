@@ -27,7 +27,9 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import MemoryStore, ObjectStore
 
 from gee_polygons.errors import InputFileError, ReadError, TileError
-from gee_polygons.sources._fetch import AbsentError, Network, Want, fetch, fetch_end, fetch_whole
+from gee_polygons.sources._fetch import Want
+from gee_polygons.sources._local import AbsentError
+from gee_polygons.sources._request import Network, fetch, fetch_end, fetch_whole
 from gee_polygons.sources._store import first_line, local_path, locate
 
 __all__ = ["Chunks", "Node", "open_node"]

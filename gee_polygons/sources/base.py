@@ -23,7 +23,7 @@ from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 
 if TYPE_CHECKING:
-    from gee_polygons.sources._fetch import Network
+    from gee_polygons.sources._request import Network
 
 __all__ = [
     "Block",
@@ -422,7 +422,7 @@ def _is_zarr(place: str) -> bool:
         return os.path.isfile(os.path.join(folder, "zarr.json"))  # noqa: PTH113, PTH118
     if "." in folder.rpartition("/")[2]:
         return False  # a file
-    from gee_polygons.sources._fetch import Network, fetch_whole
+    from gee_polygons.sources._request import Network, fetch_whole
 
     try:
         fetch_whole(f"{folder}/zarr.json", Network(attempts=3))
@@ -433,7 +433,7 @@ def _is_zarr(place: str) -> bool:
 
 def network_by_settings() -> Network:
     """Return the usual network, with the mirrors that the setting ``GEE_POLYGONS_MIRROR`` names: FROM=TO FROM=TO..."""
-    from gee_polygons.sources._fetch import NETWORK
+    from gee_polygons.sources._request import NETWORK
 
     pairs = [pair.partition("=") for pair in os.environ.get(MIRROR_SETTING, "").split()]
     if any(not old or not new for old, _, new in pairs):

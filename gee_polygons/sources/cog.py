@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources._fetch import NETWORK, Network, cost, stream
+from gee_polygons.sources._fetch import cost, stream
 from gee_polygons.sources._header import AEF, Content, open_tiles, tile_from_header
 from gee_polygons.sources._index import ArchiveIndex, TileIndex
 from gee_polygons.sources._pixels import read_patches
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
 from gee_polygons.sources._records import Area
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import has_suffix, is_url
 from gee_polygons.sources._tile import Tile, TileBlock
 from gee_polygons.sources._zone_filling import fill_from_neighbours

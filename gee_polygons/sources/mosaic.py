@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError
-from gee_polygons.sources._fetch import NETWORK, Network, Want, stream
+from gee_polygons.sources._fetch import Want, stream
 from gee_polygons.sources._mosaic import Mosaic
 from gee_polygons.sources._mosaic_block import MosaicBlock, chunk_error, payload_of
 from gee_polygons.sources._planning import make_plan
 from gee_polygons.sources._polygons import Polygons
+from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import local_path, rewrite
 from gee_polygons.sources._window import lattice_window, paste, refs_in
 from gee_polygons.sources._zarr import Coords
