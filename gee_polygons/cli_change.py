@@ -259,5 +259,4 @@ def report(
         title=title,
         overwrite=overwrite,
     )
-    size = output.stat().st_size / 1e6
-    click.echo(f"{output}: {count(table['site_id'].nunique(), 'site')}, {size:.1f} MB")
+    click.echo(f"{output}: {count(table['site_id'].nunique(), 'site')}, {output.stat().st_size / 1e6:.2g} MB")
