@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons._audit.against import reference_findings
+from gee_polygons._audit.columns import column_findings
 from gee_polygons._audit.report import AuditReport, Finding, Severity, in_order
 from gee_polygons._audit.rows import row_findings
 from gee_polygons._audit.table import Audited, is_spread, look_at
-from gee_polygons._audit.values import column_findings, kinds_of_rows, value_findings
+from gee_polygons._audit.values import kinds_of_rows, value_findings
 from gee_polygons.tables import read_table
 
 __all__ = ["AuditReport", "Finding", "Severity", "audit"]

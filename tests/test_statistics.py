@@ -594,7 +594,7 @@ def test_two_names_of_one_quantile_are_two_columns():
 def test_the_list_of_statistics_is_what_is_accepted():
     for name in STATISTICS:
         if name != "pNN":
-            parse_statistics(name)
+            assert parse_statistics(name)[0] == (name,)
 
 
 # --- float rasters

@@ -24,7 +24,7 @@ _TIMES_THE_SCENE: Final = 3.0
 _TIMES_OTHER_YEARS: Final = 3.0
 _FEWEST_STEPS: Final = 10
 _FEWEST_SITES: Final = 5
-_ROWS_AT_A_TIME: Final = 4_096
+ROWS_AT_A_TIME: Final = 4_096
 
 
 def row_findings(table: Audited, sound: Mask) -> list[Finding]:
@@ -202,8 +202,8 @@ def _jumps(table: Audited, sound: Mask) -> list[Finding]:
 def _angles(m: NDArray[np.float64], rows: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the angles between rows, a block at a time."""
     angle = np.empty(len(rows))
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        part = slice(start, start + _ROWS_AT_A_TIME)
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        part = slice(start, start + ROWS_AT_A_TIME)
         angle[part] = angular_distance_deg(m[rows[part]], m[others[part]])
     return angle
 

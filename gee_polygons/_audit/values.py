@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons._audit.precision import ROWS_AT_A_TIME, rounded, row_by_row
 from gee_polygons._audit.report import Finding
-from gee_polygons._audit.table import Audited, Vectors, is_spread
+from gee_polygons._audit.table import Audited, Vectors
 from gee_polygons.embeddings.quantization import MAX_CODE, N_BANDS, SCALE
 
-__all__ = ["column_findings", "kinds_of_rows", "value_findings"]
+__all__ = ["LONGEST", "UNIT", "kinds_of_rows", "value_findings"]
 
 Mask = NDArray[np.bool_]
 
@@ -31,7 +31,6 @@ DIVISORS: Final = (127.0, 127.5, 128.0)
 _NEIGHBOURS: Final = 600
 _CLOSEST: Final = 8
 _AGREEING: Final = 3
-_ROWS_AT_A_TIME: Final = 4_096
 
 
 def kinds_of_rows(vectors: Vectors) -> dict[str, Mask]:
@@ -99,8 +98,8 @@ class _Shape:
 
 def _shape_of_rows(m: NDArray[np.float64]) -> _Shape:
     parts: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(_Shape)}
-    for start in range(0, max(len(m), 1), _ROWS_AT_A_TIME):
-        part = m[start : start + _ROWS_AT_A_TIME]
+    for start in range(0, max(len(m), 1), ROWS_AT_A_TIME):
+        part = m[start : start + ROWS_AT_A_TIME]
         complete = np.asarray(np.isfinite(part).all(axis=1))
         part = np.where(complete[:, None], part, 0.0)
         squares = part * part
@@ -127,7 +126,7 @@ def value_findings(table: Audited, vectors: Vectors, kinds: dict[str, Mask]) -> 
         *_wrong_units(table, vectors, kinds),
         *_wrong_lengths(table, vectors, kinds),
         *_incomplete(table, vectors),
-        *_rounded(table, vectors, np.any(list(kinds.values()), axis=0)),
+        *rounded(table, vectors, np.any(list(kinds.values()), axis=0)),
     ]
     if vectors.whole:
         good = np.isfinite(vectors.matrix).all(axis=1) & ~np.any(list(kinds.values()), axis=0)
@@ -280,8 +279,8 @@ def _pulled_from_neighbours(m: NDArray[np.float64], good: Mask) -> tuple[Mask, N
     # in a larger table more is alike by chance
     agreeing = min(_AGREEING + max(0, int(np.log10(len(rows) / 1000))), len(rows) - 1)
     level_of_some, length_of_some, unit_of_some = _centred(m[some])
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        part = rows[start : start + _ROWS_AT_A_TIME]
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        part = rows[start : start + ROWS_AT_A_TIME]
         level, length, unit = _centred(m[part])
         shift = ((level / length)[:, None] - (level_of_some / length_of_some)[None]) * FULL
         apart = np.sqrt(np.maximum(2 - 2 * (unit @ unit_of_some.T), 0))
@@ -309,9 +308,9 @@ def _centred(m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _renormalised(table: Audited, vectors: Vectors, good: Mask) -> list[Finding]:
-    length = np.where(good, _row_by_row(lambda m: np.linalg.norm(m, axis=1), vectors.matrix), 0.0)
+    length = np.where(good, row_by_row(lambda m: np.linalg.norm(m, axis=1), vectors.matrix), 0.0)
     off = np.abs(length - 1)
-    exact = good & (off <= UNIT) & ~_row_by_row(_on_codes, vectors.matrix)
+    exact = good & (off <= UNIT) & ~row_by_row(_on_codes, vectors.matrix)
     by_chance = float((good & (off > UNIT) & (off <= 100 * UNIT)).sum()) / 99
     if vectors.unit:
         rows = good & (off > 0.012)
@@ -368,119 +367,6 @@ def _incomplete(table: Audited, vectors: Vectors) -> list[Finding]:
                 "look for a division by an empty area or by n_pixels = 0; set these rows to NaN",
             )
         )
-    return found
-
-
-def _rounded(table: Audited, vectors: Vectors, wrong: Mask) -> list[Finding]:
-    """Values that are exactly float16's, or have at most three decimals."""
-    m = vectors.matrix
-
-    def few_decimals(part: NDArray[np.float64]) -> Mask:
-        return np.asarray((np.abs(part * 1000 - np.rint(part * 1000)) < 1e-6).all(axis=1))
-
-    usual = ~wrong & _row_by_row(_has_fractions, m)
-    found = []
-    half = usual & _row_by_row(_is_float16, m)
-    few = usual & ~half & _row_by_row(few_decimals, m)
-    for code, rows, what, loss in (
-        ("float16", half, "values are rounded to float16", 5e-4),
-        ("rounded", few, "values are rounded to three decimals or fewer", 5e-3),
-    ):
-        # a few numbers may be round by chance
-        if rows.any() and rows.sum() * m.shape[1] >= 8:
-            found.append(
-                table.finding(
-                    code,
-                    "warning",
-                    what,
-                    rows,
-                    {"relative error of a component of 0.1, at most": loss},
-                    "store float32 or float64; to save space store int8 codes of pixels, not halves of means",
-                )
-            )
-    return found
-
-
-def _has_fractions(m: NDArray[np.float64]) -> Mask:
-    return np.asarray(np.isfinite(m).all(axis=1) & (m != np.rint(m)).any(axis=1))
-
-
-def _is_float16(m: NDArray[np.float64]) -> Mask:
-    with np.errstate(over="ignore"):
-        found: Mask = (m.astype(np.float16).astype(np.float64) == m).all(axis=1)
-    return found
-
-
-def _row_by_row(check: Callable[[NDArray[np.float64]], NDArray[Any]], m: NDArray[np.float64]) -> NDArray[Any]:
-    """Apply a check that looks at each row by itself, to a block at a time: copies of a million rows are gigabytes."""
-    starts = range(0, max(len(m), 1), _ROWS_AT_A_TIME)
-    return np.concatenate([check(m[start : start + _ROWS_AT_A_TIME]) for start in starts])
-
-
-def column_findings(table: Audited) -> list[Finding]:
-    """Check the columns beside the vectors: the other statistics, Rbar, and shares."""
-    found: list[Finding] = []
-    for other in table.others:
-        if is_spread(other.statistic) and other.statistic not in ("count", "sum"):
-            over = (np.nan_to_num(np.abs(other.matrix)) > LONGEST).any(axis=1)
-            if over.any():
-                found.append(
-                    table.finding(
-                        "raw_codes",
-                        "error",
-                        f"{other.statistic} in {other.columns} is beyond 1: in code units",
-                        over,
-                        {"largest": float(np.nanmax(np.abs(other.matrix)))},
-                        "de-quantise each pixel before any statistic; extract again",
-                    )
-                )
-    rbar = table.numbers.get("Rbar")
-    if rbar is not None:
-        found += _rbar(table, rbar)
-    share = table.numbers.get("valid_fraction")
-    if share is not None and (rows := (share < -1e-6) | (share > 1 + 1e-3)).any():
-        found.append(
-            table.finding(
-                "valid_fraction",
-                "error",
-                "valid_fraction outside 0..1: pixels counted twice, or areas of two grids mixed",
-                rows,
-                {"values": f"{share[rows].min():.4g}..{share[rows].max():.4g}"},
-                "count each piece of ground once: one grid per polygon, tiles mosaicked before reducing",
-            )
-        )
-    return found
-
-
-def _rbar(table: Audited, rbar: NDArray[np.float64]) -> list[Finding]:
-    found = []
-    above = rbar > LONGEST
-    if above.any():
-        found.append(
-            table.finding(
-                "rbar_above_one",
-                "error",
-                "Rbar above 1: it is the length of a mean of unit vectors",
-                above,
-                {"largest": float(rbar[above].max())},
-                "compute it from vectors de-quantised with (k / 127.5)^2, nodata masked",
-            )
-        )
-    if table.vectors.whole and table.vectors.statistic == "mean":
-        length = np.linalg.norm(table.matrix, axis=1)
-        # a renormalised row has lost its length: that is its own finding
-        differs = table.complete & ~above & (np.abs(length - rbar) > 5e-3) & (np.abs(length - 1) > UNIT)
-        if differs.any():
-            found.append(
-                table.finding(
-                    "rbar_differs",
-                    "error",
-                    "Rbar is not the length of the row's vector",
-                    differs,
-                    {"largest difference": float(np.abs(length - rbar)[differs].max())},
-                    "the vector or Rbar was changed alone (another reducer, another year, a join gone wrong)",
-                )
-            )
     return found
 
 

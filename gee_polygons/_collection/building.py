@@ -25,11 +25,11 @@ from gee_polygons._collection.table import (
 from gee_polygons._collection.tiles import Collection
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ArchiveError, InputFileError, UsageError
+from gee_polygons.sources._folders import cache_folder
 from gee_polygons.sources._header import Content
 from gee_polygons.sources._records import Area, canonical, file_metadata, read_records
 from gee_polygons.sources._request import NETWORK, Network
 from gee_polygons.sources._store import folder_of, has_suffix, hide_query, is_url
-from gee_polygons.sources.sample import cache_folder
 
 __all__ = ["as_collection", "build", "build_from_table", "load"]
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 from gee_polygons._write import replacing
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import InputFileError, UsageError
+from gee_polygons.sources._folders import cache_folder
 from gee_polygons.sources._header import AEF, Content
 from gee_polygons.sources.base import SOURCE_COOP_INDEX
-from gee_polygons.sources.sample import cache_folder, sample_archive_path
+from gee_polygons.sources.sample import sample_archive_path
 
 __all__ = ["AEF_ID", "SAMPLE_ID", "Dataset", "dataset", "datasets", "register"]
 

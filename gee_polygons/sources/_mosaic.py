@@ -147,15 +147,7 @@ class MosaicTile:
     block_shape: tuple[int, int]
 
     def ref(self, row: int, col: int) -> BlockRef:
-        height, width = self.block_shape
-        whole = self.grid.part(row * height, col * width, height, width)
-        inside = whole.intersection(self.grid.window)
-        if inside is None:
-            raise IndexError(f"{self.place} has no block ({row}, {col})")
-        return BlockRef(
-            tile=self.place, year=self.year, index=(row, col), window=whole, inside=inside,
-            flip_y=self.grid.flip_y, flip_x=self.grid.flip_x,
-        )  # fmt: skip
+        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         return 0, 0  # of a whole plan's chunks, together

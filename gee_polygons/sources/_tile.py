@@ -81,15 +81,7 @@ class Tile:
 
     def ref(self, row: int, col: int) -> BlockRef:
         """Describe the block in a block row and block column of the file."""
-        height, width = self.block_shape
-        whole = self.grid.part(row * height, col * width, height, width)
-        inside = whole.intersection(self.grid.window)
-        if inside is None:
-            raise IndexError(f"{self.place} has no block ({row}, {col})")
-        return BlockRef(
-            tile=self.place, year=self.year, index=(row, col), window=whole, inside=inside,
-            flip_y=self.grid.flip_y, flip_x=self.grid.flip_x,
-        )  # fmt: skip
+        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
 
     def block_index(self, row: int, col: int) -> tuple[int, int]:
         """Return the block row and column that hold a pixel of the lattice."""

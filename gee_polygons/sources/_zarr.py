@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from obstore.exceptions import BaseError as ObstoreError
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import MemoryStore, ObjectStore
@@ -177,7 +178,7 @@ def _member(group: Any, name: str) -> Any:
 def _only_candidate(group: Any, place: str, name: str) -> Any:
     try:
         arrays = [array for _, array in group.arrays()]
-    except Exception:  # a plain web server can't list what it has
+    except (ObstoreError, OSError):  # a plain web server can't list what it has
         arrays = []
     likely = [array for array in arrays if array.ndim in (3, 4) and array.dtype.kind in "if"]
     if len(likely) == 1:

@@ -158,6 +158,19 @@ class BlockRef:
     beneath: tuple[BlockRef, ...] = ()
     rows: int = 0
 
+    @classmethod
+    def at(cls, place: str, year: int, grid: Grid, block_shape: tuple[int, int], row: int, col: int) -> BlockRef:
+        """Describe the block in a block row and block column of a raster."""
+        height, width = block_shape
+        whole = grid.part(row * height, col * width, height, width)
+        inside = whole.intersection(grid.window)
+        if inside is None:
+            raise IndexError(f"{place} has no block ({row}, {col})")
+        return cls(
+            tile=place, year=year, index=(row, col), window=whole, inside=inside,
+            flip_y=grid.flip_y, flip_x=grid.flip_x,
+        )  # fmt: skip
+
     def holding(self, first: int, stop: int) -> BlockRef:
         """Return this block as far as the lattice rows from `first` to before `stop` need it."""
         rows = self.window.row_stop - first if self.flip_y else stop - self.window.row

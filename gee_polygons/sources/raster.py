@@ -116,20 +116,7 @@ class RasterSource:
 
     def ref(self, row: int, col: int) -> BlockRef:
         """Describe a block."""
-        height, width = self.block_shape
-        whole = self.grid.part(row * height, col * width, height, width)
-        inside = whole.intersection(self.grid.window)
-        if inside is None:
-            raise IndexError(f"{self.place} has no block ({row}, {col})")
-        return BlockRef(
-            tile=self.place,
-            year=self.year,
-            index=(row, col),
-            window=whole,
-            inside=inside,
-            flip_y=self.grid.flip_y,
-            flip_x=self.grid.flip_x,
-        )
+        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return the requests and bytes (uncompressed) that reading a block costs: all bands, or the first few."""

@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -37,6 +36,7 @@ from numpy.typing import NDArray
 
 from gee_polygons import __version__
 from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.sources._folders import cache_folder
 from gee_polygons.sources._landscape import LAND_COVER, PIXEL_M, UNLABELLED, Landscape
 from gee_polygons.sources._sample_scene import (
     outline,
@@ -55,7 +55,6 @@ __all__ = [
     "SAMPLE_YEARS",
     "UNLABELLED",
     "build_sample_archive",
-    "cache_folder",
     "make_benchmark_tile",
     "sample_archive_path",
     "sample_sites",
@@ -130,19 +129,6 @@ def sample_archive_path() -> Path:
         _log.info("building the synthetic sample archive in %s (about 90 MB, once)", folder)
         build_sample_archive(folder)
     return folder
-
-
-def cache_folder() -> Path:
-    """Return the folder of what can be made again: ``GEE_POLYGONS_CACHE``, else in the user's cache folder."""
-    if chosen := os.environ.get("GEE_POLYGONS_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "gee_polygons"
 
 
 def build_sample_archive(

@@ -11,17 +11,17 @@ import hashlib
 import json
 import logging
 import math
-import os
 import sqlite3
 import struct
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Cache", "NoCache", "cache_folder", "digest", "open_cache"]
+from gee_polygons.sources._folders import cache_folder
+
+__all__ = ["Cache", "NoCache", "digest", "open_cache"]
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +33,6 @@ _AT_ONCE: Final = 500  # keys of one SELECT; SQLite allows 999 or more
 _BUSY_S: Final = 30.0
 
 Values = list[Any]
-
-
-def cache_folder() -> Path:
-    """Return the folder named by ``GEE_POLYGONS_CACHE``, else the package's own in the user's cache folder."""
-    if chosen := os.environ.get("GEE_POLYGONS_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "gee_polygons"
 
 
 def digest(*parts: str) -> bytes:
