@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons._change.bands import Bands, Doubt, bootstrap_bands, own_end
+from gee_polygons._change.bands import Bands, Doubt, bootstrap_bands
+from gee_polygons._change.beside import Shared, fit_bend, own_end
 from gee_polygons._change.between import LAND_SCATTER, balanced, scatter_of
 from gee_polygons._change.drift import unseen_steps
 from gee_polygons._change.noise import Noise, estimate_noise, spectral_freedom
@@ -220,17 +221,25 @@ def _doubt(cast: _Cast, ways: Ways) -> Doubt:
     references = scatter_of(balanced(fixed.units[cast.reference_rows]), noise.shape, fallback)
     variances = noise.variance[cast.reference_rows]
     step, unseen = _of_step(fixed, float(np.mean(noise.variance * n_effective)))
+    of_references = float(variances.sum()) / len(variances) ** 2
+    shared = Shared(
+        step_variance=step + np.trace(unseen, axis1=1, axis2=2),
+        reference_variance=of_references,
+        own_background=cast.own_background,
+    )
+    bend = fit_bend(ways, cast.starts, own, references, shared)
     return Doubt(
         noise=own,
         references=references,
-        reference_variance=float(variances.sum()) / len(variances) ** 2,
+        reference_variance=of_references,
         degraded=None
         if not len(cast.degraded_rows)
         else scatter_of(balanced(fixed.units[cast.degraded_rows]), noise.shape, fallback),
         step_variance=step,
         unseen_steps=unseen,
         own_background=cast.own_background,
-        own_end=own_end(ways, cast.starts, own, references),
+        own_end=own_end(ways, cast.starts, own, references, bend),
+        bend=bend,
     )
 
 

@@ -79,7 +79,7 @@ def simulate_scene(
         progress=pd.DataFrame(_as_mixture(progress, _angle(was, becomes)), index=ids, columns=list(YEARS)),
         reference_ids=ids[kind == "reference"].tolist(),
         control_ids=ids[kind == "control"].tolist(),
-        restored_ids=ids[is_changed].tolist(),
+        planted=dict(zip(ids[is_changed], start[is_changed].tolist(), strict=True)),
     )
 
 

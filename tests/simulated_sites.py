@@ -41,7 +41,7 @@ class Simulation:
     progress: pd.DataFrame  # by site id and year: share of the way from pasture to forest
     reference_ids: list[str]
     control_ids: list[str]
-    restored_ids: list[str] | None = None  # those of the changed sites that recover; None: all of them
+    planted: dict[str, int]  # start year of each site that should recover
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """Return the share of the way of rows that have `site_id` and `year`."""
@@ -89,6 +89,7 @@ def simulate(
         progress=pd.DataFrame(progress, index=ids, columns=list(YEARS)),
         reference_ids=ids[kind == "reference"].tolist(),
         control_ids=ids[kind == "control"].tolist(),
+        planted=dict(zip(ids[changed], start[changed].tolist(), strict=True)),
     )
 
 

@@ -121,10 +121,7 @@ def test_the_middle_of_a_kind_isn_t_drawn_towards_the_site():
 
 
 def recovered(sim, **options):
-    restored = sim.start.dropna().index if sim.restored_ids is None else sim.restored_ids
-    found = recovery(
-        sim.table, references=sim.reference_ids, start_years=sim.start[restored].to_dict(), **options
-    ).yearly
+    found = recovery(sim.table, references=sim.reference_ids, start_years=sim.planted, **options).yearly
     found = found[(found["status"] == "ok") & (found["years_since_start"] >= 0) & found["share"].notna()]
     truth = sim.truth(found)
     return found, truth, (found["share_low"] - 1e-9 <= truth) & (truth <= found["share_high"] + 1e-9)

@@ -7,7 +7,8 @@ A share p is ``(u - a) . e / ((r - a) . e)``: its error is, to first order, the 
   resampled together for all years;
 * p times how far the chosen references' mean lies off that of all such sites (`between`: Student's t), and how far the
   site's own end lies off it. References differ for good, and so may ends: how much, the sites tell themselves, by how
-  far they lie *beside* the way (`own_end`);
+  far they lie *beside* the way (`beside`);
+* p (1 - p) times how far the way may bend (`beside`, again);
 * for stand-ins, 1 - p times how far degraded sites differ;
 * the noise of the background's step and of the references' mean, the same for all sites of a year.
 
@@ -22,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from gee_polygons._change.beside import Bend
 from gee_polygons._change.between import Scatter
 from gee_polygons._change.noise import Noise
 from gee_polygons._change.series import Floats, Series, ar1
@@ -31,11 +33,9 @@ from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
-__all__ = ["Bands", "Doubt", "bootstrap_bands", "own_end"]
+__all__ = ["Bands", "Doubt", "bootstrap_bands"]
 
-_NOTHING: Final = 1e-9  # distance between references that are copies of each other
-_LEAST_SHARE: Final = 0.01  # of the way: before it nothing can be seen of the end
-_LARGEST_END: Final = 4.0  # times the references' variance: a site beyond that isn't on the way at all
+_NOTHING: Final = 1e-9  # squared length of a way to references that lie where the site starts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +60,8 @@ class Doubt:
         Whether the references are the background.
     own_end : float
         Variance of the sites' ends about the references' mean, as a share of the references' own.
+    bend : Bend
+        How far ways bend.
     """
 
     noise: Noise
@@ -70,6 +72,7 @@ class Doubt:
     unseen_steps: Floats
     own_background: bool
     own_end: float
+    bend: Bend
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,36 +106,6 @@ class Bands:
         return found
 
 
-def own_end(ways: Ways, starts: Starts, noise: Noise, references: Scatter) -> float:
-    """Return how much sites' ends differ from the references' mean, as a share of the references' own variance.
-
-    What lies beside the way, without what the site had of its own from the start (which doesn't touch its share), is
-    ``q = p f + noise``, f being the end's deviation: so ``(|q|^2 - noise) / p^2`` estimates its squared length, at the
-    last year with data. Median over sites by p^2; the definition of a reference, that a site which has arrived is one
-    more of them, counts as one site.
-    """
-    if references.length < _NOTHING:
-        return 1.0
-    share = ways.place.share
-    t = share.shape[1]
-    last = np.array([np.flatnonzero(np.isfinite(row))[-1] if np.isfinite(row).any() else -1 for row in share])
-    rows = np.flatnonzero((last >= 0) & ~starts.stood_in & (starts.status == "ok"))
-    values, weights = [1.0], [1.0]
-    together = ar1(t, noise.memory)
-    for i in rows:
-        y = last[i]
-        p = float(np.clip(share[i, y], 0, 1))
-        contrast = np.eye(t)[y] - (1 - p) * starts.before[i] / max(starts.before[i].sum(), 1)
-        by_noise = noise.variance[i] * float(contrast @ together @ contrast)
-        if p > _LEAST_SHARE:
-            beside = float(ways.place.beside[i, y]) ** 2
-            values.append((beside - by_noise) / (p * references.length) ** 2 - 1 / references.n_sites)
-            weights.append(p * p)
-    order = np.argsort(values)
-    upto = np.cumsum(np.array(weights)[order])
-    return float(np.clip(np.array(values)[order][np.searchsorted(upto, upto[-1] / 2)], 0, _LARGEST_END))
-
-
 def bootstrap_bands(
     ways: Ways, sites: Series, starts: Starts, doubt: Doubt, blocks: pd.DataFrame | None, draws: int, seed: int
 ) -> Bands:
@@ -160,6 +133,7 @@ def bootstrap_bands(
     found -= p * doubt.references.of_mean(slope, stretches, rng)
     found += p * _shortening(ways, doubt.references)
     found -= p * np.sqrt(doubt.own_end) * doubt.references.of_one(slope, stretches, rng)
+    found += doubt.bend.along(ways, draws, rng)
     if doubt.degraded is not None and starts.stood_in.any():
         i = starts.stood_in
         stretches = doubt.degraded.stretches(draws, rng)

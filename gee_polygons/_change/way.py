@@ -53,8 +53,8 @@ class Place:
         Its derivative in the vector, for carrying noise over.
     off_deg : float array, shape (...)
         Angle to the nearest point of the way, degrees.
-    beside : float array, shape (...)
-        Distance from it, on the unit sphere, without what the site had of its own from the start.
+    aside : float array, shape (..., 64)
+        From that point to the vector, on the unit sphere, without what the site had of its own from the start.
     length_squared : float array, shape (...)
         Of the way, measured as the share is.
     mixed : float array, shape (...)
@@ -64,7 +64,7 @@ class Place:
     share: Floats
     slope: Floats
     off_deg: Floats
-    beside: Floats
+    aside: Floats
     length_squared: Floats
     mixed: Floats
 
@@ -99,13 +99,13 @@ def share_of_way(vectors: Floats, start: Floats, target: Floats, kind: Floats) -
     off = np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(vectors - on_way, axis=-1) / 2, 0, 1)))
     rest = on_plane - a - p[..., None] * (r - a)
     kept = np.sum(rest * apart, axis=-1, keepdims=True) / np.where(square > _NOTHING, square, np.inf)
-    beside = np.linalg.norm(rest - kept * apart, axis=-1) * height[..., 0]
+    aside = (rest - kept * apart) * height
     scale = np.sum(target * across, axis=-1) ** 2
     return Place(
         share=p,
         slope=slope,
         off_deg=off,
-        beside=beside,
+        aside=aside,
         length_squared=length[..., 0] * scale,
         mixed=np.linalg.norm(mixed, axis=-1),
     )
