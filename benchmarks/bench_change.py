@@ -3,7 +3,7 @@
 Two simulators: tests/simulated_sites.py was fixed from measured values before the estimators were written;
 tests/simulated_scenes.py was written after them, by somebody else, to be unlike it. And the sample archive, with its
 own land and with other seeds' (tests/simulated_land.py). Prints tables and writes them to CHANGE_RESULTS.md. About
-six minutes: `python benchmarks/bench_change.py`.
+ten minutes: `python benchmarks/bench_change.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from simulated_land import simulate_archive, simulate_land  # noqa: E402
+from simulated_null import null_table  # noqa: E402
 from simulated_scenes import simulate_scene  # noqa: E402
 from simulated_sites import Simulation, simulate  # noqa: E402
 
@@ -33,6 +34,8 @@ SEEDS = range(1, 9)
 N_SITES = 250  # of each seed: references, drift and covers are drawn anew, as their errors are shared by all its sites
 KINDS = ("translation", "rotation", "scene")
 LANDS = range(1, 33)  # seeds
+NULLS = range(50)  # seeds
+MEMORIES = ((0.0, 0.0), (0.5, 1.0), (0.7, 1.0), (0.5, 0.5), (0.7, 0.5), (0.9, 0.5), (0.9, 0.25))
 
 
 def simulation(kind: str, ratio: float, seed: int, **more: int) -> Simulation:
@@ -124,6 +127,21 @@ def on_the_sample_archive() -> list[str]:
     return lines
 
 
+def where_nothing_changed() -> list[str]:
+    """How often anything is flagged in tables of unchanged sites."""
+    lines = ["| memory | part that has it | 20 sites | 100 sites |", "|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+    for memory, lasting in MEMORIES:
+        cells = []
+        for n in (20, 100):
+            tables = (null_table(n, seed, memory=memory, lasting=lasting) for seed in NULLS)
+            any_flag = np.mean([change(table, level=LEVEL).sites["flag"].any() for table in tables])
+            cells.append(f"{any_flag:.2f}" if any_flag <= LEVEL else f"**{any_flag:.2f}**")
+        lines.append(f"| {memory} | {lasting} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
 def few_references() -> list[str]:
     """With few references, at a ratio of 1."""
     lines = ["| drift | references | share: mean abs error | band holds the truth | width |", "|---|---|---|---|---|"]
@@ -164,6 +182,12 @@ def main() -> None:
         "all its sites share.",
         "",
         *on_the_sample_archive(),
+        "",
+        f"## Where nothing changed: tables with a false flag, of {len(NULLS)} (level {LEVEL:.0%})",
+        "",
+        "tests/simulated_null.py: noise of which a part is AR(1), the rest each year's own. All flags are false here.",
+        "",
+        *where_nothing_changed(),
         "",
         "## Few references (ratio 1, controls as background)",
         "",

@@ -27,9 +27,10 @@ import pandas as pd
 from gee_polygons._change.calm import densest
 from gee_polygons._change.direction import direction_shares
 from gee_polygons._change.drift import Drift, base_years, estimate_drift
+from gee_polygons._change.null import null_p_values
 from gee_polygons._change.ring import blend_rings
 from gee_polygons._change.series import Flags, Floats, Series, positions_of, series_of, years_of_sites
-from gee_polygons._change.templates import Fit, Templates, fit_templates, null_p_values
+from gee_polygons._change.templates import Fit, Templates, fit_templates
 from gee_polygons._change.testing import adjusted_p_values, learned_null, robust_z, to_p, to_z
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 MODELS: Final = ("auto", "translation", "rotation")
 _CLEANINGS: Final = 3  # times that changed sites are told and left out of a background of all sites
 _SUSPECT_P: Final = 0.2  # a site below this is no background while another one is to be had
+_ROUGH_DRAWS: Final = 2_000  # that tell so much
 _LEAST_BACKGROUND: Final = 0.2  # share of the sites that always stays in it, the calmest ones
 _LEAST_SITES: Final = 4  # that a background of all sites needs
 _RETURNED_BELOW: Final = 0.5  # of the largest excursion: a site that came more than half the way back has returned
@@ -231,7 +233,7 @@ def _by_all(series: Series, model: str) -> Corrected:
         for _ in range(_CLEANINGS):
             units = found.remove(series.units)
             fit = fit_templates(units, bank)
-            p = np.nan_to_num(null_p_values(fit, units, bank), nan=1.0)
+            p = np.nan_to_num(null_p_values(fit, units, bank, draws=_ROUGH_DRAWS), nan=1.0)
             least = np.sort(p)[::-1][max(2, int(_LEAST_BACKGROUND * n)) - 1]
             trusted = (p >= _SUSPECT_P) | (p >= least)
             found = estimate_drift(series, base, model, trusted)

@@ -184,26 +184,6 @@ def test_rings_are_a_background(sample_table, sample_sites):
         assert not any(ring.polygon.intersection(site.polygon).area > 1e-12 for ring in rings)
 
 
-def null_table(n, memory, alike, seed):
-    """Sites that don't change: noise with a memory, part of it the same for neighbours."""
-    rng = np.random.default_rng(seed)
-    size = np.exp(-np.arange(64) / 12)
-    noise = rng.normal(size=(n, 9, 64))
-    groups = rng.normal(size=(n // 5, 9, 64))[np.arange(n) // 5]
-    noise = np.sqrt(1 - alike) * noise + np.sqrt(alike) * groups
-    noise = np.linalg.cholesky(memory ** np.abs(np.subtract.outer(np.arange(9), np.arange(9)))) @ noise
-    drift = np.cumsum(rng.normal(size=(1, 9, 64)), axis=1) * 0.015
-    v = np.eye(64)[0] + rng.normal(size=(n, 1, 64)) * 0.02 + drift + noise * 0.07 * np.sqrt(size / size.sum())
-    return table_of(v, np.arange(2017, 2026))
-
-
-@pytest.mark.parametrize(("memory", "alike"), [(1e-9, 0.0), (1e-9, 0.4), (0.5, 0.0), (0.5, 0.4)])
-def test_false_discoveries_where_nothing_changed(memory, alike):
-    # without a change every flag is false: tables with any flag are the false-discovery rate
-    any_flag = [change(null_table(40, memory, alike, seed), level=0.1).sites["flag"].any() for seed in range(10)]
-    assert np.mean(any_flag) <= 0.3  # 10 tables at a level of 0.1: more than three has a chance of 1 %
-
-
 def test_most_sites_may_change_if_each_does_so_in_its_own_way(sample_table, caplog):
     found = change(sample_table, background="all").sites.set_index("site_id")
     still = ["pasture-control", "crop-control", "forest-reference-1", "forest-reference-2", "sub-pixel", "stalled"]

@@ -133,10 +133,10 @@ def start_years_of(series: Series, start_years: Any) -> list[int | None]:
     return [found.get(str(site_id)) for site_id in series.site_ids]
 
 
-def ar1(n_years: int, memory: float) -> Floats:
-    """Return the correlation matrix of an AR(1) process."""
+def ar1(n_years: int, memory: float, lasting: float = 1.0) -> Floats:
+    """Return the correlation matrix of an AR(1) process, of which a part lasts and the rest is each year's own."""
     lag = np.abs(np.subtract.outer(np.arange(n_years), np.arange(n_years)))
-    found: Floats = np.where(lag == 0, 1.0, float(memory) ** lag)
+    found: Floats = np.where(lag == 0, 1.0, lasting * float(memory) ** lag)
     return found
 
 
