@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 MODELS: Final = ("auto", "translation", "rotation")
 _CLEANINGS: Final = 3  # times that changed sites are told and left out of a background of all sites
 _SUSPECT_P: Final = 0.2  # a site below this is no background while another one is to be had
-_ROUGH_DRAWS: Final = 2_000  # that tell so much
 _LEAST_BACKGROUND: Final = 0.2  # share of the sites that always stays in it, the calmest ones
 _LEAST_SITES: Final = 4  # that a background of all sites needs
 _RETURNED_BELOW: Final = 0.5  # of the largest excursion: a site that came more than half the way back has returned
@@ -233,7 +232,7 @@ def _by_all(series: Series, model: str) -> Corrected:
         for _ in range(_CLEANINGS):
             units = found.remove(series.units)
             fit = fit_templates(units, bank)
-            p = np.nan_to_num(null_p_values(fit, units, bank, draws=_ROUGH_DRAWS), nan=1.0)
+            p = np.nan_to_num(null_p_values(fit, units, bank, rough=True), nan=1.0)
             least = np.sort(p)[::-1][max(2, int(_LEAST_BACKGROUND * n)) - 1]
             trusted = (p >= _SUSPECT_P) | (p >= least)
             found = estimate_drift(series, base, model, trusted)
