@@ -177,14 +177,23 @@ def of_kind(
         return list(given)
     if sites is None or "kind" not in sites.property_names:
         return []
+    _check_ids(table)
     seen = set(table.loc[table["A00"].notna() if "A00" in table.columns else slice(None), "site_id"].astype(str))
-    return [s.site_id for s in sites if s.properties.get("kind") in kinds and str(s.site_id) in seen]
+    # people write "Reference", and spreadsheets leave spaces
+    found = [s for s in sites if str(s.properties.get("kind")).strip().lower() in kinds]
+    return [s.site_id for s in found if str(s.site_id) in seen]
+
+
+def _check_ids(table: pd.DataFrame) -> None:
+    if "site_id" not in table.columns:
+        raise UsageError("the table has no column 'site_id': one row per site and year is needed")
 
 
 def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
     """Labelled rows for the direction of change, where sites have a property `label`."""
     if sites is None or "label" not in sites.property_names:
         return None
+    _check_ids(table)
     labels = {str(s.site_id): s.properties.get("label") for s in sites}
     rows = table.assign(label=table["site_id"].astype(str).map(labels)).dropna(subset=["label"])
     return rows if len(rows) else None
