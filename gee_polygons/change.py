@@ -187,7 +187,7 @@ def corrected(
         if background != "all":
             raise UsageError(f"background is 'all', a list of site ids, a table or None, found {background!r}")
         return _by_all(series, drift)
-    rows = positions_of(series, background, "background")
+    rows = np.sort(positions_of(series, background, "background"))
     found = estimate_drift(series.take(rows), base_years(series.take(rows).present), drift)
     _warn_of_gaps(series, found)
     mask = np.zeros(n, np.bool_)
