@@ -61,7 +61,8 @@ class Recovery:
         centre (0..1), `share_low`, `share_high` (its band), `share_raw` (not cut to 0..1); `in_range` (whether it
         reaches what the lowest tenth of the references have); `off_way_deg` (angle to the nearest point of the way:
         large = it became something else); `status` (``"ok"``, ``"no_baseline"``: no year of data before the start;
-        ``"no_data"``; ``"too_near"``: the start is as near the references as they are to each other).
+        ``"no_data"``; ``"no_reference"``: no reference has data in that year; ``"not_started"``: the site's start lies
+        after its last year with data; ``"too_near"``: the start is as near the references as they are to each other).
     sites : DataFrame
         One row per restoration site: `site_id`, `start_year`, `status`, `share`, `share_low`, `share_high` of the last
         year with data and that `year`, `rate` (share per year since the start) with `rate_low`, `rate_high`,
@@ -292,6 +293,7 @@ def _result(cast: _Cast, ways: Ways, status: Any, bands: Iterable[tuple[slice, B
         low[part], high[part] = drawn.interval(raw[part], confidence)
         rates += drawn.rates(raw[part], since[part], confidence)
     state = np.where(np.isfinite(sites.units[..., 0]), np.repeat(status[:, None], t, axis=1), "no_data")
+    state = np.where((state == "ok") & (ways.count == 0), "no_reference", state)
     yearly = pd.DataFrame(
         {
             "site_id": np.repeat(np.array(sites.site_ids, dtype=object), t),
@@ -312,6 +314,7 @@ def _result(cast: _Cast, ways: Ways, status: Any, bands: Iterable[tuple[slice, B
         for i in range(n)
     ]
     summary = pd.DataFrame(rows)
+    summary.loc[summary["status"] == "not_started", "evidence"] = "its start lies after its last year with data"
     summary["year"] = summary["year"].astype("Int64")
     summary["rank"] = summary["share"].rank(ascending=False, method="min").astype("Int64")
     middle = [float(np.nanmedian(c)) if np.isfinite(c).any() else np.nan for c in ways.range_low.T]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from gee_polygons._report.data import clean, map_of, site_records, strip_of
 from gee_polygons._report.script import JS
 from gee_polygons._report.style import CSS
 from gee_polygons._report.words import headline, how_to_read, provenance_list, tiles, unknowns
+from gee_polygons._tell import tell
 from gee_polygons._write import replacing
 from gee_polygons.change import Change, change
 from gee_polygons.errors import OutputError, UsageError
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from gee_polygons.sources.base import Source
 
 __all__ = ["check_report", "of_kind", "prototypes_of", "write_report"]
-
-log = logging.getLogger(__name__)
 
 FEW_SITES: Final = 12  # so many get pictures without being asked for
 MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may have
@@ -196,7 +194,10 @@ def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataF
     _check_ids(table)
     labels = {str(s.site_id): s.properties.get("label") for s in sites}
     rows = table.assign(label=table["site_id"].astype(str).map(labels)).dropna(subset=["label"])
-    return rows if len(rows) else None
+    known = rows["label"][rows["A00"].notna()].nunique() if "A00" in rows.columns else 0
+    if known == 1:
+        tell("sites have one label only: two at least are needed to tell towards what a site changed")
+    return rows if known > 1 else None
 
 
 def _recovery(
@@ -207,7 +208,7 @@ def _recovery(
     if sites is None:
         raise UsageError("references need the sites too, for the years that restoration began: give --sites")
     if not any(year is not None for year in sites.start_years):
-        log.warning("no site has a start year: the report has no recovery")
+        tell("no site has a start year: the report has no recovery")
         return None
     return recovery(
         table,

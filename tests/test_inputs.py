@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from gee_polygons.change import change
 from gee_polygons.cli import main
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import DataWarning, UsageError
 from gee_polygons.recovery import recovery
-from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, of_kind
+from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, of_kind, prototypes_of
 from gee_polygons.site import Site, SiteCollection
 
 YEARS = range(2018, 2025)
@@ -113,3 +114,103 @@ def test_blocks_name_their_site_in_a_column_of_its_own_or_are_refused():
     assert (found.loc[0, ["share_low", "share_high"]] != without.loc[0, ["share_low", "share_high"]]).all()
     with pytest.raises(UsageError, match=r"'s0/0' is none of the 6 sites that are measured.*block_of"):
         recovery(table, references=REFS, start_years=STARTS, blocks=blocks.drop(columns="block_of"))
+
+
+# --- tables that look right ---
+
+
+def constant(table):
+    table.loc[:, list(BANDS)] = np.eye(64)[0] * 0.9
+    return table
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda t: t.assign(**{b: np.rint(t[b] * 127) for b in BANDS}), "look like codes or scaled"),
+        (lambda t: t.assign(year=pd.to_datetime(t["year"].astype(str))), "whole numbers like 2018"),
+        (lambda t: t.assign(year=t["year"] + 0.9), r"found 2018\.9"),
+        (lambda t: t.assign(year=t["year"].astype(str)), "found '2018'"),
+        (lambda t: t.assign(n_pixels=0.0), "'s0' has data in 2018, but n_pixels 0"),
+        (lambda t: t.assign(n_pixels=-3), "n_pixels -3"),
+        (lambda t: t.assign(site_id=t["site_id"].where(t["year"] > 2018)), "rows without a site_id"),
+    ],
+)
+def test_values_that_can_t_be_right_are_refused(made, words):
+    with pytest.raises(UsageError, match=words):
+        change(made(small_table()))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"baseline": []}, "a year like 2018, or some of them"),
+        ({"baseline": "2018"}, "found '2018'"),
+        ({"baseline": 2018.5}, r"found 2018\.5"),
+        ({"baseline": {"nobody": 2018}}, "baseline: site 'nobody'"),
+        ({"baseline": {"s0": 1999}}, "1999 isn't in the table"),
+        ({"prototypes": {"forest": np.eye(64)[1]}}, "one label only, 'forest'"),
+    ],
+)
+def test_a_baseline_is_a_year_and_of_a_site_and_labels_are_two(options, words):
+    with pytest.raises(UsageError, match=words):
+        change(small_table(), **options)
+
+
+def test_whole_floats_are_years_and_unknown_sizes_are_one_pixel():
+    table = small_table()
+    whole = change(table, baseline=2018)
+    for same in (
+        change(table, baseline=2018.0),
+        change(table, baseline=(2018,)),
+        change(table, baseline=dict.fromkeys(table["site_id"].unique(), np.int64(2018))),
+        change(table.assign(year=table["year"].astype(float)), baseline=2018),
+        change(table.assign(n_pixels=np.nan), baseline=2018),
+    ):
+        pd.testing.assert_frame_equal(same.yearly, whole.yearly)
+
+
+def test_a_site_without_data_in_the_baseline_is_named():
+    table = small_table()
+    table.loc[(table["site_id"] == "s1") & (table["year"] == 2018), list(BANDS)] = np.nan
+    with pytest.warns(DataWarning, match="1 site has no data in the baseline's years and so no angles: s1"):
+        found = change(table, baseline=2018)
+    assert found.yearly.query("site_id == 's1'")["angle_deg"].isna().all()
+
+
+def test_controls_without_any_data_take_nothing_off():
+    table = small_table()
+    table.loc[table["site_id"] == "s1", list(BANDS)] = np.nan
+    with pytest.raises(UsageError, match="none of the 1 named site has data"):
+        change(table, background=["s1"])
+    assert change(table, background=["s1", "s2", "s3"]).background == "the step of 2 control sites"
+
+
+@pytest.mark.parametrize("background", ["all", None, ["s1", "s2"]])
+def test_what_never_varies_never_changed(background):
+    found = change(constant(small_table()), background=background).sites
+    assert found["p"].tolist() == pytest.approx([1.0] * 6)
+    assert not found["flag"].any()
+
+
+def test_one_label_in_the_sites_is_said_and_left_out():
+    with pytest.warns(DataWarning, match="one label only"):
+        assert prototypes_of(small_table(), some_sites(label=["forest"] * 6)) is None
+    assert len(prototypes_of(small_table(), some_sites(label=["a", "b", None, None, None, None]))) == 2 * len(YEARS)
+
+
+def test_a_site_that_hasn_t_started_has_no_share():
+    found = recovery(way_table(), references=REFS, start_years=STARTS | {"s5": 2040, "s4": 2025})
+    late = found.sites.set_index("site_id").loc[["s4", "s5"]]
+    assert late["status"].tolist() == ["not_started"] * 2
+    assert late[["share", "rate", "rank"]].isna().all(axis=None)
+    assert late["group"].tolist() == ["no evidence"] * 2
+    assert late["evidence"].tolist() == ["its start lies after its last year with data"] * 2
+
+
+def test_a_year_without_references_says_so():
+    table = way_table()
+    table.loc[table["site_id"].isin(REFS) & (table["year"] == 2021), list(BANDS)] = np.nan
+    found = recovery(table, references=REFS, start_years=STARTS, background=None).yearly
+    assert set(found.loc[found["year"] == 2021, "status"]) == {"no_reference"}
+    assert set(found.loc[found["year"] != 2021, "status"]) == {"ok"}
