@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from gee_polygons.change import change
 from gee_polygons.cli import main
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.errors import DataWarning, UsageError
+from gee_polygons.errors import DataWarning, OutputError, SiteError, UsageError
 from gee_polygons.recovery import recovery
-from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, of_kind, prototypes_of
-from gee_polygons.site import Site, SiteCollection
+from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, check_report, of_kind, prototypes_of, write_report
+from gee_polygons.site import Site, SiteCollection, sites_from_geodataframe
 
 YEARS = range(2018, 2025)
 
@@ -214,3 +214,72 @@ def test_a_year_without_references_says_so():
     found = recovery(table, references=REFS, start_years=STARTS, background=None).yearly
     assert set(found.loc[found["year"] == 2021, "status"]) == {"no_reference"}
     assert set(found.loc[found["year"] != 2021, "status"]) == {"ok"}
+
+
+# --- the command line ---
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    way_table().to_csv(folder / "t.csv", index=False)
+    some_sites(kind=["site"] * 6).to_geodataframe().to_file(folder / "s.geojson", driver="GeoJSON")
+    return folder
+
+
+def run(files, command, *options):
+    done = CliRunner().invoke(main, [command, str(files / "t.csv"), *map(str, options)])
+    assert done.exit_code in (1, 2), done.output
+    assert len(done.output.splitlines()) == 1, done.output
+    return done.output
+
+
+def test_what_can_t_be_written_is_said_before_the_work(files, monkeypatch):
+    monkeypatch.setattr("gee_polygons.cli_change._read", lambda *a: pytest.fail("the work began"))
+    sites = ["--sites", files / "s.geojson"]
+    same = ["-o", files / "o.csv", "--yearly", files / "." / "o.csv"]
+    for command in ("change", "recovery"):
+        assert "are the same file" in run(files, command, *sites, *same)
+    (files / "folder.html").mkdir()
+    assert "it is a folder" in run(files, "report", "-o", files / "folder.html", "--overwrite")
+    assert "give --sites" in run(files, "report", "--references", "r0", "-o", files / "o.html")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    with pytest.raises(OutputError, match="can't write into the folder"):
+        check_report(files / "o.html")
+
+
+@pytest.mark.parametrize("command", ["change", "recovery", "report"])
+def test_messages_have_the_words_of_the_command(files, command):
+    out = ["--sites", files / "s.geojson", "-o", files / ("x.html" if command == "report" else "x.csv")]
+    said = run(files, command, *out, "--controls", "nobody")
+    assert said == "error: --controls: site 'nobody' is not among the table's 9 sites\n"
+    said = run(files, command, *out, "--id-column", "nothing")
+    assert "--id-column" in said
+    assert "id_column=" not in said
+
+
+def test_duplicates_are_named_three_at_most():
+    gdf = some_sites().to_geodataframe()
+    with pytest.raises(SiteError, match=r"s0 \(rows 0, 6\), s1 \(.*s2 \(rows 2, 8\) and 3 more; make"):
+        sites_from_geodataframe(pd.concat([gdf, gdf], ignore_index=True))
+
+
+def test_warnings_are_one_line_each_on_the_command_line(files):
+    few = pd.read_csv(files / "t.csv").query("site_id in ['s0', 's1']")
+    few.to_csv(files / "few.csv", index=False)
+    done = CliRunner().invoke(main, ["change", str(files / "few.csv"), "-o", str(files / "few_o.csv")])
+    assert done.exit_code == 0
+    assert done.stderr.startswith("warning: 2 sites can't tell the scene's step from its own")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_table_and_sites_that_share_few_ids_or_none(tmp_path):
+    with pytest.warns(DataWarning, match="share 6 ids: the table has 9 sites, the sites given are 6"):
+        write_report(way_table(), tmp_path / "a.html", sites=some_sites())
+    strangers = way_table().assign(site_id=lambda t: "x" + t["site_id"])
+    with pytest.raises(UsageError, match="no id in common, for example 'xr0' and 's0'"):
+        write_report(strangers, tmp_path / "b.html", sites=some_sites())
