@@ -29,6 +29,7 @@ from gee_polygons._change.bands import Bands, Doubt, bootstrap_bands
 from gee_polygons._change.beside import Shared, fit_bend, own_end
 from gee_polygons._change.between import LAND_SCATTER, balanced, scatter_of
 from gee_polygons._change.drift import unseen_steps
+from gee_polygons._change.groups import EIGHTY, Progress, group_of, progress_of
 from gee_polygons._change.noise import Noise, estimate_noise, spectral_freedom
 from gee_polygons._change.series import Floats, Series, positions_of, series_of, start_years_of
 from gee_polygons._change.way import interpolated_year, mean_start
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery", "block_sites", "recovery"]
 
-STALLED_RATE: Final = 0.04  # share per year: slower than this takes more than 25 years
-_EIGHTY: Final = 0.8  # R80P
+_FORESEEN: Final = 10.0  # years: what lies further ahead isn't foreseen
 _LEFT_DEG: Final = 20.0  # a site that was among the references and is so much further off has left them; and what
 # counts as near where one reference can't tell
 
@@ -66,9 +66,12 @@ class Recovery:
     sites : DataFrame
         One row per restoration site: `site_id`, `start_year`, `status`, `share`, `share_low`, `share_high` of the last
         year with data and that `year`, `rate` (share per year since the start) with `rate_low`, `rate_high`,
-        `years_to_80` and `years_to_range` (since the start; NaN if not reached), `expected_years_to_80` (by the rate,
-        if it isn't reached), `group`, `evidence` (in words) and `rank` (1 = largest share).
-        Groups: ``"recovering"``, ``"stalled"``, ``"declining"``, ``"no evidence"``.
+        `years_to_80` and `years_to_range` (years since the start, between years; NaN if not reached, or lost again),
+        `expected_years_to_80` (of recovering sites, by their last four years' rate, if within 10 years), `group`,
+        `evidence` (in words) and `rank` (1 = largest share). Groups, by what the bands leave no doubt of:
+        ``"declining"`` (lost a fifth of the way, or loses 4 % a year, over all or the last four years),
+        ``"recovering"`` (80 % of the way, or at least 4 % a year), ``"stalled"`` (less than that a year, over all or
+        the last four years), else ``"no evidence"``.
     reference : DataFrame
         `year`, `n_sites`, `range_low` (share at which the range begins, of a way of length 1), `coherence`
         (mean resultant length of the references' unit means).
@@ -288,10 +291,10 @@ def _result(cast: _Cast, ways: Ways, status: Any, bands: Iterable[tuple[slice, B
     usable = (status == "ok")[:, None] & np.isfinite(ways.place.share)
     raw = np.where(usable, ways.place.share, np.nan)
     low, high = np.full((2, n, t), np.nan)
-    rates: list[Any] = []
+    progress: list[Progress] = []
     for part, drawn in bands:
         low[part], high[part] = drawn.interval(raw[part], confidence)
-        rates += drawn.rates(raw[part], since[part], confidence)
+        progress += progress_of(drawn, raw[part], since[part], confidence)
     state = np.where(np.isfinite(sites.units[..., 0]), np.repeat(status[:, None], t, axis=1), "no_data")
     state = np.where((state == "ok") & (ways.count == 0), "no_reference", state)
     yearly = pd.DataFrame(
@@ -310,11 +313,10 @@ def _result(cast: _Cast, ways: Ways, status: Any, bands: Iterable[tuple[slice, B
         }
     ).infer_objects()
     rows = [
-        _site_row(i, sites, since, raw, low, high, rates[i], ways.range_low[i], status[i], ways.similarity[i])
+        _site_row(i, sites, since, raw, low, high, progress[i], ways.range_low[i], status[i], ways.similarity[i])
         for i in range(n)
     ]
     summary = pd.DataFrame(rows)
-    summary.loc[summary["status"] == "not_started", "evidence"] = "its start lies after its last year with data"
     summary["year"] = summary["year"].astype("Int64")
     summary["rank"] = summary["share"].rank(ascending=False, method="min").astype("Int64")
     middle = [float(np.nanmedian(c)) if np.isfinite(c).any() else np.nan for c in ways.range_low.T]
@@ -336,7 +338,7 @@ def _site_row(
     raw: Floats,
     low: Floats,
     high: Floats,
-    rate: Any,
+    progress: Progress,
     range_low: Floats,
     status: str,
     similarity: Floats,
@@ -346,48 +348,33 @@ def _site_row(
     nan = float("nan")
     row: dict[str, Any] = {"site_id": sites.site_ids[i], "start_year": int(sites.years[0] - since[i, 0])}
     row |= {"status": status, "year": None, "share": nan, "share_low": nan, "share_high": nan}
-    row |= dict(zip(("rate", "rate_low", "rate_high"), rate, strict=True))
+    row |= dict(zip(("rate", "rate_low", "rate_high"), progress.rate, strict=True))
     row |= {"years_to_80": nan, "years_to_range": nan, "expected_years_to_80": nan}
+    best_year, best_share = None, nan
+    if progress.best >= 0:
+        best_year, best_share = int(sites.years[progress.best]), float(raw[i, progress.best])
     if len(seen):
         last = seen[-1]
         row["year"] = int(sites.years[last])
         row["share"], row["share_low"], row["share_high"] = (float(np.clip(v[i, last], 0, 1)) for v in (raw, low, high))
+    row["group"], row["evidence"] = group_of(row, progress, best_year, best_share)
+    if len(seen):
         after = seen[since[i, seen] >= -1]
-        years = since[i, after].astype(np.float64) + 1  # the first year that shows it is a year of growth
-        row["years_to_80"] = interpolated_year(years, raw[i, after], _EIGHTY)
-        row["years_to_range"] = interpolated_year(years, raw[i, after] - range_low[after], 0.0)
-        if np.isnan(row["years_to_80"]) and rate[1] > 0:
-            row["expected_years_to_80"] = float(years[-1] + max(_EIGHTY - raw[i, last], 0) / rate[0])
-    row["group"], row["evidence"] = _group(row)
+        years = since[i, after].astype(np.float64)
+        if row["group"] != "declining":  # what was reached and lost again isn't reached
+            row["years_to_80"] = interpolated_year(years, raw[i, after], EIGHTY)
+            row["years_to_range"] = interpolated_year(years, raw[i, after] - range_low[after], 0.0)
+        if np.isnan(row["years_to_80"]) and row["group"] == "recovering":
+            rate = progress.rate[0] if np.isnan(progress.recent[0]) else progress.recent[0]
+            left = max(EIGHTY - raw[i, last], 0) / rate if rate > 0 else nan
+            row["expected_years_to_80"] = float(years[-1] + left) if left <= _FORESEEN else nan
     there = np.flatnonzero(np.isfinite(similarity))
     if status == "too_near" and len(there) > 1:
         was, now = (float(np.degrees(np.arccos(np.clip(similarity[k], -1, 1)))) for k in there[[0, -1]])
         if now - was > _LEFT_DEG:
-            row["group"], row["evidence"] = "declining", f"left the references: {was:.0f} degrees off, now {now:.0f}"
+            row["group"] = "declining"
+            row["evidence"] = f"was like the references ({was:.0f} degrees off), and left them (now {now:.0f} degrees)"
     return row
-
-
-def _group(row: dict[str, Any]) -> tuple[str, str]:
-    """Name what the bands allow to be said of a site, and the figures that it rests on."""
-    if row["status"] != "ok" or np.isnan(row["rate"]):
-        why = {
-            "no_baseline": "no data before its start: give degraded sites",
-            "no_data": "no data",
-            "too_near": "was as near the references at its start as they are to each other",
-        }
-        return "no evidence", why.get(row["status"], "fewer than two years with data since its start")
-    said = (
-        f"{row['share']:.0%} of the way ({row['share_low']:.0%} to {row['share_high']:.0%}) in {row['year']}, "
-        f"{row['rate']:+.1%} a year ({row['rate_low']:+.1%} to {row['rate_high']:+.1%})"
-    )
-    if row["rate_high"] < 0:
-        return "declining", said
-    arrived = row["share_low"] >= _EIGHTY
-    if arrived or (row["rate_low"] > 0 and row["rate"] >= STALLED_RATE):
-        return "recovering", said
-    if row["rate_high"] < 2 * STALLED_RATE and row["rate"] < STALLED_RATE:
-        return "stalled", said
-    return "no evidence", said
 
 
 def block_sites(site: Site, *, block_m: float = 100.0) -> SiteCollection:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -88,24 +88,6 @@ class Bands:
         with np.errstate(invalid="ignore"):
             low, high = np.quantile(self.deviations, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
         return share + low, share + high
-
-    def rates(self, share: Floats, since: Any, confidence: float) -> list[tuple[float, float, float]]:
-        """Return each site's least-squares share per year since its start, until it has arrived, with its band."""
-        found = []
-        for i in range(len(share)):
-            use = np.flatnonzero(np.isfinite(share[i]) & (since[i] >= -1))
-            arrived = np.flatnonzero(share[i, use] >= 1.0)
-            if len(arrived):  # a site that is there doesn't go on: its rate is that of its way
-                use = use[: max(int(arrived[0]) + 1, 2)]
-            if len(use) < 2:
-                found.append((np.nan, np.nan, np.nan))
-                continue
-            x = since[i, use] - since[i, use].mean()
-            slope = float(x @ share[i, use] / (x @ x))
-            spread = self.deviations[:, i, use] @ x / (x @ x)
-            low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
-            found.append((slope, slope + float(low), slope + float(high)))
-        return found
 
 
 def bootstrap_bands(
