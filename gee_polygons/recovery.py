@@ -122,7 +122,8 @@ def recovery(
     confidence : float
         Of the bands: 0.9 = 90 %.
     draws : int
-        Bootstrap draws. With 2,000 a bound of a band is off by a hundredth of the way or so, with 400 by twice that.
+        Bootstrap draws. With 2,000 a bound of a band is off by one or two hundredths of the way at most, with 400 by
+        up to twice that.
     seed : int
         The same seed gives the same bands, whatever the order of the rows.
 
