@@ -88,6 +88,7 @@ def test_many_sites_may_change_alike(n_controls, share):
     path = (np.arange(9)[None] >= start[:, None]) & changed[:, None]
     v = np.eye(64)[0] + 0.05 * rng.normal(size=(n, 1, 64)) + path[..., None] * jump[:, None]
     v += 0.02 * rng.normal(size=v.shape)
+    v /= np.linalg.norm(v, axis=2, keepdims=True)
     table = pd.DataFrame(v.reshape(-1, 64), columns=list(BANDS))
     table = table.assign(site_id=np.repeat(np.arange(n), 9), year=list(range(2017, 2026)) * n, n_pixels=500.0)
     found = change(table, background=list(range(100, n)) or "all").sites["flag"].to_numpy()
