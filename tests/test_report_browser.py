@@ -174,7 +174,8 @@ def test_the_map_zooms_by_button_and_back(browser, page):
     browser.execute_script("$('in').click()")
     near = ask(browser, "view")
     assert near[2] == whole[2] / 2
-    assert "m" in ask(browser, "document.querySelector('#map text').textContent")
+    assert ask(browser, "document.querySelector('#map text').textContent").endswith("m")
+    assert ask(browser, "getComputedStyle(document.querySelector('#map text')).fill") != "none"
     browser.execute_script("$('out').click()")
     assert ask(browser, "view") == whole
     assert ask(browser, "$('out').disabled")
@@ -310,6 +311,8 @@ def test_paper_says_what_it_holds(paper, long_page, page):
     assert printed == "All 11 sites that match (of 250); only: name with \u201csite 24\u201d."
     look(paper, page, 1280, 900)
     on_paper(paper)
+    assert ask(paper, "$('rows').scrollWidth<=document.querySelector('.scroll').clientWidth")
+    paper.execute_script("$('expert').click()")
     assert ask(paper, "$('rows').scrollWidth<=document.querySelector('.scroll').clientWidth")
     size = "parseFloat(getComputedStyle(document.querySelector(arguments[0])).fontSize)"
     assert ask(paper, size, "td .band") <= ask(paper, size, "td.n")

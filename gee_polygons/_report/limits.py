@@ -94,6 +94,9 @@ def unknowns(
         ):
             if status[name]:
                 said.append(f"{counted(status[name], 'restoration site')} with {words}.")
+        short = int(((recovered.sites["status"] == "ok") & recovered.sites["rate"].isna()).sum())
+        if short:
+            said.append(f"{counted(short, 'restoration site')} with too few years of data since the start for a rate.")
     if "status" in table.columns:
         failed = int((table["status"] == "error").sum())
         if failed:

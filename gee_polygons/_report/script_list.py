@@ -50,7 +50,8 @@ function list(){const rows=shown(),body=el('tbody'),part=rows.slice(0,limit);
   :'no site matches';
  const left=rows.length-part.length;$('more').hidden=!left;
  $('more').textContent='Show '+Math.min(PAGE,left)+' more ('+n0(left)+' not shown)';
- $('printed').textContent=(left?'The first '+n0(part.length)+' of ':'All ')+many(rows.length,'site')
+ $('printed').textContent=(left?'The first '+n0(part.length)+' of ':rows.length?'All ':'None: ')
+  +many(rows.length,'site')
   +(all?'':' that match (of '+n0(S.length)+'); only: '+filters())+'.';
  for(const th of $('rows').querySelectorAll('th'))
   th.setAttribute('aria-sort',th.dataset.key===sort?(down?'descending':'ascending'):'none');

@@ -36,12 +36,12 @@ thead button:focus-visible,.scroll:focus-visible{outline-offset:-3px}
 _MAP: Final = """
 #map svg{width:100%;height:auto;min-height:240px;max-height:520px;display:block;background:#eef3f0;border-radius:6px}
 #map path{stroke:#22332c;stroke-width:1;cursor:pointer;vector-effect:non-scaling-stroke}
-#map .crowd path{stroke-width:.4}
+#map .crowd path:not(.scale){stroke-width:.4}
 #map path.reference{stroke:var(--reference);stroke-width:3}
 #map path.control{stroke:var(--control);stroke-width:2.5;stroke-dasharray:4 2}
 #map .crowd path:is(.reference,.control){stroke-width:1.6}
 #map path:hover{stroke-width:3}
-#map .scale{fill:none;stroke-width:2;pointer-events:none}
+#map svg path.scale{fill:none;stroke:#22332c;stroke-width:2;pointer-events:none}
 #map text.scale{fill:#22332c;stroke:#eef3f0;paint-order:stroke}
 .zoom{margin-left:auto;display:flex;gap:4px}.zoom button{min-width:36px}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:13px;margin-top:8px;align-items:center}
@@ -51,7 +51,10 @@ _MAP: Final = """
 .ramp{width:130px;height:12px;border-radius:3px;border:1px solid var(--edge)}
 """
 _TABLE: Final = """
-.scroll{overflow:auto;max-height:640px;border:1px solid var(--line);border-radius:6px}
+.scroll{overflow:auto;max-height:640px;border:1px solid var(--line);border-radius:6px;
+ background:linear-gradient(90deg,#fff 40%,#fff0) 0/40px,linear-gradient(270deg,#fff 40%,#fff0) 100%/40px,
+  linear-gradient(90deg,#0004,#0000) 0/14px,linear-gradient(270deg,#0004,#0000) 100%/14px;
+ background-repeat:no-repeat;background-attachment:local,local,scroll,scroll} /* a shadow: there is more */
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 10px;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap}
 th.n,td.n{text-align:right}
@@ -64,12 +67,14 @@ tbody tr:hover{background:#f0f6f3}
 td button{border:0;background:none;padding:2px 0;color:var(--go);text-decoration:underline;text-align:left;
  overflow-wrap:anywhere}
 #rows:not(.all) .more{display:none}
-.tag{display:inline-block;border-radius:10px;padding:0 9px;font-size:13px;line-height:20px;color:#fff}
+#rows.all thead button{white-space:normal}
+.tag{display:inline-block;
+ white-space:nowrap;border-radius:10px;padding:0 9px;font-size:13px;line-height:20px;color:#fff}
 .tag.plain{color:var(--ink);box-shadow:inset 0 0 0 1px var(--edge)}
 .role{color:var(--soft);white-space:nowrap;border:1px solid var(--line);border-radius:8px;padding:0 6px}
 .role.reference{color:var(--reference);border-color:currentcolor}
 .role.control{color:var(--control);border-color:currentcolor}
-small{font-size:12px}.band{margin-left:5px}
+small{font-size:12px}.band{margin-left:5px;white-space:nowrap}
 """
 _SHEET: Final = """
 dialog{width:min(1040px,96vw);max-height:94vh;border:1px solid #9fb0a8;border-radius:10px;padding:0;color:inherit}
@@ -112,7 +117,9 @@ _PAPER: Final = """
  .panel,.tile{border-color:#999;break-inside:avoid}#list,#reading{break-inside:auto}thead th{position:static}
  thead{display:table-header-group}#printed{display:block}
  table{font-size:9.5px}th,td,thead button{padding:3px 5px}.tag{font-size:9.5px;line-height:15px;padding:0 6px}
- #rows :is(th,td){white-space:normal}#rows thead th{padding:0}#rows td.name{min-width:0}
+ #rows :is(th,td){white-space:normal}
+ #rows.all,#rows.all :is(small,.tag){font-size:7.5px}
+ #rows.all :is(th,td,thead button){padding:2px 3px}#rows thead th{padding:0}#rows td.name{min-width:0}
  #rows .band{display:inline;margin-left:4px}
  header,main,footer{max-width:none;padding:0}.tile b{font-size:18px}#map svg{max-height:300px}
  tr,.two>div{break-inside:avoid}
