@@ -123,6 +123,7 @@ def test_it_reads_on_a_phone(browser, page):
     inner = browser.execute_script("return [site.scrollWidth, site.clientWidth, site.open]")
     assert inner[2]
     assert inner[0] <= inner[1]
+    assert browser.execute_script("return document.querySelector('#body img').clientHeight") >= 100
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
@@ -223,6 +224,12 @@ def test_bands_beyond_an_end_say_so(browser, page):
     assert ask(browser, "shareText(0,0,0)") == "1% or less"
     assert ask(browser, "shareText(.9,.8,1)") == "90% (80% to 100%)"
     assert ask(browser, "shareCell({share:1,low:1,high:1}).textContent") == "\u226599%"
+
+
+def test_a_sheet_fits_a_small_desk(browser, page):
+    look(browser, page, 1024, 768, "#pasture-fast")
+    assert ask(browser, "[...document.querySelectorAll('#body .scroll')].every(e=>e.scrollWidth<=e.clientWidth)")
+    assert ask(browser, "$('site').scrollWidth<=$('site').clientWidth")
 
 
 def test_a_year_without_data_breaks_the_band(browser, page):

@@ -33,10 +33,11 @@ function trajectory(s){const t=s.series,years=D.years,last=years[years.length-1]
  if(ok(D.range))f.svg.append(sv('line',{x1:f.x(years[0]),x2:f.x(last),y1:f.y(D.range),y2:f.y(D.range),
   stroke:'#0b6e4f','stroke-dasharray':'8 4'}));
  if(ok(s.begun)&&s.begun>=years[0]&&s.begun<=last){
-  // the word keeps out of the line's way
+  // the word keeps out of the way of the site's line and of the range's
   const right=f.x(s.begun)>400,high=t.share[years.indexOf(s.begun)]>.5;
+  const at=high?.03:ok(D.range)&&Math.abs(D.range-.65)<.1?.4:.6;
   f.svg.append(sv('line',{x1:f.x(s.begun),x2:f.x(s.begun),y1:f.y(0),y2:f.y(1),stroke:'#5a6964',
-   'stroke-dasharray':'2 4'}),sv('text',{x:f.x(s.begun)+(right?-4:4),y:high?f.y(0)-6:f.y(1)+12,
+   'stroke-dasharray':'2 4'}),sv('text',{x:f.x(s.begun)+(right?-4:4),y:f.y(at),
    'text-anchor':right?'end':'start'},'start'));}
  line(f,years,t.share,'#0b6e4f',i=>years[i]+': '+shareText(t.share[i],t.low[i],t.high[i])
   +(ok(t.like[i])?'; similarity to the references '+num(t.like[i],2):''));return f.svg;}

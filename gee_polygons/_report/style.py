@@ -86,10 +86,10 @@ dialog::backdrop{background:#10201a99}
 .head button{flex:none}
 .body{padding:6px 18px 20px}
 .two{display:grid;grid-template-columns:1fr 1fr;gap:6px 24px}
-.two>div{min-width:0}.two th{white-space:normal}.two :is(th,td){padding:5px 7px}
+.two>div{min-width:0}.two th{white-space:normal}.two table{font-size:13px}.two :is(th,td){padding:5px}
 .limits{margin:4px 0 0;padding-left:20px}.limits li{margin:3px 0;overflow-wrap:anywhere}
 .strip{overflow-x:auto}
-:is(.body,#sheet) img{max-width:100%;height:auto;border-radius:6px}
+.body img,#sheet img{max-width:100%;height:auto;border-radius:6px}
 svg text{font:12px system-ui,sans-serif;fill:#33443d}
 .chart{width:100%;max-width:500px;height:auto}
 footer{padding-bottom:40px}
@@ -106,7 +106,7 @@ _PHONE: Final = """
  thead button{white-space:normal}#rows :is(td,th){padding-left:6px;padding-right:6px}
  #rows td.name{min-width:7em}.band{display:block;margin:0}
  .bar input[type=search]{flex:1 1 100%}.bar select{flex:1 1 44%;min-width:0}input,select{font-size:16px}
- .strip img{max-width:none;height:120px}
+ .body .strip img{max-width:none;height:120px}
  dl{grid-template-columns:1fr}dt{font-weight:600}
 }
 """
