@@ -16,7 +16,6 @@ docs/what_cant_be_concluded.md.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +31,7 @@ from gee_polygons._change.ring import blend_rings
 from gee_polygons._change.series import Flags, Floats, Series, positions_of, series_of, years_of_sites
 from gee_polygons._change.templates import Fit, Templates, fit_templates
 from gee_polygons._change.testing import adjusted_p_values, learned_null, robust_z, to_p, to_z
+from gee_polygons._tell import tell
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
@@ -41,14 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Corrected", "change", "corrected", "ring_sites"]
 
-log = logging.getLogger(__name__)
-
 MODELS: Final = ("auto", "translation", "rotation")
 _CLEANINGS: Final = 3  # times that changed sites are told and left out of a background of all sites
 _SUSPECT_P: Final = 0.2  # a site below this is no background while another one is to be had
-_ROUGH_DRAWS: Final = 2_000  # that tell so much
 _LEAST_BACKGROUND: Final = 0.2  # share of the sites that always stays in it, the calmest ones
 _LEAST_SITES: Final = 4  # that a background of all sites needs
+_NAMED: Final = 3  # sites that a message names
 _RETURNED_BELOW: Final = 0.5  # of the largest excursion: a site that came more than half the way back has returned
 
 
@@ -60,8 +58,9 @@ class Change:
     ----------
     yearly : DataFrame
         One row per site and year: `site_id`, `year`; `angle_deg`, angle to the site's own mean direction of the
-        baseline years, as it is; `relative_deg`, the same with the background's step taken off; `z`, robust z of that
-        over all years and sites of the background; `is_baseline`.
+        baseline years, as it is; `relative_deg`, the same with the background's step taken off; `z`, robust z, over
+        all years and sites of the background, of ``(relative_deg * sqrt(n_effective))^(2/3)``: an angle weighed by its
+        site's effective pixels (large sites are calmer), to the power that makes lengths nearly normal; `is_baseline`.
     sites : DataFrame
         One row per site: `site_id`; `n_years` with data; `p` and `q` (p-value of "only noise", the same after
         Benjamini-Hochberg); `flag` (q at most the level); for flagged sites `start` (first year that shows the change),
@@ -115,7 +114,9 @@ def change(
     table : DataFrame
         Columns `site_id`, `year`, ``A00``..``A63``; `n_pixels` if it is known. Of any source.
     baseline : int, list of int, or mapping from site id to these, optional
-        Year or years that a site is compared with. Default: each site's first year with data.
+        Year or years that the angles of `yearly` are measured from. Default: each site's first year with data. It
+        doesn't touch `p`, `q`, `flag`, `start` and `size_deg`: the test looks for a change at any time, and compares
+        the years before with those after it.
     background : "all", list of site ids, DataFrame, or None
         What the shared step is estimated from. ``"all"``: the sites of the table that moved most alike, the others
         taken in as they prove unchanged; it needs a fifth that didn't change, and four sites. A list: control sites of
@@ -167,7 +168,15 @@ def change(
     if prototypes is not None:
         sites = pd.concat([sites, _directions(fixed, bank, fit, flag, prototypes)], axis=1)
     calm = fixed.is_background & ~(p < _SUSPECT_P) if fixed.is_background.any() else ~(p < _SUSPECT_P)
-    yearly = _year_rows(series, units, years_of_sites(series, baseline), calm)
+    is_baseline = years_of_sites(series, baseline)
+    without = [series.site_ids[i] for i in np.flatnonzero(series.present.any(axis=1) & ~is_baseline.any(axis=1))]
+    if without:
+        names = ", ".join(map(str, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
+        tell(
+            f"{len(without)} site{'s have' if len(without) > 1 else ' has'} no data in the baseline's years and so no "
+            f"angles: {names}"
+        )
+    yearly = _year_rows(series, units, is_baseline, calm)
     return Change(yearly=yearly, sites=sites, level=level, background=fixed.words, drift=_drift_rows(fixed))
 
 
@@ -187,7 +196,13 @@ def corrected(
         if background != "all":
             raise UsageError(f"background is 'all', a list of site ids, a table or None, found {background!r}")
         return _by_all(series, drift)
-    rows = positions_of(series, background, "background")
+    named = np.sort(positions_of(series, background, "background"))
+    rows = named[series.present[named].any(axis=1)]
+    if not len(rows):
+        raise UsageError(
+            f"background: none of the {len(named)} named site{'s' if len(named) > 1 else ''} has data in any year; "
+            "name others, or background=None to take nothing off"
+        )
     found = estimate_drift(series.take(rows), base_years(series.take(rows).present), drift)
     _warn_of_gaps(series, found)
     mask = np.zeros(n, np.bool_)
@@ -218,11 +233,9 @@ def _by_all(series: Series, model: str) -> Corrected:
     """Take off the step of all sites, and find out on the way which of them are no background."""
     n = int(series.present.any(axis=1).sum())
     if n < _LEAST_SITES:
-        log.warning(
-            "%d site%s can't tell the scene's step from its own: nothing is taken off; name control sites, or give a "
-            "table of rings (ring_sites)",
-            n,
-            "s" if n > 1 else "",
+        tell(
+            f"{n} site{'s' if n > 1 else ''} can't tell the scene's step from its own: nothing is taken off; name "
+            "control sites, or give a table of rings (ring_sites)"
         )
         return _uncorrected(series, f"nothing (the table's {n} site{'s' if n > 1 else ''} can't tell a shared step)")
     base = base_years(series.present)
@@ -233,18 +246,17 @@ def _by_all(series: Series, model: str) -> Corrected:
         for _ in range(_CLEANINGS):
             units = found.remove(series.units)
             fit = fit_templates(units, bank)
-            p = np.nan_to_num(null_p_values(fit, units, bank, draws=_ROUGH_DRAWS), nan=1.0)
+            p = np.nan_to_num(null_p_values(fit, units, bank, rough=True), nan=1.0)
             least = np.sort(p)[::-1][max(2, int(_LEAST_BACKGROUND * n)) - 1]
             trusted = (p >= _SUSPECT_P) | (p >= least)
             found = estimate_drift(series, base, model, trusted)
     _warn_of_gaps(series, found)
     calm = int((trusted & series.present.any(axis=1)).sum())
     if 2 * calm < n:
-        log.warning(
-            "only %d of %d sites look unchanged; they are the background, as the sites that moved most alike. Where "
-            "most sites changed alike that may be wrong: name control sites, or give a table of rings (ring_sites)",
-            calm,
-            n,
+        tell(
+            f"only {calm} of {n} sites look unchanged; they are the background, as the sites that moved most alike. "
+            "Where most sites changed alike that may be wrong: name control sites, or give a table of rings "
+            "(ring_sites)"
         )
     return _corrected(
         series, found, np.asarray(trusted, np.bool_), f"the step of the table's own sites ({calm} of {n}, the calmest)"
@@ -270,7 +282,7 @@ def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected
 def _warn_of_gaps(series: Series, drift: Drift) -> None:
     gaps = [int(year) for year, known in zip(series.years, drift.known, strict=True) if not known]
     if gaps:
-        log.warning("the background has no data in %s: nothing is taken off there", ", ".join(map(str, gaps)))
+        tell(f"the background has no data in {', '.join(map(str, gaps))}: nothing is taken off there")
 
 
 def _calibrated(p: Floats, fixed: Corrected) -> Floats:

@@ -39,7 +39,7 @@ from gee_polygons.cli_shared import (
     with_sites,
     years_option,
 )
-from gee_polygons.errors import GeePolygonsError
+from gee_polygons.errors import DataWarning, GeePolygonsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -297,6 +297,7 @@ def _messages() -> Iterator[None]:
     with warnings.catch_warnings():
         # what the library says to the person at the keyboard is said, each time, whatever the filters are
         warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
+        warnings.filterwarnings("always", category=DataWarning)
         warnings.showwarning = lambda message, *args, **more: say(f"warning: {message}")
         try:
             yield

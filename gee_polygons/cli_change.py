@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gee_polygons.site import SiteCollection
-
 __all__ = ["change", "recovery", "report"]
 
 _TABLE_HELP = (
@@ -47,9 +45,8 @@ def _output(what: str) -> Callable[[Any], Any]:
     return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=what)
 
 
-def _read(
-    table_path: Path, sites_path: Path | None, id_column: str | None
-) -> tuple[pd.DataFrame, SiteCollection | None]:
+def _read(table_path: Path, sites_path: Path | None, id_column: str | None) -> tuple[pd.DataFrame, Any]:
+    """Return the table, and the sites or None."""
     from gee_polygons.tables import read_table
 
     return read_table(table_path), None if sites_path is None else load(sites_path, id_column, None)
@@ -58,9 +55,11 @@ def _read(
 def _check(overwrite: bool, *paths: Path | None) -> None:
     from gee_polygons.tables import check_output
 
-    for path in paths:
-        if path is not None:
-            check_output(path, overwrite)
+    named = [path for path in paths if path is not None]
+    for path in named:
+        check_output(path, overwrite)
+    if len({path.resolve() for path in named}) < len(named):
+        raise UsageError(f"--output and --yearly are the same file, {named[0]}; name two")
 
 
 def _write(rows: pd.DataFrame, path: Path | None, table: pd.DataFrame, overwrite: bool) -> None:
@@ -69,6 +68,17 @@ def _write(rows: pd.DataFrame, path: Path | None, table: pd.DataFrame, overwrite
     if path is not None:
         rows.attrs["provenance"] = table.attrs.get("provenance", {})
         write_table(rows, path, overwrite=overwrite)
+
+
+def _check_names(table: pd.DataFrame, **options: tuple[str, ...] | None) -> None:
+    """Refuse sites that the table doesn't have, in the words of a command line."""
+    if "site_id" not in table.columns:
+        return  # which is said later
+    known = set(table["site_id"].astype(str))
+    for option, names in options.items():
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            raise UsageError(f"--{option}: site {unknown[0]!r} is not among the table's {len(known)} sites")
 
 
 def _counted(values: pd.Series[Any]) -> str:
@@ -118,9 +128,12 @@ def change(
     """
     _check(overwrite, output, yearly_path)
     from gee_polygons.change import change as find
-    from gee_polygons.report import CONTROL_KINDS, of_kind, prototypes_of
+    from gee_polygons.report import CONTROL_KINDS, check_shared, of_kind, prototypes_of
 
     table, sites = _read(table_path, sites_path, id_column)
+    _check_names(table, controls=controls)
+    if sites is not None:
+        check_shared(table, sites)
     named = of_kind(table, sites, CONTROL_KINDS, controls)
     if background == "controls" and not named:
         raise UsageError("there are no controls: name them with --controls, or give --sites with a property kind")
@@ -181,9 +194,11 @@ def recovery(
     """
     _check(overwrite, output, yearly_path)
     from gee_polygons.recovery import recovery as find
-    from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, of_kind
+    from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, check_shared, of_kind
 
     table, sites = _read(table_path, sites_path, id_column)
+    _check_names(table, references=references, controls=controls, degraded=degraded)
+    check_shared(table, sites)
     targets = of_kind(table, sites, REFERENCE_KINDS, references)
     if not targets:
         raise UsageError("there are no reference sites: name them with --references, or give sites of kind 'reference'")
@@ -238,12 +253,15 @@ def report(
     Example:
       gee-polygons report outputs/embeddings.parquet --sites data/sample_sites.geojson -o outputs/report.html
     """
-    from gee_polygons.report import check_report, write_report
+    from gee_polygons.report import NO_SITES, check_report, write_report
 
     check_report(output, overwrite)  # before the long work
+    if references and sites_path is None:
+        raise UsageError(NO_SITES)
     from gee_polygons.sources.base import open_source
 
     table, sites = _read(table_path, sites_path, id_column)
+    _check_names(table, references=references, controls=controls)
     chosen: str | tuple[str, ...] = "auto" if pictures is None else pictures
     if chosen in (("all",), ("none",)):
         chosen = chosen[0]

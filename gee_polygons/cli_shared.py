@@ -98,9 +98,13 @@ def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
     """Read a file of sites."""
+    from gee_polygons.errors import SiteError, UsageError
     from gee_polygons.site import load_sites
 
-    return load_sites(path, id_column=id_column, crs=crs)
+    try:
+        return load_sites(path, id_column=id_column, crs=crs)
+    except (SiteError, UsageError) as error:  # in the words of a command line
+        raise type(error)(str(error).replace("id_column=", "--id-column")) from error
 
 
 def near(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import ClassVar
 __all__ = [
     "ArchiveError",
     "CrsError",
+    "DataWarning",
     "DependencyError",
     "EarthEngineError",
     "GeePolygonsError",
@@ -107,3 +108,7 @@ class DependencyError(GeePolygonsError, ImportError):
 
     code = "dependency"
     exit_status = 2
+
+
+class DataWarning(UserWarning):
+    """The result stands, but the data can't tell something that the reader may take it to tell."""

@@ -137,12 +137,14 @@ def fit_probe(table: pd.DataFrame, labels: Sequence[Any] | str, *, model: str | 
     table : DataFrame
         With ``A00``..``A63``.
     labels : str or sequence
-        Column of the table, or one label per row; rows without label or data are left out.
+        Column of the table, or one label per row; rows without label or data are left out. A Series is matched by its
+        index, which is the table's or made of its site ids.
     model : {"logistic", "ridge", "knn"}, optional
         For classes: ridge-penalised logistic regression (default), classes weighted alike. For values: ridge regression
         (default). For both: the 5 nearest neighbours by cosine, weighted by their nearness.
     task : {"auto", "classes", "values"}
-        What the labels are. ``"auto"``: floats are values, all else is classes.
+        What the labels are. ``"auto"``: floats are values, whole ones too, and all else is classes. Numbers of classes
+        become floats where pandas has to note a gap: say ``"classes"`` then.
 
     Examples
     --------
@@ -206,13 +208,16 @@ def cross_validate(
     >>> print(cross_validate(table, ["a", "b"] * 6, groups="field", folds=None))
     logistic, leave one field out: balanced accuracy 1.000 (90 % interval 1.000 to 1.000)
     """
+    if folds is not None and (not isinstance(folds, int | np.integer) or folds < 2):
+        raise UsageError(f"folds are 2 or more, or None for one group at a time; found {folds!r}")
     x, y, kept, task = _labelled(table, labels, task, model)
     rng = np.random.default_rng(seed)
     if random_split:
         group = np.arange(len(y))
         fold, split = rng.permutation(len(y)) % (folds or 5), "RANDOM SPLIT (too optimistic: neighbours on both sides)"
     else:
-        names, split = _groups(table[kept], groups, kept, block_m, folds)
+        groups = _aligned(groups, table, "groups") if isinstance(groups, pd.Series) else groups
+        names, split = _groups(table, groups, kept, block_m, folds)
         found, group = np.unique(names, return_inverse=True)
         if len(found) < 2:
             raise UsageError("all points lie in one group: nothing can be held out; give smaller blocks or groups=")
@@ -239,6 +244,7 @@ def _labelled(
         if labels not in table.columns:
             raise UsageError(f"the table has no column {labels!r} of labels")
         labels = table[labels]
+    labels = _aligned(labels, table, "labels") if isinstance(labels, pd.Series) else labels
     y = pd.Series(list(labels) if not isinstance(labels, pd.Series | np.ndarray) else labels).reset_index(drop=True)
     if len(y) != len(table):
         raise UsageError(f"{len(table)} rows need as many labels, found {len(y)}")
@@ -260,11 +266,28 @@ def _labelled(
     return units[kept], found, kept, task
 
 
+def _aligned(values: pd.Series[Any], table: pd.DataFrame, what: str) -> pd.Series[Any]:
+    """Put a Series into the order of the table's rows: by its index, else by site ids."""
+    if values.index.equals(table.index):
+        return values
+    if values.index.is_unique:
+        if len(values) == len(table) and table.index.is_unique and table.index.isin(values.index).all():
+            return values.loc[table.index]
+        if "site_id" in table.columns:
+            ids, known = table["site_id"].astype(str), values.set_axis(values.index.astype(str))
+            if known.index.is_unique and known.index.isin(ids).all():
+                return known.reindex(ids)
+    raise UsageError(
+        f"{what} are a Series whose index is neither the table's nor made of its site ids, so it isn't known which row "
+        f"each belongs to; give it the table's index, or a list in the order of the rows"
+    )
+
+
 def _task_of(y: pd.Series[Any], task: str, model: str | None) -> str:
     if task not in TASKS:
         raise UsageError(f"task is one of {', '.join(TASKS)}, found {task!r}")
     if task == "auto":
-        task = "values" if pd.api.types.is_float_dtype(y) and not (y.dropna() % 1 == 0).all() else "classes"
+        task = "values" if pd.api.types.is_float_dtype(y) else "classes"
         if model in ("ridge", "logistic"):
             task = "values" if model == "ridge" else "classes"
     if model is not None and model not in MODELS[task]:
@@ -279,12 +302,16 @@ def _groups(
         name = groups if isinstance(groups, str) else "group"
         if isinstance(groups, str) and groups not in table.columns:
             raise UsageError(f"the table has no column {groups!r} of groups")
-        values = table[groups] if isinstance(groups, str) else np.asarray(groups, dtype=object)[kept]
+        values = table[groups] if isinstance(groups, str) else np.asarray(groups, dtype=object)
+        if len(values) != len(table):
+            raise UsageError(f"{len(table)} rows need as many groups, found {len(values)}")
+        values = np.asarray(values)[kept]
         how = f"leave one {name} out" if folds is None else f"whole {name}s held out"
         return np.asarray(values).astype(str), how
     for lon, lat in (("lon", "lat"), ("longitude", "latitude")):
         if lon in table.columns and lat in table.columns:
-            return spatial_blocks(table[lon].to_numpy(), table[lat].to_numpy(), block_m), f"blocks of {block_m:g} m"
+            places = table.loc[kept, lon].to_numpy(), table.loc[kept, lat].to_numpy()
+            return spatial_blocks(*places, block_m), f"blocks of {block_m:g} m"
     raise UsageError(
         "places aren't known: give columns lon and lat, or groups=; a random split is reported only by "
         "random_split=True, and says so"

@@ -16,8 +16,8 @@ the step that its background took.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +29,7 @@ from gee_polygons._change.bands import Bands, Doubt, bootstrap_bands
 from gee_polygons._change.beside import Shared, fit_bend, own_end
 from gee_polygons._change.between import LAND_SCATTER, balanced, scatter_of
 from gee_polygons._change.drift import unseen_steps
+from gee_polygons._change.groups import EIGHTY, Progress, group_of, progress_of
 from gee_polygons._change.noise import Noise, estimate_noise, spectral_freedom
 from gee_polygons._change.series import Floats, Series, positions_of, series_of, start_years_of
 from gee_polygons._change.way import interpolated_year, mean_start
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery", "block_sites", "recovery"]
 
-STALLED_RATE: Final = 0.04  # share per year: slower than this takes more than 25 years
-_EIGHTY: Final = 0.8  # R80P
+_FORESEEN: Final = 10.0  # years: what lies further ahead isn't foreseen
 _LEFT_DEG: Final = 20.0  # a site that was among the references and is so much further off has left them; and what
 # counts as near where one reference can't tell
 
@@ -61,13 +61,17 @@ class Recovery:
         centre (0..1), `share_low`, `share_high` (its band), `share_raw` (not cut to 0..1); `in_range` (whether it
         reaches what the lowest tenth of the references have); `off_way_deg` (angle to the nearest point of the way:
         large = it became something else); `status` (``"ok"``, ``"no_baseline"``: no year of data before the start;
-        ``"no_data"``; ``"too_near"``: the start is as near the references as they are to each other).
+        ``"no_data"``; ``"no_reference"``: no reference has data in that year; ``"not_started"``: the site's start lies
+        after its last year with data; ``"too_near"``: the start is as near the references as they are to each other).
     sites : DataFrame
         One row per restoration site: `site_id`, `start_year`, `status`, `share`, `share_low`, `share_high` of the last
         year with data and that `year`, `rate` (share per year since the start) with `rate_low`, `rate_high`,
-        `years_to_80` and `years_to_range` (since the start; NaN if not reached), `expected_years_to_80` (by the rate,
-        if it isn't reached), `group`, `evidence` (in words) and `rank` (1 = largest share).
-        Groups: ``"recovering"``, ``"stalled"``, ``"declining"``, ``"no evidence"``.
+        `years_to_80` and `years_to_range` (years since the start, between years; NaN if not reached, or lost again),
+        `expected_years_to_80` (of recovering sites, by their last four years' rate, if within 10 years), `group`,
+        `evidence` (in words) and `rank` (1 = largest share). Groups, by what the bands leave no doubt of:
+        ``"declining"`` (lost a fifth of the way, or loses 4 % a year, over all or the last four years),
+        ``"recovering"`` (80 % of the way, or at least 4 % a year), ``"stalled"`` (less than that a year, over all or
+        the last four years), else ``"no evidence"``.
     reference : DataFrame
         `year`, `n_sites`, `range_low` (share at which the range begins, of a way of length 1), `coherence`
         (mean resultant length of the references' unit means).
@@ -93,7 +97,7 @@ def recovery(
     degraded: Sequence[Any] | None = None,
     blocks: pd.DataFrame | None = None,
     confidence: float = 0.9,
-    draws: int = 400,
+    draws: int = 2_000,
     seed: int = 0,
 ) -> Recovery:
     """Measure the way of restoration sites towards reference sites, year by year.
@@ -112,14 +116,16 @@ def recovery(
     degraded : sequence of site ids, optional
         Sites that are as the restoration sites were: the starting state of sites that have no data before their start.
     blocks : DataFrame, optional
-        A table of parts of the sites (`block_sites`), with `site_id` and `block_id`: the bands then come from
-        resampling spatial blocks of pixels, not from the effective number of pixels.
+        A table of parts of the sites (`block_sites`), with `block_id`, `n_pixels`, and the site's id in `block_of`
+        (else in `site_id`): the bands then come from resampling spatial blocks of pixels, not from the effective
+        number of pixels.
     confidence : float
         Of the bands: 0.9 = 90 %.
     draws : int
-        Bootstrap draws.
+        Bootstrap draws. With 2,000 a bound of a band is off by one or two hundredths of the way at most, with 400 by
+        up to twice that.
     seed : int
-        The same seed gives the same bands.
+        The same seed gives the same bands, whatever the order of the rows.
 
     Returns
     -------
@@ -144,14 +150,30 @@ def recovery(
         raise UsageError(f"confidence lies between 0 and 1, found {confidence!r}")
     if draws < 20:
         raise UsageError(f"a band needs at least 20 draws, found {draws}")
-    cast = _Cast.of(table, references, start_years, background, degraded)
+    if isinstance(background, pd.DataFrame):
+        background = _by_id(background)
+    cast = _Cast.of(_by_id(table), references, start_years, background, degraded)
     ways = Ways.of(cast.sites, cast.reference, cast.starts.state, cast.fixed.drift)
     doubt = _doubt(cast, ways)
     status = cast.starts.status
     near = ways.length_deg < np.degrees(2 * np.arcsin(min(_as_near(doubt) / 2, 1.0)))
     status = np.where((status == "ok") & near, "too_near", status)
     bands = bootstrap_bands(ways, cast.sites, cast.starts, doubt, blocks, draws, seed)
-    return _result(cast, ways, status, bands, confidence)
+    found = _result(cast, ways, status, bands, confidence)
+    return replace(found, yearly=_as_in(table, found.yearly), sites=_as_in(table, found.sites))
+
+
+def _by_id(table: pd.DataFrame) -> pd.DataFrame:
+    """Order rows by site, so that neither draws nor rounding depend on the order that they came in."""
+    if not isinstance(table, pd.DataFrame) or "site_id" not in table.columns:
+        return table  # `series_of` says what is wrong
+    return table.iloc[np.argsort(table["site_id"].astype(str).to_numpy(object), kind="stable")]
+
+
+def _as_in(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Put rows into the order that the sites have in the table."""
+    place = {site_id: i for i, site_id in enumerate(pd.unique(table["site_id"]))}
+    return rows.iloc[np.argsort(rows["site_id"].map(place).to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,14 +200,16 @@ class _Cast:
     @classmethod
     def of(cls, table: pd.DataFrame, references: Any, start_years: Any, background: Any, degraded: Any) -> _Cast:
         everything = series_of(table)
-        found = positions_of(everything, references, "references")
+        found = np.sort(positions_of(everything, references, "references"))
         reference_rows = found[everything.present[found].any(axis=1)]
         if not len(reference_rows):
             raise UsageError("no reference site has data in any year")
         own = isinstance(background, str) and background == "references"
         fixed = corrected(table, background=[everything.site_ids[i] for i in reference_rows] if own else background)
         years = start_years_of(everything, start_years)
-        stand_ins = np.array([], np.intp) if degraded is None else positions_of(everything, degraded, "degraded")
+        stand_ins = (
+            np.array([], np.intp) if degraded is None else np.sort(positions_of(everything, degraded, "degraded"))
+        )
         others = {*found, *stand_ins}
         rows = np.array([i for i, y in enumerate(years) if y is not None and i not in others], np.intp)
         if not len(rows):
@@ -262,13 +286,18 @@ def _as_near(doubt: Doubt) -> float:
     return doubt.references.length * (1 + NormalDist().inv_cdf(0.95) / float(np.sqrt(2 * free)))
 
 
-def _result(cast: _Cast, ways: Ways, status: Any, bands: Bands, confidence: float) -> Recovery:
+def _result(cast: _Cast, ways: Ways, status: Any, bands: Iterable[tuple[slice, Bands]], confidence: float) -> Recovery:
     n, t = ways.place.share.shape
     sites, since = cast.sites, cast.everything.years[None] - cast.start_years[:, None]
     usable = (status == "ok")[:, None] & np.isfinite(ways.place.share)
     raw = np.where(usable, ways.place.share, np.nan)
-    low, high = bands.interval(raw, confidence)
+    low, high = np.full((2, n, t), np.nan)
+    progress: list[Progress] = []
+    for part, drawn in bands:
+        low[part], high[part] = drawn.interval(raw[part], confidence)
+        progress += progress_of(drawn, raw[part], since[part], confidence)
     state = np.where(np.isfinite(sites.units[..., 0]), np.repeat(status[:, None], t, axis=1), "no_data")
+    state = np.where((state == "ok") & (ways.count == 0), "no_reference", state)
     yearly = pd.DataFrame(
         {
             "site_id": np.repeat(np.array(sites.site_ids, dtype=object), t),
@@ -284,9 +313,8 @@ def _result(cast: _Cast, ways: Ways, status: Any, bands: Bands, confidence: floa
             "status": state.ravel().astype(str),
         }
     ).infer_objects()
-    rates = bands.rates(raw, since, confidence)
     rows = [
-        _site_row(i, sites, since, raw, low, high, rates[i], ways.range_low[i], status[i], ways.similarity[i])
+        _site_row(i, sites, since, raw, low, high, progress[i], ways.range_low[i], status[i], ways.similarity[i])
         for i in range(n)
     ]
     summary = pd.DataFrame(rows)
@@ -311,7 +339,7 @@ def _site_row(
     raw: Floats,
     low: Floats,
     high: Floats,
-    rate: Any,
+    progress: Progress,
     range_low: Floats,
     status: str,
     similarity: Floats,
@@ -321,48 +349,33 @@ def _site_row(
     nan = float("nan")
     row: dict[str, Any] = {"site_id": sites.site_ids[i], "start_year": int(sites.years[0] - since[i, 0])}
     row |= {"status": status, "year": None, "share": nan, "share_low": nan, "share_high": nan}
-    row |= dict(zip(("rate", "rate_low", "rate_high"), rate, strict=True))
+    row |= dict(zip(("rate", "rate_low", "rate_high"), progress.rate, strict=True))
     row |= {"years_to_80": nan, "years_to_range": nan, "expected_years_to_80": nan}
+    best_year, best_share = None, nan
+    if progress.best >= 0:
+        best_year, best_share = int(sites.years[progress.best]), float(raw[i, progress.best])
     if len(seen):
         last = seen[-1]
         row["year"] = int(sites.years[last])
         row["share"], row["share_low"], row["share_high"] = (float(np.clip(v[i, last], 0, 1)) for v in (raw, low, high))
+    row["group"], row["evidence"] = group_of(row, progress, best_year, best_share)
+    if len(seen):
         after = seen[since[i, seen] >= -1]
-        years = since[i, after].astype(np.float64) + 1  # the first year that shows it is a year of growth
-        row["years_to_80"] = interpolated_year(years, raw[i, after], _EIGHTY)
-        row["years_to_range"] = interpolated_year(years, raw[i, after] - range_low[after], 0.0)
-        if np.isnan(row["years_to_80"]) and rate[1] > 0:
-            row["expected_years_to_80"] = float(years[-1] + max(_EIGHTY - raw[i, last], 0) / rate[0])
-    row["group"], row["evidence"] = _group(row)
+        years = since[i, after].astype(np.float64)
+        if row["group"] != "declining":  # what was reached and lost again isn't reached
+            row["years_to_80"] = interpolated_year(years, raw[i, after], EIGHTY)
+            row["years_to_range"] = interpolated_year(years, raw[i, after] - range_low[after], 0.0)
+        if np.isnan(row["years_to_80"]) and row["group"] == "recovering":
+            rate = progress.rate[0] if np.isnan(progress.recent[0]) else progress.recent[0]
+            left = max(EIGHTY - raw[i, last], 0) / rate if rate > 0 else nan
+            row["expected_years_to_80"] = float(years[-1] + left) if left <= _FORESEEN else nan
     there = np.flatnonzero(np.isfinite(similarity))
     if status == "too_near" and len(there) > 1:
         was, now = (float(np.degrees(np.arccos(np.clip(similarity[k], -1, 1)))) for k in there[[0, -1]])
         if now - was > _LEFT_DEG:
-            row["group"], row["evidence"] = "declining", f"left the references: {was:.0f} degrees off, now {now:.0f}"
+            row["group"] = "declining"
+            row["evidence"] = f"was like the references ({was:.0f} degrees off), and left them (now {now:.0f} degrees)"
     return row
-
-
-def _group(row: dict[str, Any]) -> tuple[str, str]:
-    """Name what the bands allow to be said of a site, and the figures that it rests on."""
-    if row["status"] != "ok" or np.isnan(row["rate"]):
-        why = {
-            "no_baseline": "no data before its start: give degraded sites",
-            "no_data": "no data",
-            "too_near": "was as near the references at its start as they are to each other",
-        }
-        return "no evidence", why.get(row["status"], "fewer than two years with data since its start")
-    said = (
-        f"{row['share']:.0%} of the way ({row['share_low']:.0%} to {row['share_high']:.0%}) in {row['year']}, "
-        f"{row['rate']:+.1%} a year ({row['rate_low']:+.1%} to {row['rate_high']:+.1%})"
-    )
-    if row["rate_high"] < 0:
-        return "declining", said
-    arrived = row["share_low"] >= _EIGHTY
-    if arrived or (row["rate_low"] > 0 and row["rate"] >= STALLED_RATE):
-        return "recovering", said
-    if row["rate_high"] < 2 * STALLED_RATE and row["rate"] < STALLED_RATE:
-        return "stalled", said
-    return "no evidence", said
 
 
 def block_sites(site: Site, *, block_m: float = 100.0) -> SiteCollection:

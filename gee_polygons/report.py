@@ -6,7 +6,6 @@ distances, quality, and where the numbers come from. Everything is inside the fi
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,19 +15,20 @@ import pandas as pd
 from gee_polygons._report.data import Roles, clean, in_words, site_records, strip_of
 from gee_polygons._report.map import map_of
 from gee_polygons._report.page import page_of
+from gee_polygons._tell import tell
 from gee_polygons._write import replacing
 from gee_polygons.change import Change, change
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.recovery import Recovery, recovery
+from gee_polygons.tables import check_folder
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
     from gee_polygons.sources.base import Source
 
-__all__ = ["check_report", "of_kind", "prototypes_of", "write_report"]
+__all__ = ["NO_SITES", "check_report", "check_shared", "of_kind", "prototypes_of", "write_report"]
 
-log = logging.getLogger(__name__)
-
+NO_SITES: Final = "references need the sites too, for the years that restoration began: give --sites"
 FEW_SITES: Final = 12  # so many get pictures without being asked for
 MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may have
 MAX_BYTES: Final = 25_000_000
@@ -45,7 +45,7 @@ def check_report(path: str | Path, overwrite: bool = False) -> Path:
     UsageError
         If the name doesn't end in .html.
     OutputError
-        If the file exists, or its folder doesn't.
+        If the file exists or is a folder, or its folder doesn't exist or can't be written.
 
     Examples
     --------
@@ -56,10 +56,11 @@ def check_report(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"can't write {str(path)!r}: the name must end in .html")
+    if path.is_dir():
+        raise OutputError(f"can't write {path}: it is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already; name another file, or allow overwriting (--overwrite)")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"can't write {path}: there is no folder {path.absolute().parent}; create it first")
+    check_folder(path)
     return path
 
 
@@ -128,6 +129,10 @@ def write_report(
     True
     """
     path = check_report(path, overwrite)
+    if references and sites is None:
+        raise UsageError(NO_SITES)
+    if sites is not None:
+        check_shared(table, sites)
     background = of_kind(table, sites, CONTROL_KINDS, controls)
     targets = of_kind(table, sites, REFERENCE_KINDS, references)
     changed = change(table, background=background or "all", level=level, prototypes=prototypes_of(table, sites))
@@ -179,17 +184,43 @@ def of_kind(
         return list(given)
     if sites is None or "kind" not in sites.property_names:
         return []
+    _check_ids(table)
     seen = set(table.loc[table["A00"].notna() if "A00" in table.columns else slice(None), "site_id"].astype(str))
-    return [s.site_id for s in sites if s.properties.get("kind") in kinds and str(s.site_id) in seen]
+    # people write "Reference", and spreadsheets leave spaces
+    found = [s for s in sites if str(s.properties.get("kind")).strip().lower() in kinds]
+    return [s.site_id for s in found if str(s.site_id) in seen]
+
+
+def check_shared(table: pd.DataFrame, sites: SiteCollection) -> None:
+    """Say how many ids table and sites share, if not all; refuse if none."""
+    _check_ids(table)
+    rows, file = set(table["site_id"].astype(str)), {str(site_id) for site_id in sites.site_ids}
+    both = len(rows & file)
+    if not both:
+        raise UsageError(
+            f"the table's {len(rows)} sites and the {len(file)} sites given have no id in common, for example "
+            f"{min(rows)!r} and {min(file)!r}; choose the column of the ids (--id-column)"
+        )
+    if both < max(len(rows), len(file)):
+        tell(f"table and sites share {both} ids: the table has {len(rows)} sites, the sites given are {len(file)}")
+
+
+def _check_ids(table: pd.DataFrame) -> None:
+    if "site_id" not in table.columns:
+        raise UsageError("the table has no column 'site_id': one row per site and year is needed")
 
 
 def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
     """Labelled rows for the direction of change, where sites have a property `label`."""
     if sites is None or "label" not in sites.property_names:
         return None
+    _check_ids(table)
     labels = {str(s.site_id): s.properties.get("label") for s in sites}
     rows = table.assign(label=table["site_id"].astype(str).map(labels)).dropna(subset=["label"])
-    return rows if len(rows) else None
+    known = rows["label"][rows["A00"].notna()].nunique() if "A00" in rows.columns else 0
+    if known == 1:
+        tell("sites have one label only: two at least are needed to tell towards what a site changed")
+    return rows if known > 1 else None
 
 
 def _recovery(
@@ -198,9 +229,9 @@ def _recovery(
     if not references:
         return None
     if sites is None:
-        raise UsageError("references need the sites too, for the years that restoration began: give --sites")
+        raise UsageError(NO_SITES)
     if not any(year is not None for year in sites.start_years):
-        log.warning("no site has a start year: the report has no recovery")
+        tell("no site has a start year: the report has no recovery")
         return None
     return recovery(
         table,

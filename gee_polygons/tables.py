@@ -34,7 +34,17 @@ from gee_polygons.errors import InputFileError, OutputError, UsageError
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
-__all__ = ["ATTRIBUTION", "FORMULA", "LICENCE", "check_output", "columns", "provenance", "read_table", "write_table"]
+__all__ = [
+    "ATTRIBUTION",
+    "FORMULA",
+    "LICENCE",
+    "check_folder",
+    "check_output",
+    "columns",
+    "provenance",
+    "read_table",
+    "write_table",
+]
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +198,18 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
             raise OutputError(f"can't write {output}: it is a folder; name a file in it")
         if output.exists() and not overwrite:
             raise OutputError(f"{output} exists already; name another file, or allow overwriting (--overwrite)")
+    check_folder(path)
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """Check that a file can be written beside `path`.
+
+    Raises
+    ------
+    OutputError
+        If its folder doesn't exist or can't be written.
+    """
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OutputError(f"can't write {path}: there is no folder {folder}; create it first")
@@ -199,7 +221,6 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"can't write into the folder {folder}: {error.strerror or error}") from error
-    return path
 
 
 def write_table(

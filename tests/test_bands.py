@@ -207,8 +207,8 @@ def test_statuses_groups_and_years_by_hand():
         "grows": "recovering", "stays": "stalled", "sinks": "declining", "young": "no evidence"
     }  # fmt: skip
     assert found.loc["grows", "rate"] == pytest.approx(0.2)  # until it has arrived
-    assert found.loc["grows", "years_to_80"] == pytest.approx(4)  # 2019 is the first year of growth, 2022 the fourth
-    assert found.loc["grows", "years_to_range"] == pytest.approx(5)
+    assert found.loc["grows", "years_to_80"] == pytest.approx(3)  # 2022, where `years_since_start` is 3
+    assert found.loc["grows", "years_to_range"] == pytest.approx(4)
     assert found.loc["grows", "rank"] == 1
     assert np.isnan(found.loc["stays", "years_to_80"])
     stood_in = recovery(table, references=["r1", "r2"], start_years=starts, degraded=["bare"]).sites
@@ -216,6 +216,31 @@ def test_statuses_groups_and_years_by_hand():
     assert young["status"] == "ok"
     assert young["share"] == pytest.approx(0.7)
     assert young["rate"] == pytest.approx(0.1)
+
+
+def test_groups_look_at_the_whole_way_and_at_the_last_years():
+    years = np.arange(2017, 2026)
+    ways = {
+        "burnt at the end": [0, 0, 0.3, 0.6, 0.85, 1.05, 0, 0, 0],
+        "burnt half-way": [0, 0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.1, 0],
+        "arrived": [0, 0, 0.25, 0.5, 0.75, 0.95, 0.97, 0.97, 0.97],
+        "stopped": [0, 0, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4],
+        "sinks a little": [0.3, 0.3, 0.3, 0.29, 0.29, 0.28, 0.28, 0.28, 0.27],
+        "sinks": [0.6, 0.6, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3],
+        "grows": [0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
+        "slow": [0, 0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14],
+    }
+    table = straight(["r1", "r2", *ways], [[1] * 9, [1] * 9, *ways.values()], years)
+    found = recovery(table, references=["r1", "r2"], start_years=dict.fromkeys(ways, 2019)).sites.set_index("site_id")
+    assert found["group"].to_dict() == {
+        "burnt at the end": "declining", "burnt half-way": "declining", "arrived": "recovering", "stopped": "stalled",
+        "sinks a little": "stalled", "sinks": "declining", "grows": "recovering", "slow": "stalled",
+    }  # fmt: skip
+    assert found["years_to_80"].notna().to_dict() == {name: name == "arrived" for name in ways}
+    assert found["expected_years_to_80"].notna().to_dict() == {name: name == "grows" for name in ways}
+    assert found.loc["grows", "expected_years_to_80"] == pytest.approx(7)  # 0.7 six years after its start, 0.1 a year
+    assert "it had 100% in 2022" in found.loc["burnt at the end", "evidence"]
+    assert "last 4 years" in found.loc["stopped", "evidence"]
 
 
 def test_one_reference_is_enough_for_a_share():
@@ -230,12 +255,14 @@ def test_one_reference_is_enough_for_a_share():
         assert found["share"] == pytest.approx(0.75, abs=1e-6)
 
 
-def test_rows_without_data_and_without_sizes_are_enough():
+def test_rows_without_sizes_and_in_any_order_are_enough():
     sim = simulate(ratio=1.0, n_sites=60, seed=2)
-    table = sim.table[["site_id", "year", *BANDS]].sample(frac=1, random_state=0)
+    table = sim.table[["site_id", "year", *BANDS]]
     starts = sim.start.dropna().to_dict()
     found = recovery(table, references=sim.reference_ids, start_years=starts)
+    mixed = recovery(table.sample(frac=1, random_state=0), references=sim.reference_ids, start_years=starts)
+    same = mixed.sites.set_index("site_id").loc[found.sites["site_id"]].reset_index()
+    pd.testing.assert_frame_equal(same, found.sites, check_exact=True)
     whole = recovery(sim.table, references=sim.reference_ids, start_years=starts)
-    both = found.sites.merge(whole.sites, on="site_id")
-    assert (both["share_x"] - both["share_y"]).abs().max() < 0.1
+    assert (found.sites["share"] - whole.sites["share"]).abs().max() < 0.1
     assert np.isfinite(found.sites[["share_low", "share_high"]]).all(axis=None)

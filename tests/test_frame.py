@@ -31,7 +31,7 @@ IMPORT_SECONDS = 0.3
 
 # What a module may import when it is itself imported: its own rank and those below.
 RANKS = (
-    ("errors", "layers", "_write"),
+    ("errors", "layers", "_tell", "_write"),
     ("embeddings", "zonal"),
     ("site", "_sites", "datasets"),
     ("sources",),

@@ -127,9 +127,10 @@ def test_values_are_judged_by_places_too(model):
 def test_what_the_labels_are():
     pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
     table = gradient()
-    assert isinstance(
-        cross_validate(table, (table["biomass"] > 0.5).astype(float)), ProbeResult
-    )  # 0.0 and 1.0: classes
+    whole = (table["biomass"] > 0.5).astype(float)
+    assert isinstance(cross_validate(table, whole), ValueResult)  # floats are values, whole ones too
+    assert isinstance(cross_validate(table, whole, task="classes"), ProbeResult)
+    assert isinstance(cross_validate(table, whole.astype(int)), ProbeResult)
     assert isinstance(cross_validate(table, (table["biomass"] * 9).round(), task="values"), ValueResult)
     assert fit_probe(table, "biomass").predict(np.eye(64)[:1] + np.eye(64)[1]).shape == (1,)
     with_gap = table.assign(biomass=table["biomass"].where(table.index > 5))
@@ -142,3 +143,26 @@ def test_what_the_labels_are():
         cross_validate(table, [0.5] * 240)
     with pytest.raises(UsageError, match="auto, classes, values"):
         fit_probe(table, "biomass", task="regression")
+
+
+def test_a_series_of_labels_is_matched_by_its_index_or_by_site_ids():
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    table = gradient()
+    right = cross_validate(table, "biomass").r2
+    mixed = table["biomass"].sample(frac=1, random_state=0)
+    assert cross_validate(table, mixed).r2 == right
+    named = table.assign(site_id=[f"s{i}" for i in range(len(table))])
+    by_site = mixed.set_axis([f"s{i}" for i in mixed.index])
+    assert cross_validate(named, by_site).r2 == right
+    places = table["lon"].sample(frac=1, random_state=1)
+    assert cross_validate(table, "biomass", groups=places).r2 == cross_validate(table, "biomass", groups="lon").r2
+    with pytest.raises(UsageError, match="labels are a Series whose index"):
+        cross_validate(table, mixed.set_axis(mixed.index + 1))
+    with pytest.raises(UsageError, match="as many groups, found 1"):
+        cross_validate(table, "biomass", groups=["a"])
+
+
+@pytest.mark.parametrize("folds", [1, 0, -3, 2.5])
+def test_folds_are_two_or_more(folds):
+    with pytest.raises(UsageError, match="folds are 2 or more"):
+        cross_validate(gradient(), "biomass", folds=folds)

@@ -153,5 +153,5 @@ def test_a_hand_made_way():
     found = recovery(table, references=["r"], start_years={"s": 2019})
     row = found.sites.iloc[0]
     assert row["rate"] == pytest.approx(0.25)
-    assert row["years_to_80"] == pytest.approx(3.2)
+    assert row["years_to_80"] == pytest.approx(2.2)
     assert row["group"] == "recovering"

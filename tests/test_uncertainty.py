@@ -92,3 +92,9 @@ def test_columns_are_added_and_a_missing_one_is_named():
     assert found.loc[1, ["kappa", "n_effective", "mean_direction_error_deg"]].isna().all()
     with pytest.raises(UsageError, match="n_pixels"):
         add_uncertainty(table.drop(columns="n_pixels"))
+
+
+def test_no_mean_direction_is_worse_than_one_that_nothing_is_known_of():
+    error = mean_direction_error_deg(np.array([0.3, 0.0, np.nan]), np.full(3, 400.0))
+    assert error[:2].tolist() == [90.0, 90.0]
+    assert np.isnan(error[2])

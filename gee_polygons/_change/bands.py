@@ -12,13 +12,14 @@ A share p is ``(u - a) . e / ((r - a) . e)``: its error is, to first order, the 
 * for stand-ins, 1 - p times how far degraded sites differ;
 * the noise of the background's step and of the references' mean, the same for all sites of a year.
 
-Drawn together in each replicate, so that rates and rankings have the same errors as shares.
+Drawn together in each replicate, so that rates have the same errors as shares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ from gee_polygons.errors import UsageError
 
 __all__ = ["Bands", "Doubt", "bootstrap_bands"]
 
+_SITES_AT_A_TIME: Final = 250  # x 2,000 draws x 9 years: 36 MB an array
 _NOTHING: Final = 1e-9  # squared length of a way to references that lie where the site starts
 
 
@@ -77,7 +79,7 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bands:
-    """Bootstrap deviations of shares, shape (draws, sites, years)."""
+    """Bootstrap deviations of some sites' shares, shape (draws, sites, years)."""
 
     deviations: Floats
 
@@ -87,58 +89,72 @@ class Bands:
             low, high = np.quantile(self.deviations, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
         return share + low, share + high
 
-    def rates(self, share: Floats, since: Any, confidence: float) -> list[tuple[float, float, float]]:
-        """Return each site's least-squares share per year since its start, until it has arrived, with its band."""
-        found = []
-        for i in range(len(share)):
-            use = np.flatnonzero(np.isfinite(share[i]) & (since[i] >= -1))
-            arrived = np.flatnonzero(share[i, use] >= 1.0)
-            if len(arrived):  # a site that is there doesn't go on: its rate is that of its way
-                use = use[: max(int(arrived[0]) + 1, 2)]
-            if len(use) < 2:
-                found.append((np.nan, np.nan, np.nan))
-                continue
-            x = since[i, use] - since[i, use].mean()
-            slope = float(x @ share[i, use] / (x @ x))
-            spread = self.deviations[:, i, use] @ x / (x @ x)
-            low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
-            found.append((slope, slope + float(low), slope + float(high)))
-        return found
-
 
 def bootstrap_bands(
     ways: Ways, sites: Series, starts: Starts, doubt: Doubt, blocks: pd.DataFrame | None, draws: int, seed: int
+) -> Iterator[tuple[slice, Bands]]:
+    """Draw deviations of all shares, some sites at a time; first-order in each source of doubt."""
+    own_blocks = {} if blocks is None else _blocks_of(blocks, sites)
+    for first in range(0, len(sites.site_ids), _SITES_AT_A_TIME):
+        part = slice(first, first + _SITES_AT_A_TIME)
+        # the same draws for all sites: no site's band depends on which others there are, nor on their order
+        rng = np.random.default_rng(seed)
+        yield part, _drawn(_part_of(ways, part), sites, starts, doubt, own_blocks, part, draws, rng)
+
+
+def _part_of(ways: Ways, part: slice) -> Ways:
+    values = {field.name: getattr(ways.place, field.name)[part] for field in fields(ways.place)}
+    return replace(
+        ways,
+        place=replace(ways.place, **values),
+        similarity=ways.similarity[part],
+        range_low=ways.range_low[part],
+        length_deg=ways.length_deg[part],
+    )
+
+
+def _drawn(
+    ways: Ways,
+    sites: Series,
+    starts: Starts,
+    doubt: Doubt,
+    blocks: dict[int, _Blocks],
+    part: slice,
+    draws: int,
+    rng: np.random.Generator,
 ) -> Bands:
-    """Draw deviations of all shares; first-order in each source of doubt."""
-    rng = np.random.default_rng(seed)
     n, t = ways.place.share.shape
     slope = np.nan_to_num(ways.place.slope)
     p = np.clip(np.nan_to_num(ways.place.share), 0, 1)
     along = doubt.noise.along(slope) / np.nan_to_num(ways.place.mixed, nan=1.0)
     root = np.linalg.cholesky(ar1(t, doubt.noise.memory))
-    mean_of_base = starts.before / np.maximum(starts.before.sum(axis=1), 1)[:, None]
+    before = starts.before[part]
+    mean_of_base = before / np.maximum(before.sum(axis=1), 1)[:, None]
 
-    def series(shape: tuple[int, ...]) -> Floats:
-        drawn: Floats = rng.normal(size=(*shape, t)) @ root.T
+    def series() -> Floats:
+        drawn: Floats = rng.normal(size=(draws, 1, t)) @ root.T
         return drawn
 
-    own = series((draws, n)) * (along * np.sqrt(doubt.noise.variance)[:, None])
-    if blocks is not None:
-        own = _from_blocks(blocks, sites, slope, own, rng)
+    own = series() * (along * np.sqrt(doubt.noise.variance[part])[:, None])
+    counting = int(rng.integers(2**31))
+    for i in set(blocks) & set(range(part.start, part.start + n)):
+        at = i - part.start
+        own[:, at] = blocks[i].resampled(sites.units[i], slope[at], draws, np.random.default_rng(counting))
     found = own - (1 - p) * np.einsum("dnt,nt->dn", own, mean_of_base)[..., None]
-    found += _shared(doubt, series, (draws, 1), p, along, mean_of_base)
+    found += _shared(doubt, series, p, along, mean_of_base)
     unseen = np.einsum("ntb,tbc,ntc->nt", slope, doubt.unseen_steps, slope, optimize=True)
-    found += series((draws, 1)) * np.sqrt(np.maximum(unseen, 0))
+    found += series() * np.sqrt(np.maximum(unseen, 0))
     stretches = doubt.references.stretches(draws, rng)
     found -= p * doubt.references.of_mean(slope, stretches, rng)
     found += p * _shortening(ways, doubt.references)
     found -= p * np.sqrt(doubt.own_end) * doubt.references.of_one(slope, stretches, rng)
     found += doubt.bend.along(ways, draws, rng)
-    if doubt.degraded is not None and starts.stood_in.any():
-        i = starts.stood_in
+    if doubt.degraded is not None and starts.stood_in[part].any():
+        those = starts.stood_in[part]
         stretches = doubt.degraded.stretches(draws, rng)
-        differ = doubt.degraded.of_mean(slope[i], stretches, rng) + doubt.degraded.of_one(slope[i], stretches, rng)
-        found[:, i] -= (1 - p[i]) * differ
+        differ = doubt.degraded.of_mean(slope[those], stretches, rng)
+        differ += doubt.degraded.of_one(slope[those], stretches, rng)
+        found[:, those] -= (1 - p[those]) * differ
     return Bands(deviations=found)
 
 
@@ -156,46 +172,61 @@ def _shortening(ways: Ways, references: Scatter) -> Floats:
     return found
 
 
-def _shared(doubt: Doubt, series: Any, shape: tuple[int, int], p: Floats, along: Floats, base: Floats) -> Floats:
+def _shared(doubt: Doubt, series: Callable[[], Floats], p: Floats, along: Floats, base: Floats) -> Floats:
     """Draw what the noise of the background and of the references does to all sites of a year."""
-    step = series(shape) * np.sqrt(doubt.step_variance)
-    of_base = np.einsum("dnt,nt->dn", np.broadcast_to(step, (shape[0], *p.shape)), base)[..., None]
+    step = series() * np.sqrt(doubt.step_variance)
+    of_base = (step[:, 0] @ base.T)[..., None]
     if doubt.own_background:  # where a site is carried to, and what it is compared with, err together
         together: Floats = -(step - (1 - p) * of_base) * along
         return together
-    end = series(shape) * np.sqrt(doubt.reference_variance)
+    end = series() * np.sqrt(doubt.reference_variance)
     found: Floats = -((1 - p) * (step - of_base) + p * end) * along
     return found
 
 
-def _from_blocks(blocks: pd.DataFrame, sites: Series, slope: Floats, own: Floats, rng: np.random.Generator) -> Floats:
-    """Replace the noise of sites that have blocks by resampling those, the same ones in all years."""
-    for name in ("site_id", "block_id", "year", "n_pixels"):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Blocks:
+    """A site's blocks of pixels: sums of vectors, shape (blocks, years, 64)."""
+
+    sums: Floats
+
+    def resampled(self, units: Floats, slope: Floats, draws: int, rng: np.random.Generator) -> Floats:
+        """Draw the site's noise by resampling blocks, the same ones in all years: shape (draws, years)."""
+        k, t, _ = self.sums.shape
+        counts = rng.multinomial(k, np.full(k, 1 / k), size=draws).astype(np.float64)
+        total = (counts @ self.sums.reshape(k, -1)).reshape(draws, t, N_BANDS)
+        shift = np.nan_to_num(np.einsum("dtb,tb->dt", normalize(total) - units, slope))
+        shift -= shift.mean(axis=0)
+        # what is the same in all years is the place, not the year: it moves start and end alike
+        found: Floats = (shift - shift.mean(axis=1, keepdims=True)) * np.sqrt(k / (k - 1))
+        return found
+
+
+def _blocks_of(blocks: pd.DataFrame, sites: Series) -> dict[int, _Blocks]:
+    """Return the blocks of each site that has two or more, by the site's place."""
+    owner = "block_of" if "block_of" in blocks.columns else "site_id"
+    for name in (owner, "block_id", "year", "n_pixels"):
         if name not in blocks.columns:
             raise UsageError(f"a table of blocks needs a column {name!r}; see block_sites")
     vectors = band_matrix(blocks)
     place = {str(site_id): i for i, site_id in enumerate(sites.site_ids)}
-    for site_id, rows in blocks.groupby("site_id", sort=False).indices.items():
-        i = place.get(str(site_id))
-        codes, ids = pd.factorize(blocks["block_id"].to_numpy()[rows])
-        if i is None or len(ids) < 2:
+    names = blocks[owner].astype(str)
+    unknown = names[~names.isin(place)]
+    if len(unknown):
+        raise UsageError(
+            f"blocks: {owner} {unknown.iloc[0]!r} is none of the {len(place)} sites that are measured; blocks need "
+            "their site's id, as in the property block_of of block_sites, in a column block_of"
+        )
+    found = {}
+    for site_id, rows in names.groupby(names).indices.items():
+        codes, ids = pd.factorize(blocks["block_id"].to_numpy()[rows], sort=True)
+        if len(ids) < 2:
             continue
         years = blocks["year"].to_numpy(np.int64)[rows]
         column = np.searchsorted(sites.years, years)
-        known = np.isin(years, sites.years)
-        cube = np.zeros((len(ids), len(sites.years), N_BANDS))
-        size = np.zeros((len(ids), len(sites.years)))
-        good = known & np.isfinite(vectors[rows, 0])
+        good = np.isin(years, sites.years) & np.isfinite(vectors[rows, 0])
         pixels = blocks["n_pixels"].to_numpy(np.float64)[rows]
-        cube[codes[good], column[good]] = vectors[rows][good] * pixels[good, None]
-        size[codes[good], column[good]] = pixels[good]
-        # what is the same in all years is the place, not the year: it moves start and end alike
-        counts = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=len(own))
-        total = np.einsum("dk,ktb->dtb", counts, cube)
-        drawn = normalize(total) - sites.units[i]
-        shift = np.nan_to_num(np.einsum("dtb,tb->dt", drawn, slope[i]))
-        shift -= shift.mean(axis=0)
-        common = shift.mean(axis=1, keepdims=True)
-        widen = np.sqrt(len(ids) / (len(ids) - 1))
-        own[:, i] = (shift - common) * widen
-    return own
+        sums = np.zeros((len(ids), len(sites.years), N_BANDS))
+        sums[codes[good], column[good]] = vectors[rows][good] * pixels[good, None]
+        found[place[str(site_id)]] = _Blocks(sums=sums)
+    return found

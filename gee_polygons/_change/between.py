@@ -81,12 +81,12 @@ class Scatter:
         return found
 
     def of_one(self, slope: Floats, stretches: Floats, rng: np.random.Generator) -> Floats:
-        """Draw how far one more site lies off the mean, another one for each site: shape (draws, sites, years)."""
-        draws, n = len(stretches), slope.shape[0]
+        """Draw how far one more site lies off the mean: shape (draws, sites, years)."""
+        draws = len(stretches)
         along = np.einsum("ntb,mb->ntm", slope, self.deviations, optimize=True)
-        found: Floats = np.einsum("dnm,ntm->dnt", rng.normal(size=(draws, n, self.n_sites)), along, optimize=True)
+        found: Floats = np.einsum("dm,ntm->dnt", rng.normal(size=(draws, self.n_sites)), along, optimize=True)
         even = np.linalg.norm(slope, axis=2) * np.sqrt(self.prior * self.average)
-        found += rng.normal(size=(draws, n, 1)) * even
+        found += rng.normal(size=(draws, 1, 1)) * even
         found *= (stretches / np.sqrt(self.freedom))[:, None, None]
         return found
 

@@ -78,5 +78,9 @@ def prototype_vectors(prototypes: Any, years: NDArray[np.int64], drift: Drift) -
         raise UsageError(f"prototypes are a table with 'label' or a mapping, found {type(prototypes).__name__}")
     if not parts:
         raise UsageError("no prototype has a label and data")
+    if len(parts) < 2:
+        raise UsageError(
+            f"prototypes have one label only, {next(iter(parts))!r}, which all change would be towards; give two"
+        )
     labels = sorted(parts)
     return labels, normalize(np.stack([np.mean(parts[label], axis=0) for label in labels]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.errors import UsageError
 
 __all__ = ["Series", "ar1", "positions_of", "series_of", "start_years_of", "years_of_sites"]
+
+_LONGEST: Final = 1.5  # means of unit vectors are at most 1, made-up tables have some noise on it; codes are far longer
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -66,14 +68,23 @@ def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Se
     Raises
     ------
     UsageError
-        If columns are missing, a site has a year twice, or no row has data.
+        If columns are missing, a site has a year twice, no row has data, years aren't whole numbers, or vectors are
+        longer than means of unit vectors can be.
     """
     vectors = band_matrix(table)  # says so if this isn't a table of embeddings
     for name in ("site_id", "year"):
         if name not in table.columns:
             raise UsageError(f"the table has no column {name!r}: one row per site and year is needed")
-    if table["year"].isna().any():
-        raise UsageError("the table has rows without a year")
+    if table["site_id"].isna().any():
+        raise UsageError("the table has rows without a site_id; give each row its site's id, or leave it out")
+    row_years = _years_in(table["year"])
+    lengths = np.linalg.norm(vectors, axis=1)
+    if np.nanmax(lengths, initial=0.0) > _LONGEST:
+        i = int(np.nanargmax(lengths))
+        raise UsageError(
+            f"site {str(table['site_id'].iloc[i])!r} has a vector of length {lengths[i]:.3g} in {row_years[i]}, and a "
+            "mean of unit vectors is at most 1 long: these look like codes or scaled values; de-quantise them first"
+        )
     twice = table.duplicated(["site_id", "year"])
     if twice.any():
         row = table[twice].iloc[0]
@@ -82,7 +93,6 @@ def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Se
     if not np.isfinite(units).any():
         raise UsageError("no row of the table has data: there is nothing to compare")
     site_codes, ids = pd.factorize(table["site_id"])
-    row_years = table["year"].to_numpy(np.int64)
     all_years = np.unique(row_years) if years is None else years
     kept = np.isin(row_years, all_years)
     column = np.searchsorted(all_years, row_years[kept])
@@ -90,9 +100,32 @@ def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Se
     cube[site_codes[kept], column] = units[kept]
     n_effective = np.ones(len(ids))
     if "n_pixels" in table.columns:
-        n = pd.Series(effective_pixels(table["n_pixels"].to_numpy(np.float64, na_value=np.nan)))
+        n_pixels = table["n_pixels"].to_numpy(np.float64, na_value=np.nan)
+        wrong = np.flatnonzero((n_pixels <= 0) & np.isfinite(units[:, 0]))
+        if len(wrong):
+            i = int(wrong[0])
+            raise UsageError(
+                f"site {str(table['site_id'].iloc[i])!r} has data in {row_years[i]}, but n_pixels {n_pixels[i]:g}; "
+                "a mean has more than 0 pixels: correct it, or leave it empty if it isn't known"
+            )
+        n = pd.Series(effective_pixels(n_pixels))
         n_effective = n.groupby(site_codes).median().fillna(1.0).to_numpy().astype(np.float64)
     return Series(site_ids=ids.tolist(), years=all_years, units=cube, n_effective=n_effective)
+
+
+def _years_in(column: pd.Series[Any]) -> NDArray[np.int64]:
+    """Return whole years, and refuse what only looks like some."""
+    if column.isna().any():
+        raise UsageError("the table has rows without a year")
+    for year in () if pd.api.types.is_numeric_dtype(column) else column:
+        if not isinstance(year, int | float | np.integer):
+            raise UsageError(
+                f"years are whole numbers like 2018, found {year!r} in the column 'year'; convert it first"
+            )
+    values = column.to_numpy(np.float64)
+    if (wrong := values[values % 1 != 0]).size:
+        raise UsageError(f"years are whole numbers like 2018, found {wrong[0]:g} in the column 'year'")
+    return values.astype(np.int64)
 
 
 def positions_of(series: Series, ids: Iterable[Any], what: str) -> NDArray[np.intp]:
@@ -153,13 +186,26 @@ def years_of_sites(series: Series, baseline: Any) -> Flags:
         chosen[rows, present[rows].argmax(axis=1)] = True
         return chosen
     wanted = baseline if isinstance(baseline, Mapping) else dict.fromkeys(series.site_ids, baseline)
-    by_name = {str(site_id): years for site_id, years in wanted.items()}
+    if isinstance(baseline, Mapping):
+        positions_of(series, baseline, "baseline")  # says which id is unknown
+    by_name = {str(site_id): _asked(years) for site_id, years in wanted.items()}
     for i, site_id in enumerate(series.site_ids):
-        years = by_name.get(str(site_id), ())
-        asked = [int(years)] if isinstance(years, int | np.integer) else [int(year) for year in years]
+        asked = by_name.get(str(site_id), [])
         unknown = [year for year in asked if year not in series.years]
-        span = f"{series.years[0]}..{series.years[-1]}"
         if unknown:
+            span = f"{series.years[0]}..{series.years[-1]}"
             raise UsageError(f"the baseline year {unknown[0]} isn't in the table: {span}")
         chosen[i] = np.isin(series.years, asked)
     return chosen & present
+
+
+def _asked(years: Any) -> list[int]:
+    """Return the years of a baseline, given as one or as several."""
+    several = [years] if np.ndim(years) == 0 and not isinstance(years, Iterable) else years
+    try:
+        found = [] if isinstance(several, str | bytes) else [float(year) for year in several]
+    except (TypeError, ValueError):
+        found = []
+    if not found or any(year % 1 for year in found):
+        raise UsageError(f"a baseline is a year like 2018, or some of them, found {years!r}")
+    return [int(year) for year in found]

@@ -155,4 +155,5 @@ def _left_over(path: Floats, x: Floats) -> Floats:
 def log_ratio(explained: Floats, total: Floats) -> Floats:
     """Return the statistic of paths that explain so much of a series' squared variation."""
     left = np.maximum(total - explained, 1e-12)
-    return np.log(np.maximum(explained, 1e-12) / left)
+    found: Floats = np.log(np.maximum(explained, 1e-12) / left)
+    return np.where(total > 1e-12, found, -np.inf)  # what varies by rounding alone has no path at all

@@ -16,7 +16,12 @@ from gee_polygons._change.series import Flags, Floats
 __all__ = ["adjusted_p_values", "learned_null", "robust_z", "to_p", "to_z"]
 
 MIN_FOR_NULL: Final = 50  # sites that an empirical null needs; with fewer the simulated one stands
-_MODE_SHARE: Final = 0.4  # the shortest interval with so many of the sites holds the unchanged ones
+_MODE_SHARE: Final = (
+    0.2  # the shortest interval with so many of the sites, among the lowest so many, holds unchanged ones:
+)
+_LOWER_SHARE: Final = 0.4
+_FEWEST_KNOWN: Final = 3
+_PRIOR_SITES: Final = 10.0  # that count against known unchanged ones
 _MAD: Final = 0.6744897501960817  # of a standard normal
 _Z_MAX: Final = 37.0  # what a float64 can hold as a p-value
 
@@ -57,25 +62,28 @@ def to_p(z: Floats) -> Floats:
 def learned_null(z: Floats, known: Flags | None = None) -> tuple[float, float]:
     """Return centre and scale of the unchanged sites' z: at least 0 and 1, so tests only become more cautious.
 
-    Series of real land have a memory that simulated noise lacks: unchanged sites then have z above 0. With `known`
-    unchanged sites (controls) they tell: median and MAD. Else the mode of all z does, and what lies below it, since
-    a change can only raise z.
+    Series of real land have more to them than simulated noise: unchanged sites then have z above 0. With `known`
+    unchanged sites (controls) they tell, by median and MAD, drawn towards 0 and 1 as if by ten sites that simulated
+    noise describes. Else the densest part of the lowest z does, and what lies below it, since a change can only raise
+    z: changed sites may be alike too, but they are above.
     """
     present = np.isfinite(z)
-    if known is not None and (known & present).sum() >= MIN_FOR_NULL / 2:
+    if known is not None and (known & present).sum() >= _FEWEST_KNOWN:
         own = z[known & present]
         centre = float(np.median(own))
         scale = float(np.median(np.abs(own - centre))) / _MAD
-    elif present.sum() >= MIN_FOR_NULL:
-        ordered = np.sort(z[present])
-        k = max(2, int(_MODE_SHARE * len(ordered)))
-        width = ordered[k - 1 :] - ordered[: len(ordered) - k + 1]
-        first = int(np.argmin(width))
-        centre = float((ordered[first] + ordered[first + k - 1]) / 2)
-        below = centre - ordered[ordered <= centre]
-        scale = float(np.median(below)) / _MAD if len(below) else 1.0
-    else:
+        weight = len(own) / (len(own) + _PRIOR_SITES)
+        return weight * max(centre, 0.0), 1 + weight * max(scale - 1, 0.0)
+    if present.sum() < MIN_FOR_NULL:
         return 0.0, 1.0
+    ordered = np.sort(z[present])
+    k = max(2, int(_MODE_SHARE * len(ordered)))
+    lower = ordered[: max(k, int(_LOWER_SHARE * len(ordered)))]
+    width = lower[k - 1 :] - lower[: len(lower) - k + 1]
+    first = int(np.argmin(width))
+    centre = float((lower[first] + lower[first + k - 1]) / 2)
+    below = centre - lower[lower <= centre]
+    scale = float(np.median(below)) / _MAD if len(below) else 1.0
     return max(centre, 0.0), max(scale, 1.0)
 
 

@@ -17,6 +17,7 @@ _LEAST_HEIGHT: Final = 0.05  # cosine; a vector so far off the way's middle has 
 _NEIGHBOURS: Final = 15  # sites that are surely of a kind
 _NEAR: Final = 1.5  # times as far as these from the middle: still of that kind
 _SHIFTS: Final = 4  # times that the mean of the sites near is taken for the middle
+_LEAST_WAY: Final = 0.25  # of the way's squared length that must be left beside what sets a site apart
 _NOTHING: Final = 1e-12  # squared length of what sets a site apart from a kind that is the site alone
 
 
@@ -90,7 +91,11 @@ def share_of_way(vectors: Floats, start: Floats, target: Floats, kind: Floats) -
     apart, e = a - k, r - k
     square = np.sum(apart * apart, axis=-1, keepdims=True)
     lean = np.sum(e * apart, axis=-1, keepdims=True) / np.where(square > _NOTHING, square, np.inf)
-    e = e - lean * apart
+    beyond = e - lean * apart
+    # a site that is ahead of its kind on the same way differs by nothing else: without that part no way is left
+    e = np.where(
+        np.sum(beyond**2, axis=-1, keepdims=True) > _LEAST_WAY * np.sum(e**2, axis=-1, keepdims=True), beyond, e
+    )
     length = np.sum((r - a) * e, axis=-1, keepdims=True)
     p = np.sum((on_plane - a) * e, axis=-1) / length[..., 0]
     slope = (e - np.sum(on_plane * e, axis=-1, keepdims=True) * across) / (height * length)

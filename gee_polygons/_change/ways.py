@@ -29,7 +29,7 @@ class Starts:
     state : float array, shape (sites, 64)
         In the frame of the base year; NaN where it isn't known.
     status : object array, shape (sites,)
-        ``"ok"``, ``"no_baseline"`` or ``"no_data"``.
+        ``"ok"``, ``"no_baseline"``, ``"not_started"`` or ``"no_data"``.
     before : bool array, shape (sites, years)
         Years with data before the start: the state is their mean.
     stood_in : bool array, shape (sites,)
@@ -59,6 +59,7 @@ def starting_states(units: Floats, years: NDArray[np.int64], starts: list[int], 
     n_base = before.sum(axis=1)
     state = normalize(np.where(before[..., None], units, 0.0).sum(axis=1))
     status = np.where(present.any(axis=1), np.where(n_base > 0, "ok", "no_baseline"), "no_data").astype(object)
+    status[(n_base > 0) & (n_base == present.sum(axis=1))] = "not_started"
     stood_in = np.zeros(len(units), np.bool_)
     if degraded is not None:
         stood_in = status == "no_baseline"

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Roles", "in_words", "site_records", "strip_of"]
 
-EXTRAPOLATED_YEARS: Final = 10  # from the last year with data: what lies further off is a guess
 _RECOVERY: Final = {
     "group": "group",
     "evidence": "evidence",
@@ -171,22 +170,14 @@ def _add_recovery(
     row = summary.loc[site_id]
     record |= {key: clean(row[column]) for key, column in _RECOVERY.items()}
     if record["share"] is not None:
-        record["evidence"] = None  # the page says it from the figures
+        # the page says share and rate from the figures; what else the group rests on follows in the evidence
+        record["evidence"] = row["evidence"].partition("; ")[2] or None
     own = shares[site_id].set_index("year").reindex(years)
     own["similarity"] = own["similarity"].clip(-1, 1)
     for key, column in _YEARLY.items():
         record["series"][key] = [clean(v, 3) for v in own[column]]
     off = own["off_way_deg"].dropna()
     record["off"] = clean(float(off.iloc[-1]), 1) if len(off) else None
-    if not _can_expect(record, max(years)):
-        record["expected"] = None
-
-
-def _can_expect(record: dict[str, Any], last_year: int) -> bool:
-    """Tell whether a site's pace may be drawn on: it has one, and not far beyond what was seen."""
-    if record["expected"] is None or record["group"] != "recovering":
-        return False
-    return bool(record["begun"] + record["expected"] - last_year <= EXTRAPOLATED_YEARS)
 
 
 def in_words(colours: PcaColors) -> str:

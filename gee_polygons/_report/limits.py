@@ -46,12 +46,6 @@ def missing(
         said.append("<b>No map here</b>: no file of the sites was given.")
         return said
     rows, polygons = set(table["site_id"].astype(str)), {str(i) for i in sites.site_ids}
-    if not rows & polygons:
-        said.append(
-            "<b>No map here</b>: no id of the table is in the sites' file. The table has "
-            f"{named(sorted(rows)[:3])}, the file {named(sorted(polygons)[:3])}: is the id column the right one?"
-        )
-        return said
     if rows - polygons:
         n = len(rows - polygons)
         said.append(f"{counted(n, 'site')} of the table {_have(n)} no polygon in the sites' file: not on the map.")
@@ -91,6 +85,7 @@ def unknowns(
             ("no_baseline", "no data from before the start, so no share (degraded sites can stand in)"),
             ("too_near", "a start as near the references as these are to each other, so no way to measure"),
             ("no_data", "no data"),
+            ("not_started", "a start after the last year with data"),
         ):
             if status[name]:
                 said.append(f"{counted(status[name], 'restoration site')} with {words}.")

@@ -7,7 +7,8 @@ const SMALL_PIXELS=50,MIXED=.8,OFF_DEG=30;
 function said(s){const out=[];
  if(s.group){const p=el('p',{},tag(s.group,GROUP[s.group]),' ');
   p.append(ok(s.share)?shareText(s.share,s.low,s.high)+' of the way in '+s.year
-   +(ok(s.rate)?', '+signed(s.rate)+' a year ('+signed(s.rateLow)+' to '+signed(s.rateHigh)+')':'')+'.':s.evidence+'.');
+   +(ok(s.rate)?', '+signed(s.rate)+' a year ('+signed(s.rateLow)+' to '+signed(s.rateHigh)+')':'')
+   +(s.evidence?'; '+s.evidence:'')+'.':s.evidence+'.');
   out.push(p);}
  const say=t=>out.push(el('p',{},t));
  if(s.change==='none')say('No change beyond what the background and chance explain.');
@@ -70,8 +71,10 @@ function go(s){history.pushState({site:true},'','#'+encodeURIComponent(s.id));sh
 function named(){const raw=location.hash.slice(1);let id=raw;
  try{id=decodeURIComponent(raw);}catch(e){} // a typed #100% isn't an encoding, and is a name all the same
  return BYID.get(id)||BYID.get(raw);}
-function route(){const s=named();if(s)show(s);else if($('site').open)$('site').close();}
-function leave(){delete document.documentElement.dataset.sheet;
- if(!named())return;if(history.state&&history.state.site)history.back();
+let routed=false; // the dialog tells later that it was closed: by then Forward may have opened it again
+function route(){const s=named();if(s)show(s);else if($('site').open){routed=true;$('site').close();}}
+function leave(){const own=!routed;routed=false;if($('site').open)return;
+ delete document.documentElement.dataset.sheet;if(!own||!named())return;
+ if(history.state&&history.state.site)history.back();
  else history.replaceState(null,'',location.pathname+location.search);}
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from gee_polygons.recovery import STALLED_RATE
+from gee_polygons._change.groups import STALLED_RATE
 
 if TYPE_CHECKING:
     from gee_polygons.change import Change
@@ -133,13 +133,15 @@ def _of_recovery(recovered: Recovery, targets: Sequence[Any]) -> list[str]:
         "background, and that other reference sites might have been chosen. It doesn't count a wrong choice of "
         "references. Shares and bands are cut at 0% and 100%: a band wholly beyond an end is given as \u201c99% or "
         "more\u201d or \u201c1% or less\u201d.",
-        "<b>Groups</b> rest on the share gained a year and its band. <b>Recovering</b>: the site comes nearer to the "
-        f"references, the band of its rate lies above zero and the rate is {slow} a year or more (the whole way in 25 "
-        "years or less); or it is there already, its whole band lying at 80% or above. <b>Declining</b>: it goes away "
-        f"from them, the band lies below zero and it loses {slow} a year or more; or it was among the references and "
-        f"left them. <b>Stalled</b>: it gains less than {slow} a year, and even the upper end of the band is below "
-        f"{2 * STALLED_RATE:.0%}. <b>No evidence</b>: the data allow more than one of these, or can't measure the "
-        "site. The <b>reference range</b> begins where the lowest tenth of the reference sites are.",
+        "<b>Groups</b> rest on the share gained a year and its band, over all years since the start and over the last "
+        "four with data. <b>Declining</b>: the site goes away from the references, the band of a rate lies below zero "
+        f"and the site loses {slow} a year or more; or it certainly lost a fifth of the way again; or it was among the "
+        "references and left them. <b>Recovering</b>: it comes nearer to them, the band of its rate lies above 0 and "
+        f"the rate is {slow} a year or more (the whole way in 25 years or less); or it is there already, all its band "
+        f"lying at 80% or above. <b>Stalled</b>: it gains less than {slow} a year, over all or of late, and even the "
+        f"upper end of that band is below {2 * STALLED_RATE:.0%}. <b>No evidence</b>: the data allow more than one of "
+        "these, or can't measure the site. The <b>reference range</b> begins where the lowest tenth of the reference "
+        "sites are.",
     ]
 
 

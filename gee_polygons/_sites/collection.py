@@ -79,7 +79,7 @@ class SiteCollection(Extractable, Sequence[Site]):
             raise UsageError(f"a SiteCollection is made of Site objects, found {type(strangers[0]).__name__}")
         times = Counter(str(s.site_id) for s in given)
         if twice := [site_id for site_id, n in times.items() if n > 1]:
-            raise SiteError(f"ids must be unique, found more than once: {listed(twice)}")
+            raise SiteError(f"ids must be unique, found more than once: {listed(twice, 3)}")
         polygons = np.empty(len(given), dtype=object)
         polygons[:] = [s.polygon for s in given]
         # dtype object: values stay as they are beside a missing one

@@ -137,7 +137,7 @@ def _ids(columns: pd.DataFrame, name: str | None, where: str, fids: Sequence[int
         rows.setdefault(str(value), []).append(row)
     if len(rows) < len(ids):
         twice = [f"{value} ({_rows(at)})" for value, at in rows.items() if len(at) > 1]
-        raise SiteError(f"{where}: {label} has duplicates: {listed(twice)}; make them unique, or {remedy}")
+        raise SiteError(f"{where}: {label} has duplicates: {listed(twice, 3)}; make them unique, or {remedy}")
     return tuple(v for v in ids if v is not None)
 
 

@@ -41,6 +41,7 @@ MEASURED_COSINES: Final = {1.0: 0.989, 10.0: 0.82, 50.0: 0.64}
 MEASURED_RBAR: Final = {3: 0.990, 10: 0.946, 20: 0.905, 100: 0.818}
 _RANGES_PX: Final = np.arange(5.0, 60.0, 0.05)  # ranges tried by the fit: the measured lags bracket them
 _QUADRATURE: Final = 400  # nodes of the integral over a disc: relative error < 1e-4 up to 10,000 km2
+_UNKNOWN_DEG: Final = 90.0  # mean angle between a direction and any other at all
 _NEWTON_STEPS: Final = 4  # Sra 2012 stops after two, which is enough for many bands, not for three
 _FRACTION_TERMS: Final = 200
 
@@ -248,7 +249,8 @@ def mean_direction_error_deg(
     ``1 - 1 / n_eff``, so a pixel's variance is ``(1 - Rbar^2) / (1 - 1 / n_eff)``, at most 1, and the mean's is
     that over n_eff. Where n_eff is near 1 the polygon says nothing of its own spread: the variance of real land
     (`SpatialCorrelation.variance`) is blended in as one more effective pixel. The angle is
-    ``sqrt(variance of the mean) / Rbar``, over all 63 directions of the sphere (Mardia & Jupp 2000, 10.3).
+    ``sqrt(variance of the mean) / Rbar``, over all 63 directions of the sphere (Mardia & Jupp 2000, 10.3), at most 90:
+    so far off is a direction that nothing is known of, on average.
 
     Parameters
     ----------
@@ -271,7 +273,8 @@ def mean_direction_error_deg(
     # n_eff - 1 degrees of freedom of its own, one of the prior: never a division by nothing
     within = np.clip(1.0 - r * r, 0.0, 1.0)
     variance = np.minimum((within * n_eff + model.variance) / n_eff, 1.0)
-    return np.degrees(np.sqrt(variance / n_eff) / r)
+    with np.errstate(divide="ignore"):  # a mean of length 0 has no direction
+        return np.minimum(np.degrees(np.sqrt(variance / n_eff) / r), _UNKNOWN_DEG)
 
 
 def add_uncertainty(table: pd.DataFrame) -> pd.DataFrame:
