@@ -6,24 +6,21 @@ distances, quality, and where the numbers come from. Everything is inside the fi
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from gee_polygons._report.data import clean, map_of, site_records, strip_of
-from gee_polygons._report.script import JS
-from gee_polygons._report.style import CSS
-from gee_polygons._report.words import headline, how_to_read, provenance_list, tiles, unknowns
+from gee_polygons._report.data import Roles, clean, in_words, site_records, strip_of
+from gee_polygons._report.map import map_of
+from gee_polygons._report.page import page_of
 from gee_polygons._tell import tell
 from gee_polygons._write import replacing
 from gee_polygons.change import Change, change
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.recovery import Recovery, recovery
-from gee_polygons.tables import ATTRIBUTION, check_folder
+from gee_polygons.tables import check_folder
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
@@ -78,6 +75,7 @@ def write_report(
     pictures: str | Sequence[Any] = "auto",
     level: float = 0.1,
     title: str = "Did it work?",
+    files: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the report of a table.
@@ -103,6 +101,8 @@ def write_report(
         False-discovery rate of the flags of change.
     title : str
         Heading.
+    files : mapping of str to str, optional
+        Names of the files that it was made from, for the foot of the page: ``{"table": "sites.parquet"}``.
     overwrite : bool
         Whether an existing file may be replaced.
 
@@ -137,8 +137,8 @@ def write_report(
     targets = of_kind(table, sites, REFERENCE_KINDS, references)
     changed = change(table, background=background or "all", level=level, prototypes=prototypes_of(table, sites))
     recovered = _recovery(table, sites, targets, background)
-    data = _data(table, sites, source, pictures, changed, recovered)
-    page = _page(title, table, data, changed, recovered, targets)
+    data = _data(table, sites, source, pictures, changed, recovered, Roles.of(targets, background))
+    page = page_of(title, table, sites, data, changed, recovered, targets, background, files or {})
     if len(page.encode()) > MAX_BYTES:
         raise UsageError(f"the page would have {len(page) / 1e6:.0f} MB; ask for fewer pictures")
     with replacing(path) as part:
@@ -153,9 +153,10 @@ def _data(
     pictures: str | Sequence[Any],
     changed: Change,
     recovered: Recovery | None,
+    roles: Roles,
 ) -> dict[str, Any]:
     """Return what the page's script works with."""
-    records, basis = site_records(table, sites, changed, recovered)
+    records, basis = site_records(table, sites, changed, recovered, roles)
     frame = map_of(records, sites) if sites is not None else None
     years = sorted(int(y) for y in table["year"].unique())
     by_id = {r["id"]: r for r in records}
@@ -166,8 +167,10 @@ def _data(
         "sites": records,
         "years": years,
         "map": frame,
-        "pca": basis.describe(),
+        "pca": in_words(basis),
         "hasRecovery": recovered is not None,
+        "hasRoles": len({r["role"] for r in records}) > 1,
+        "ranked": sum(r["rank"] is not None for r in records),
         "confidence": round(100 * recovered.confidence) if recovered is not None else None,
         "range": _range(recovered),
     }
@@ -265,55 +268,3 @@ def _range(recovered: Recovery | None) -> float | None:
     low = None if recovered is None else recovered.reference["range_low"].median()
     found: float | None = clean(low, 3)
     return found
-
-
-def _page(
-    title: str,
-    table: pd.DataFrame,
-    data: dict[str, Any],
-    changed: Change,
-    recovered: Recovery | None,
-    targets: list[Any],
-) -> str:
-    """Put the page together; everything that came from outside is escaped."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    safe_title = html.escape(title)
-    years = data["years"]
-    about = f"{len(data['sites']):,} sites, {years[0]} to {years[-1]}, from yearly AlphaEarth embeddings."
-    source = table.attrs.get("provenance", {})
-    said = headline(data["sites"], changed, recovered)
-    found = unknowns(table, changed, recovered, targets)
-    limits = f'<h3>What isn\'t known here</h3><ul class="limits">{found}</ul>' if found else ""
-    note = f'<p class="note">{html.escape(source["note"])}</p>' if "note" in source else ""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{safe_title}</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>
-<header><h1>{safe_title}</h1><p class="soft">{about}</p>{note}
-<div class="tiles">{tiles(data["sites"], recovered)}</div></header>
-<main><section class="panel" id="summary"><h2>In short</h2>{said}{limits}</section>
-{_map_panel(data)}
-<section class="panel" id="list"><h2>Sites</h2><div class="bar">
-<input id="find" type="search" placeholder="Find a site" aria-label="Find a site">
-<select id="group" aria-label="Recovery"><option value="">any recovery</option></select>
-<select id="change" aria-label="Change"><option value="">any change</option></select>
-<span id="count" class="soft"></span></div>
-<div class="scroll"><table id="rows"><thead></thead><tbody></tbody></table></div>
-<p class="soft">Choose a heading to sort, a site to open it.</p></section>
-<section class="panel"><h2>How to read this</h2>{how_to_read(changed, recovered, targets)}</section></main>
-<footer><p>{html.escape(ATTRIBUTION)}</p><dl>{provenance_list(source)}</dl></footer>
-<dialog id="site" aria-labelledby="title"><div class="head"><h2 id="title" style="margin:0"></h2>
-<button id="close" type="button">Close</button></div><div class="body" id="body"></div></dialog>
-<script type="application/json" id="data">{text}</script><script>{JS}</script></body></html>
-"""
-
-
-def _map_panel(data: dict[str, Any]) -> str:
-    hidden = "" if data["map"] else " hidden"
-    choices = {"recovery": "recovery"} if data["hasRecovery"] else {}
-    choices |= {"change": "change", "pca": "embedding (PCA)"}
-    options = "".join(f'<option value="{value}">{name}</option>' for value, name in choices.items())
-    return (
-        f'<section class="panel"{hidden}><h2>Map</h2><div class="bar"><label for="colour">Colour by</label>'
-        f'<select id="colour">{options}</select></div><div id="map"></div>'
-        '<div id="legend" class="legend"></div></section>'
-    )

@@ -1,21 +1,27 @@
-"""The report: what is in the file, and what a real browser makes of it, at a desk and on a phone."""
+"""The report: what is in the file. What a browser makes of it is in test_report_browser.py."""
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from click.testing import CliRunner
 from simulated_sites import simulate
 
+from gee_polygons._report import words as report_words
+from gee_polygons._report.map import map_of
 from gee_polygons.cli import main
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.extract import extract_embeddings
+from gee_polygons.recovery import Recovery
 from gee_polygons.report import write_report
+from gee_polygons.site import Site, SiteCollection
 from gee_polygons.tables import write_table
 
 PICTURED = ["pasture-fast", "stalled"]
@@ -146,89 +152,105 @@ def test_change_and_recovery_have_commands(tmp_path, sample_table, sample_sites)
     assert not (tmp_path / "n.csv").exists()
 
 
-# --- a browser ---
+# --- what the words and the data say ---
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed: pip install selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update", f"user-data-dir={profile}",
-                 "disable-dev-shm-usage"):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+def data_of(path):
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
 
 
-def look(browser, page, width, height, fragment=""):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+def without(sites, *ids):
+    return SiteCollection([site for site in sites if site.site_id not in ids])
+
+
+def test_it_first_says_what_is_missing(tmp_path, sample_table, sample_sites):
+    text = write_report(small_table(), tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "No recovery here</b>: no reference sites were named" in text
+    assert "No map here</b>: no file of the sites" in text
+    assert "AlphaEarth embeddings" not in text  # nothing says that it is
+    text = write_report(small_table(n_years=2), tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "No change here</b>: no site has enough years" in text
+    assert "changed more than background" not in text
+    few = without(sample_sites, "stalled", "hole")
+    text = write_report(sample_table, tmp_path / "c.html", sites=few).read_text(encoding="utf-8")
+    assert "2 sites of the table have no polygon" in text
+    part = sample_table[~sample_table["site_id"].eq("hole")]
+    text = write_report(part, tmp_path / "d.html", sites=sample_sites).read_text(encoding="utf-8")
+    assert "1 site of the sites' file has no row" in text
+
+
+def test_no_start_year_is_said(tmp_path, sample_table, sample_sites):
+    bare = SiteCollection([replace(site, start_year=None) for site in sample_sites])
+    text = write_report(sample_table, tmp_path / "r.html", sites=bare).read_text(encoding="utf-8")
+    assert "No recovery here</b>: no site has a start year" in text
+
+
+def test_groups_are_explained_by_their_rules(page):
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert "the rate is 4% a year or more" in text
+    assert "all its band lying at 80% or above" in text
+    assert "the site loses 4% a year or more" in text
+    assert "the upper end of that band is below 8%" in text
+    assert "a site may be one without the other" in text
+    assert "2 reference sites in the same year (100%): forest-reference-1, forest-reference-2" in text
+    assert "Of such flags at most about one in ten is false" in text
+    for jargon in ("--", "PC1", "Cosine"):
+        assert jargon not in re.sub(r"<(style|script).*?</\1>", "", text).replace("<!--", "")
+
+
+def test_nothing_is_drawn_far_beyond_the_data(page):
+    sites = {s["id"]: s for s in data_of(page)["sites"]}
+    assert sites["stalled"]["expected"] is None
+    assert sites["zone-seam-long"]["expected"] < 10
+
+
+def test_a_cut_band_isn_t_taken_for_certainty():
+    shares = {"share": [1.0, 0.0, 0.5, 0.6], "share_low": [1.0, 0.0, 0.4, 0.4], "share_high": [1.0, 0.0, 0.6, 0.8]}
+    found = Recovery(
+        yearly=pd.DataFrame(), sites=pd.DataFrame(shares), reference=pd.DataFrame(), confidence=0.9, background=""
     )
-    browser.get("about:blank")
-    browser.get(f"{page.as_uri()}{fragment}")
-    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    assert report_words._sureness(found) == (
+        "A site's share is known to about \u00b115% (90% band, median, from the 2 of 4 whose band reaches no end)."
+    )
+    ends = replace(found, sites=found.sites.head(2))
+    assert "can't be said in one figure" in report_words._sureness(ends)
 
 
-def first_column(browser):
-    return browser.execute_script("return [...document.querySelectorAll('#rows tbody tr')].map(r=>r.dataset.id)")
+def test_the_two_medians_are_one(page):
+    text = page.read_text(encoding="utf-8")
+    tile = re.search(r"<b>(\d+%)</b><span>of the way, median site", text)
+    assert tile
+    assert f"The site in the middle has gone {tile[1]} of the way" in text
 
 
-def test_a_browser_sorts_filters_and_opens_a_site(browser, page):
-    look(browser, page, 1280, 900)
-    ids = first_column(browser)
-    assert len(ids) == 20
-    browser.find_element("css selector", "th[data-key=share] button").click()
-    rising = first_column(browser)
-    browser.find_element("css selector", "th[data-key=share] button").click()
-    falling = first_column(browser)
-    assert rising[0] == "stalled"
-    assert falling[0] == "pasture-fast"
-    assert falling[-1] == rising[-1]  # sites without a share stay last, both ways
-    browser.find_element("id", "find").send_keys("pasture")
-    assert all("pasture" in i for i in first_column(browser))
-    assert "of 20 sites" in browser.find_element("id", "count").text
-    browser.execute_script("$('find').value='';group.value='stalled';group.dispatchEvent(new Event('change'))")
-    assert first_column(browser) == ["stalled"]
-    for choice in ("pca", "change", "recovery"):
-        browser.execute_script(f"$('colour').value='{choice}';$('colour').dispatchEvent(new Event('change'))")
-        script = "return [...document.querySelectorAll('#map path[data-id]')].map(p=>p.getAttribute('fill'))"
-        fills = browser.execute_script(script)
-        assert len(set(fills)) > 2
-    browser.find_element("css selector", "td button").click()
-    dialog = browser.find_element("id", "site")
-    assert dialog.is_displayed()
-    assert "stalled" in dialog.text
-    assert browser.execute_script("return document.querySelector('#body img').naturalWidth") > 500
-    assert len(browser.find_elements("css selector", "#body svg.chart")) == 3
-    browser.find_element("id", "close").click()
-    assert not dialog.is_displayed()
-    # by keyboard alone: a heading sorts, a site opens, Escape closes
-    heading = browser.find_element("css selector", "th[data-key=id] button")
-    heading.send_keys("\ue007")
-    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
-    browser.find_element("css selector", "td button").send_keys("\ue007")
-    assert dialog.is_displayed()
-    browser.switch_to.active_element.send_keys("\ue00c")
-    assert not dialog.is_displayed()
-    assert [line for line in browser.get_log("browser") if line["level"] in ("SEVERE", "WARNING")] == []
+def test_roles_files_and_options_are_in_the_page(tmp_path, sample_table, sample_sites):
+    files = {"table": "<t>.parquet"}
+    paths = [tmp_path / name for name in ("a.html", "b.html")]
+    for path in paths:
+        write_report(sample_table, path, sites=sample_sites, level=0.2, files=files)
+    text = paths[0].read_text(encoding="utf-8")
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert "<dt>table</dt><dd>&lt;t&gt;.parquet</dd>" in text
+    assert "<dt>false alarms allowed</dt><dd>0.2 of the flags</dd>" in text
+    roles = {s["id"]: s["role"] for s in data_of(paths[0])["sites"]}
+    assert roles["forest-reference-1"] == "reference"
+    assert roles["crop-control"] == "control"
+    assert roles["stalled"] == "restoration"
+    assert roles["outside"] == "other"
 
 
-def test_it_reads_on_a_phone(browser, page):
-    for fragment in ("", "#pasture-fast"):
-        look(browser, page, 390, 844, fragment)
-        wide = browser.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= 390, "the page must not scroll sideways"
-    inner = browser.execute_script("return [site.scrollWidth, site.clientWidth, site.open]")
-    assert inner[2]
-    assert inner[0] <= inner[1]
-    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+def test_one_far_site_doesn_t_ruin_the_map():
+    def square(i, x):
+        return Site(polygon=shapely.box(x, 0, x + 0.01, 0.01), site_id=str(i))
+
+    sites = SiteCollection([*(square(i, i / 50) for i in range(8)), square("far", 40)])
+    records = [{"id": str(site.site_id)} for site in sites]
+    frame = map_of(records, sites)
+    assert frame is not None
+    assert frame["far"] == ["far"]
+    assert "path" not in records[-1]
+    near = [{"id": str(i)} for i in range(8)]
+    assert map_of(near, sites)["box"] == frame["box"]
+    even = SiteCollection([square(i, i) for i in range(9)])
+    assert map_of([{"id": str(i)} for i in range(9)], even)["far"] == []

@@ -6,31 +6,68 @@ import base64
 import io
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
-import shapely
 
 from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.colors import PcaColors, add_pca_columns, fit_pca_colors
 from gee_polygons.embeddings.directional import mean_resultant_length, normalize
+from gee_polygons.embeddings.uncertainty import effective_pixels
 
 if TYPE_CHECKING:
     from gee_polygons.change import Change
     from gee_polygons.recovery import Recovery
     from gee_polygons.site import SiteCollection
 
-__all__ = ["map_of", "site_records", "strip_of"]
+__all__ = ["Roles", "in_words", "site_records", "strip_of"]
 
-MAP_WIDTH: Final = 1000.0
-_LEAST_RADIUS: Final = 4.0  # of the map's units: a site of a pixel must still be seen and clicked
-_SIMPLIFY: Final = 0.4
+_RECOVERY: Final = {
+    "group": "group",
+    "evidence": "evidence",
+    "begun": "start_year",
+    "year": "year",
+    "share": "share",
+    "low": "share_low",
+    "high": "share_high",
+    "rate": "rate",
+    "rateLow": "rate_low",
+    "rateHigh": "rate_high",
+    "eighty": "years_to_80",
+    "toRange": "years_to_range",
+    "expected": "expected_years_to_80",
+    "rank": "rank",
+}  # by the record's keys: columns of the recovery's sites
+_YEARLY: Final = {"share": "share", "low": "share_low", "high": "share_high", "like": "similarity"}
 _STRIP_FRAME_PX: Final = 150
 _STRIP_QUALITY: Final = 82
 _STRIP_BUFFER_M: Final = 200.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Roles:
+    """Who is who among the sites, by id as text."""
+
+    references: frozenset[str]
+    controls: frozenset[str]
+
+    @classmethod
+    def of(cls, references: Sequence[Any], background: Sequence[Any]) -> Roles:
+        """Tell the controls from the references, which are part of the background too."""
+        targets = frozenset(map(str, references))
+        return cls(references=targets, controls=frozenset(map(str, background)) - targets)
+
+    def role(self, record: dict[str, Any]) -> str:
+        """Name the role of a site."""
+        if record["id"] in self.references:
+            return "reference"
+        if record["id"] in self.controls:
+            return "control"
+        return "restoration" if record["group"] or record["begun"] is not None else "other"
 
 
 def clean(value: Any, digits: int = 4) -> Any:
@@ -43,7 +80,7 @@ def clean(value: Any, digits: int = 4) -> Any:
 
 
 def site_records(
-    table: pd.DataFrame, sites: SiteCollection | None, changed: Change, recovered: Recovery | None
+    table: pd.DataFrame, sites: SiteCollection | None, changed: Change, recovered: Recovery | None, roles: Roles
 ) -> tuple[list[dict[str, Any]], PcaColors]:
     """Return one record per site of the table, in its order, and the colour basis."""
     years = sorted(int(y) for y in table["year"].unique())
@@ -51,6 +88,8 @@ def site_records(
     rows = add_pca_columns(table, basis)
     vectors = band_matrix(table)
     rows = rows.assign(_row=np.arange(len(rows)), _rbar=mean_resultant_length(vectors))
+    if "n_pixels" in rows.columns:  # all at once: setting up costs as much as thousands of sites
+        rows["_worth"] = effective_pixels(rows["n_pixels"].to_numpy(np.float64, na_value=np.nan))
     units = normalize(vectors)
     by_site = dict(iter(rows.groupby("site_id", sort=False)))
     found = changed.sites.set_index("site_id")
@@ -68,9 +107,10 @@ def site_records(
         _add_recovery(record, summary, shares, site_id, years)
         if str(site_id) in names and sites is not None:
             site = sites[str(site_id)]
-            record |= {"area": round(site.area_ha, 2), "name": site.properties.get("name")}
+            record |= {"area": round(site.area_ha, 3), "name": site.properties.get("name")}
             if record["begun"] is None:
                 record["begun"] = site.start_year
+        record["role"] = roles.role(record)
         records.append(record)
     return records, basis
 
@@ -79,12 +119,15 @@ def _record(site_id: Any, own: pd.DataFrame, change: pd.Series[Any], yearly: pd.
     present = own[own["_rbar"].notna()]
     valid = own["valid_fraction"] if "valid_fraction" in own.columns else pd.Series(np.nan, own.index)
     towards = {str(k)[8:]: v for k, v in change.items() if str(k).startswith("towards_") and k != "towards_fit"}
+    pixels = float(np.nanmax([0.0, *own["n_pixels"]])) if "n_pixels" in own.columns else None
     largest = sorted(((v, k) for k, v in towards.items() if v == v and v >= 0.05), reverse=True)
     return {
         "id": str(site_id),
         "name": None,
         "begun": None,
-        "area": clean(float(np.nanmax([0.0, *own["n_pixels"]])) / 100, 2) if "n_pixels" in own.columns else None,
+        "area": None if pixels is None else clean(pixels / 100, 3),
+        "pixels": clean(pixels, 1),
+        "eff": clean(float(own["_worth"].median()), 1) if pixels else None,
         "rgb": present["pca_rgb"].iloc[-1] if len(present) else None,
         "change": change["kind"],
         "when": clean(change["start"]),
@@ -103,6 +146,7 @@ def _record(site_id: Any, own: pd.DataFrame, change: pd.Series[Any], yearly: pd.
             "share": [None] * len(own),
             "low": [None] * len(own),
             "high": [None] * len(own),
+            "like": [None] * len(own),
         },
     }
 
@@ -120,72 +164,26 @@ def _similarities(units: Any) -> list[float | None]:
 def _add_recovery(
     record: dict[str, Any], summary: pd.DataFrame | None, shares: dict[Any, Any], site_id: Any, years: Sequence[int]
 ) -> None:
-    record |= dict.fromkeys(("group", "share", "low", "high", "rate", "evidence", "eighty", "expected"))
+    record |= {**dict.fromkeys((*_RECOVERY, "off")), "begun": record["begun"]}
     if summary is None or site_id not in summary.index:
         return
     row = summary.loc[site_id]
-    record |= {"group": row["group"], "share": clean(row["share"], 3), "rate": clean(row["rate"])}
-    record |= {"low": clean(row["share_low"], 3), "high": clean(row["share_high"], 3)}
-    record |= {"eighty": clean(row["years_to_80"], 1), "expected": clean(row["expected_years_to_80"], 1)}
-    record |= {"evidence": row["evidence"], "begun": int(row["start_year"])}
+    record |= {key: clean(row[column]) for key, column in _RECOVERY.items()}
+    if record["share"] is not None:
+        # the page says share and rate from the figures; what else the group rests on follows in the evidence
+        record["evidence"] = row["evidence"].partition("; ")[2] or None
     own = shares[site_id].set_index("year").reindex(years)
-    for key, column in (("share", "share"), ("low", "share_low"), ("high", "share_high")):
+    own["similarity"] = own["similarity"].clip(-1, 1)
+    for key, column in _YEARLY.items():
         record["series"][key] = [clean(v, 3) for v in own[column]]
+    off = own["off_way_deg"].dropna()
+    record["off"] = clean(float(off.iloc[-1]), 1) if len(off) else None
 
 
-def map_of(records: list[dict[str, Any]], sites: SiteCollection) -> dict[str, Any] | None:
-    """Give each record the path of its polygon, and return the map's frame and scale bar; None without polygons."""
-    names = {str(site_id) for site_id in sites.site_ids}
-    known = [r for r in records if r["id"] in names]
-    if not known:
-        return None
-    shapes = np.array([sites[r["id"]].polygon for r in known], dtype=object)
-    west, south, east, north = shapely.total_bounds(shapes)
-    flat = math.cos(math.radians((south + north) / 2))
-    span = max((east - west) * flat, (north - south) * 0.6, 1e-5)
-    scale = MAP_WIDTH / span
-
-    def place(xy: Any) -> Any:
-        return np.column_stack([(xy[:, 0] - west) * flat * scale, (north - xy[:, 1]) * scale])
-
-    placed = shapely.transform(shapes, place)
-    for record, shape in zip(known, placed, strict=True):
-        box = shape.bounds
-        if max(box[2] - box[0], box[3] - box[1]) < 2 * _LEAST_RADIUS:
-            shape = shape.centroid.buffer(_LEAST_RADIUS, quad_segs=3)
-        record["path"] = _path(shapely.simplify(shape, _SIMPLIFY))
-    height = (north - south) * scale
-    return {
-        "box": f"-20 -20 {(east - west) * flat * scale + 40:.0f} {height + 75:.0f}",
-        "bar": _scale_bar(scale / 111_320.0, height),
-    }
-
-
-def _scale_bar(units_per_m: float, height: float) -> dict[str, Any]:
-    """Return a bar of a round length, about a fifth of the map."""
-    wanted = MAP_WIDTH / 5 / units_per_m
-    power = 10 ** math.floor(math.log10(wanted))
-    metres = max(m * power for m in (1, 2, 5) if m * power <= wanted)
-    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
-    length, y = metres * units_per_m, height + 32
-    return {
-        "path": f"M0 {y - 7:.1f}V{y:.1f}H{length:.1f}V{y - 7:.1f}",
-        "x": length + 10,
-        "y": y,
-        "font": 20,
-        "text": text,
-    }
-
-
-def _path(shape: shapely.Geometry) -> str:
-    rings = [
-        ring
-        for part in shapely.get_parts(shape)
-        if part.geom_type == "Polygon"
-        for ring in (part.exterior, *part.interiors)
-    ]
-    text = ("L".join(f"{x:.1f} {y:.1f}" for x, y in shapely.get_coordinates(ring)[:-1]) for ring in rings)
-    return "".join(f"M{points}Z" for points in text)
+def in_words(colours: PcaColors) -> str:
+    """Say what the colours of the map are, in plain words."""
+    part = float(np.nansum(colours.explained_variance))
+    return f"red, green and blue stand for the three largest differences, {part:.0%} of all"
 
 
 def strip_of(site: Any, source: Any, years: Sequence[int], colours: PcaColors) -> str:
@@ -208,6 +206,3 @@ def strip_of(site: Any, source: Any, years: Sequence[int], colours: PcaColors) -
             buffer = io.BytesIO()
             picture.convert("RGB").save(buffer, "JPEG", quality=_STRIP_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-Progress = Callable[[int, int], object]
