@@ -26,6 +26,7 @@ from simulated_scenes import simulate_scene  # noqa: E402
 from simulated_sites import Simulation, simulate  # noqa: E402
 
 from gee_polygons.change import change  # noqa: E402
+from gee_polygons.errors import DataWarning  # noqa: E402
 from gee_polygons.recovery import recovery  # noqa: E402
 
 LEVEL, CONFIDENCE = 0.1, 0.9
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "CHANGE_RESULTS.md")
     output = parser.parse_args().output
     warnings.simplefilter("ignore", RuntimeWarning)
+    warnings.simplefilter("ignore", DataWarning)
     logging.getLogger("gee_polygons").setLevel(logging.ERROR)
     lines = [
         "# What background correction buys",

@@ -275,6 +275,7 @@ def report(
         pictures=chosen,
         level=level,
         title=title,
+        files={"table": table_path.name} | ({} if sites_path is None else {"sites": sites_path.name}),
         overwrite=overwrite,
     )
     click.echo(f"{output}: {count(table['site_id'].nunique(), 'site')}, {output.stat().st_size / 1e6:.2g} MB")

@@ -332,7 +332,7 @@ def test_a_sheet_on_paper_keeps_title_note_and_origin(paper, page):
     for words in ("Did it work?", "Synthetic values", "pasture-fast", "Google DeepMind", "gee_polygons sample"):
         assert words in text
     assert "crop-to-forest" not in text
-    assert text.count("Year by year") == 2  # pictures and table, once each
+    assert text.count("Year by year") == text.count("What it looked like") == 1
 
 
 def test_contrast_and_names_for_screen_readers(browser, page):

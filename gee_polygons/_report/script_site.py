@@ -45,7 +45,7 @@ function quality(s){const t=s.series,rec=t.share.some(ok)||t.like.some(ok);
  return el('div',{class:'scroll',tabindex:0,role:'region','aria-label':'Year by year, a table'},el('table',{},
   el('thead',{},el('tr',{},...names.map((h,k)=>el('th',{class:k===1?'':'n',scope:'col'},h)))),tb));}
 function sheet(s){const out=[...said(s),...beware(s)];
- if(s.strip)out.push(el('h3',{},'Year by year'),el('div',{class:'strip',tabindex:0,role:'group',
+ if(s.strip)out.push(el('h3',{},'What it looked like'),el('div',{class:'strip',tabindex:0,role:'group',
   'aria-label':'Pictures, year by year'},el('img',{src:s.strip,alt:'Pictures of '+s.id+', year by year'})));
  else out.push(el('p',{class:'soft'},'This page was made without pictures of this site.'));
  const two=el('div',{class:'two'});
