@@ -253,11 +253,10 @@ def report(
     Example:
       gee-polygons report outputs/embeddings.parquet --sites data/sample_sites.geojson -o outputs/report.html
     """
-    from gee_polygons.report import NO_SITES, check_report, write_report
+    from gee_polygons.report import check_references, check_report, write_report
 
     check_report(output, overwrite)  # before the long work
-    if references and sites_path is None:
-        raise UsageError(NO_SITES)
+    check_references(references, sites_path)
     from gee_polygons.sources.base import open_source
 
     table, sites = _read(table_path, sites_path, id_column)

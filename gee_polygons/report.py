@@ -18,17 +18,16 @@ from gee_polygons._report.page import page_of
 from gee_polygons._tell import tell
 from gee_polygons._write import replacing
 from gee_polygons.change import Change, change
-from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.errors import UsageError
 from gee_polygons.recovery import Recovery, recovery
-from gee_polygons.tables import check_folder
+from gee_polygons.tables import check_new_file
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
     from gee_polygons.sources.base import Source
 
-__all__ = ["NO_SITES", "check_report", "check_shared", "of_kind", "prototypes_of", "write_report"]
+__all__ = ["check_references", "check_report", "check_shared", "of_kind", "prototypes_of", "write_report"]
 
-NO_SITES: Final = "references need the sites too, for the years that restoration began: give --sites"
 FEW_SITES: Final = 12  # so many get pictures without being asked for
 MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may have
 MAX_BYTES: Final = 25_000_000
@@ -56,12 +55,14 @@ def check_report(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"can't write {str(path)!r}: the name must end in .html")
-    if path.is_dir():
-        raise OutputError(f"can't write {path}: it is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; name another file, or allow overwriting (--overwrite)")
-    check_folder(path)
+    check_new_file(path, overwrite)
     return path
+
+
+def check_references(references: Sequence[Any] | None, sites: Any) -> None:
+    """Refuse references without sites."""
+    if references and sites is None:
+        raise UsageError("references need the sites too, for the years that restoration began: give --sites")
 
 
 def write_report(
@@ -129,8 +130,7 @@ def write_report(
     True
     """
     path = check_report(path, overwrite)
-    if references and sites is None:
-        raise UsageError(NO_SITES)
+    check_references(references, sites)
     if sites is not None:
         check_shared(table, sites)
     background = of_kind(table, sites, CONTROL_KINDS, controls)
@@ -226,10 +226,8 @@ def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataF
 def _recovery(
     table: pd.DataFrame, sites: SiteCollection | None, references: list[Any], background: list[Any]
 ) -> Recovery | None:
-    if not references:
+    if not references or sites is None:
         return None
-    if sites is None:
-        raise UsageError(NO_SITES)
     if not any(year is not None for year in sites.start_years):
         tell("no site has a start year: the report has no recovery")
         return None

@@ -38,7 +38,7 @@ __all__ = [
     "ATTRIBUTION",
     "FORMULA",
     "LICENCE",
-    "check_folder",
+    "check_new_file",
     "check_output",
     "columns",
     "provenance",
@@ -194,22 +194,22 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"can't write {str(path)!r}: the name must end in {' or '.join(SUFFIXES)}")
     for output in _outputs(path):
-        if output.is_dir():
-            raise OutputError(f"can't write {output}: it is a folder; name a file in it")
-        if output.exists() and not overwrite:
-            raise OutputError(f"{output} exists already; name another file, or allow overwriting (--overwrite)")
-    check_folder(path)
+        check_new_file(output, overwrite)
     return path
 
 
-def check_folder(path: Path) -> None:
-    """Check that a file can be written beside `path`.
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Check that a file can be written.
 
     Raises
     ------
     OutputError
-        If its folder doesn't exist or can't be written.
+        If it exists or is a folder, or its folder doesn't exist or can't be written.
     """
+    if path.is_dir():
+        raise OutputError(f"can't write {path}: it is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; name another file, or allow overwriting (--overwrite)")
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OutputError(f"can't write {path}: there is no folder {folder}; create it first")

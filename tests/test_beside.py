@@ -6,7 +6,8 @@ import pytest
 from simulated_land import simulate_archive, simulate_land
 from simulated_sites import simulate
 
-from gee_polygons._change.beside import _between
+from gee_polygons._change.bands import _part_of
+from gee_polygons._change.beside import Bend, _between
 from gee_polygons._change.ways import Ways
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.recovery import _Cast, _doubt, recovery
@@ -85,6 +86,15 @@ def test_a_bend_widens_the_band_half_way_and_not_at_the_ends():
     wider = widths[0.8] - widths[0.0]
     assert wider[2021] > 0.1
     assert abs(wider[2024]) < 0.2 * wider[2021]
+
+
+def test_a_site_s_band_does_not_depend_on_its_place_among_others():
+    cast = _Cast.of(table := table_of(0.5, noise=0.02), *call(table).values(), "references", None)
+    ways = Ways.of(cast.sites, cast.reference, cast.starts.state, cast.fixed.drift)
+    bend = Bend(common=0.04, own=0.02, directions=9.0)
+    drawn = bend.along(ways, 50, np.random.default_rng(1))
+    part = bend.along(_part_of(ways, slice(3, 7)), 50, np.random.default_rng(1))
+    assert np.array_equal(part, drawn[:, 3:7])
 
 
 def held(sim):

@@ -89,7 +89,7 @@ class Bend:
         p = np.clip(np.nan_to_num(ways.place.share), 0, 1)
         reach = p * (1 - p) / np.sqrt(np.maximum(np.nan_to_num(ways.place.length_squared, nan=1.0), _NOTHING))
         seen = self.directions - 1
-        common, own = rng.standard_t(seen, size=(draws, 1, 1)), rng.standard_t(seen, size=(draws, n, 1))
+        common, own = rng.standard_t(seen, size=(2, draws, 1, 1))
         found: Floats = reach * (np.sqrt(self.common / seen) * common + np.sqrt(self.own / seen) * own)
         return found
 

@@ -66,7 +66,6 @@ class Fit:
     template: NDArray[np.int64]  # row of the bank, -1 where there are too few years; of like fits the shortest rise
     statistic: Floats  # log(explained / left over), NaN where there are too few years
     step_template: NDArray[np.int64]  # the best lasting step alone
-    residuals: Floats  # (sites, years, 64), NaN where there is no data
 
 
 def fit_templates(units: Floats, bank: Templates) -> Fit:
@@ -97,7 +96,7 @@ def fit_templates(units: Floats, bank: Templates) -> Fit:
     freedom = _freedom(residuals)
     for part, explained, total, count in fits:
         template[part] = _shortest(bank, explained, total, freedom * max(count - 2, 1))
-    return Fit(template=template, statistic=statistic, step_template=step, residuals=residuals)
+    return Fit(template=template, statistic=statistic, step_template=step)
 
 
 def _shortest(bank: Templates, explained: Floats, total: Floats, freedom: float) -> NDArray[np.int64]:
