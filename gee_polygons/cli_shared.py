@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +105,8 @@ def load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
     try:
         return load_sites(path, id_column=id_column, crs=crs)
     except (SiteError, UsageError) as error:  # in the words of a command line
-        raise type(error)(str(error).replace("id_column=", "--id-column")) from error
+        said = str(error).replace("id_column=", "--id-column")
+        raise type(error)(re.sub(r'crs=, for example crs="([^"]*)"', r"--crs, for example --crs \1", said)) from error
 
 
 def near(path: Path) -> Path:

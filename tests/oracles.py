@@ -30,6 +30,11 @@ LEAST = 1e-6  # coverage below this is 0, by design
 PIXELS = Lattice(UTM, 1.0, 1.0)
 
 
+def same(one, other):
+    """Check that two tables are equal to the last bit."""
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
 def lattice_coverage(polygons):
     """Coverage of polygons given in (column, row) coordinates, rows southwards."""
     flipped = shapely.transform(np.array(polygons, object), lambda xy: xy * (1.0, -1.0))

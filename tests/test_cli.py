@@ -247,7 +247,7 @@ NOT_A_NUMBER = {"type": "Polygon", "coordinates": [[[-48, -22], [float("nan"), -
     [
         ("missing file", 2, "sites.geojson"),
         ("not a vector file", 2, "sites.geojson"),
-        ("crs null", 1, "coordinate reference system"),
+        ("crs null", 1, "--crs EPSG:4326"),
         ("empty file", None, "sites.geojson"),
         ("points", 1, "Point"),
         ("lines", 1, "Line"),

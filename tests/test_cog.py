@@ -19,6 +19,7 @@ from oracles import (
     index_row,
     on_grid,
     one_line,
+    same,
     sites,
     small_grid,
     star,
@@ -75,10 +76,6 @@ def source(tmp_path, codes):
     """An archive of one tile in the published layout, with small blocks."""
     path = write_tile(tmp_path / "tile.tiff", GRID, codes, block=32)
     return archive(tmp_path, [(path, GRID, 2024)])
-
-
-def same(one, other):
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 # --- layouts

@@ -11,11 +11,10 @@ import shutil
 
 import imagecodecs
 import numpy as np
-import pandas as pd
 import pytest
 import rasterio
 import shapely
-from oracles import SHARED, archive, on_grid, one_line, sites, small_grid, unit_codes
+from oracles import SHARED, archive, on_grid, one_line, same, sites, small_grid, unit_codes
 
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
@@ -53,10 +52,6 @@ def frame():
 @pytest.fixture(scope="module")
 def sound(tile, frame):
     return extract_embeddings(frame, source=archive(tile.parent, [(tile, GRID, 2024)]))
-
-
-def same(one, other):
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def punched(path, folder, start, length=64):

@@ -19,6 +19,7 @@ from oracles import (
     on_grid,
     one_line,
     polygonal,
+    same,
     sites,
     small_grid,
     star,
@@ -43,10 +44,6 @@ from gee_polygons.zonal.projection import transformer
 
 real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED}: the real files aren't here")
 COLUMNS = ["site_id", "year", *BANDS, "Rbar", "n_pixels", "valid_fraction", "status"]
-
-
-def same(one, other):
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 # --- real pixels: a published tile's, south-up in 32 px blocks, and its north-up twin
