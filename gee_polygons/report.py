@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from gee_polygons._report.data import Roles, clean, in_words, site_records, strip_of
+from gee_polygons._report.data import clean, in_words, site_records, strip_of
+from gee_polygons._report.findings import Findings
 from gee_polygons._report.map import map_of
 from gee_polygons._report.page import page_of
 from gee_polygons._tell import tell
 from gee_polygons._write import replacing
-from gee_polygons.change import Change, change
+from gee_polygons.change import change
 from gee_polygons.errors import UsageError
 from gee_polygons.recovery import Recovery, recovery
 from gee_polygons.tables import check_new_file
@@ -137,8 +138,10 @@ def write_report(
     targets = of_kind(table, sites, REFERENCE_KINDS, references)
     changed = change(table, background=background or "all", level=level, prototypes=prototypes_of(table, sites))
     recovered = _recovery(table, sites, targets, background)
-    data = _data(table, sites, source, pictures, changed, recovered, Roles.of(targets, background))
-    page = page_of(title, table, sites, data, changed, recovered, targets, background, files or {})
+    findings = Findings(
+        table=table, sites=sites, changed=changed, recovered=recovered, references=targets, background=background
+    )
+    page = page_of(title, findings, _data(findings, source, pictures), files or {})
     if len(page.encode()) > MAX_BYTES:
         raise UsageError(f"the page would have {len(page) / 1e6:.0f} MB; ask for fewer pictures")
     with replacing(path) as part:
@@ -146,19 +149,12 @@ def write_report(
     return path
 
 
-def _data(
-    table: pd.DataFrame,
-    sites: SiteCollection | None,
-    source: Any,
-    pictures: str | Sequence[Any],
-    changed: Change,
-    recovered: Recovery | None,
-    roles: Roles,
-) -> dict[str, Any]:
+def _data(findings: Findings, source: Any, pictures: str | Sequence[Any]) -> dict[str, Any]:
     """Return what the page's script works with."""
-    records, basis = site_records(table, sites, changed, recovered, roles)
+    sites, recovered = findings.sites, findings.recovered
+    records, basis = site_records(findings)
     frame = map_of(records, sites) if sites is not None else None
-    years = sorted(int(y) for y in table["year"].unique())
+    years = sorted(int(y) for y in findings.table["year"].unique())
     by_id = {r["id"]: r for r in records}
     for site_id in _pictured(pictures, records, sites, source):
         assert sites is not None, "_pictured names none without sites"

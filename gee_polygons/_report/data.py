@@ -7,24 +7,22 @@ import io
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
+from gee_polygons._report.findings import Findings
 from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.colors import PcaColors, add_pca_columns, fit_pca_colors
 from gee_polygons.embeddings.directional import mean_resultant_length, normalize
 from gee_polygons.embeddings.uncertainty import effective_pixels
 
 if TYPE_CHECKING:
-    from gee_polygons.change import Change
-    from gee_polygons.recovery import Recovery
-    from gee_polygons.site import SiteCollection
+    pass
 
-__all__ = ["Roles", "in_words", "site_records", "strip_of"]
+__all__ = ["in_words", "site_records", "strip_of"]
 
 _RECOVERY: Final = {
     "group": "group",
@@ -48,28 +46,6 @@ _STRIP_QUALITY: Final = 82
 _STRIP_BUFFER_M: Final = 200.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Roles:
-    """Who is who among the sites, by id as text."""
-
-    references: frozenset[str]
-    controls: frozenset[str]
-
-    @classmethod
-    def of(cls, references: Sequence[Any], background: Sequence[Any]) -> Roles:
-        """Tell the controls from the references, which are part of the background too."""
-        targets = frozenset(map(str, references))
-        return cls(references=targets, controls=frozenset(map(str, background)) - targets)
-
-    def role(self, record: dict[str, Any]) -> str:
-        """Name the role of a site."""
-        if record["id"] in self.references:
-            return "reference"
-        if record["id"] in self.controls:
-            return "control"
-        return "restoration" if record["group"] or record["begun"] is not None else "other"
-
-
 def clean(value: Any, digits: int = 4) -> Any:
     """Return a plain number, rounded; None for a missing one."""
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
@@ -79,10 +55,9 @@ def clean(value: Any, digits: int = 4) -> Any:
     return round(value, digits) if isinstance(value, float) else value
 
 
-def site_records(
-    table: pd.DataFrame, sites: SiteCollection | None, changed: Change, recovered: Recovery | None, roles: Roles
-) -> tuple[list[dict[str, Any]], PcaColors]:
+def site_records(findings: Findings) -> tuple[list[dict[str, Any]], PcaColors]:
     """Return one record per site of the table, in its order, and the colour basis."""
+    table, sites, changed, recovered = findings.table, findings.sites, findings.changed, findings.recovered
     years = sorted(int(y) for y in table["year"].unique())
     basis = fit_pca_colors(table)
     rows = add_pca_columns(table, basis)
@@ -98,7 +73,7 @@ def site_records(
     shares = {} if recovered is None else dict(iter(recovered.yearly.groupby("site_id", sort=False)))
     summary = None if recovered is None else recovered.sites.set_index("site_id")
     names = set() if sites is None else {str(site_id) for site_id in sites.site_ids}
-    records = []
+    roles, records = findings.roles, []
     for site_id, own in by_site.items():
         own = own.set_index("year").reindex(years)
         record = _record(site_id, own, found.iloc[place[site_id]], yearly[site_id].set_index("year").reindex(years))
@@ -110,7 +85,8 @@ def site_records(
             record |= {"area": round(site.area_ha, 3), "name": site.properties.get("name")}
             if record["begun"] is None:
                 record["begun"] = site.start_year
-        record["role"] = roles.role(record)
+        other = "restoration" if record["group"] or record["begun"] is not None else "other"
+        record["role"] = roles.get(record["id"], other)
         records.append(record)
     return records, basis
 

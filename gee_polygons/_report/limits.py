@@ -5,38 +5,27 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-import pandas as pd
-
+from gee_polygons._report.findings import Findings
 from gee_polygons._report.words import counted, named
-
-if TYPE_CHECKING:
-    from gee_polygons.change import Change
-    from gee_polygons.recovery import Recovery
-    from gee_polygons.site import SiteCollection
 
 __all__ = ["missing", "unknowns"]
 
 FEW_REFERENCES: Final = 5
 
 
-def missing(
-    table: pd.DataFrame,
-    sites: SiteCollection | None,
-    changed: Change,
-    recovered: Recovery | None,
-    targets: Sequence[Any],
-) -> list[str]:
+def missing(findings: Findings) -> list[str]:
     """Say which parts of the page are missing, and what would bring them; as markup."""
     said = []
-    if recovered is None:
-        if not targets:
+    table, sites = findings.table, findings.sites
+    if findings.recovered is None:
+        if not findings.references:
             why = "no reference sites were named (option references, or kind \u201creference\u201d in the sites' file)"
         else:
             why = "no site has a start year (the column start_year of the sites' file)"
         said.append(f"<b>No recovery here</b>: {why}.")
-    if not changed.sites["p"].notna().any():
+    if not findings.changed.sites["p"].notna().any():
         n = table["year"].nunique()
         said.append(
             f"<b>No change here</b>: no site has enough years with data to test (the table has {counted(n, 'year')}, "
@@ -55,15 +44,10 @@ def missing(
     return said
 
 
-def unknowns(
-    table: pd.DataFrame,
-    changed: Change,
-    recovered: Recovery | None,
-    targets: Sequence[Any],
-    far: Sequence[str] = (),
-) -> str:
+def unknowns(findings: Findings, far: Sequence[str]) -> str:
     """List what limits this very page."""
     said = []
+    table, changed, recovered, targets = findings.table, findings.changed, findings.recovered, findings.references
     if changed.background.startswith("nothing"):
         said.append(
             "No background was taken off: a good part of every site's change may be the whole scene's. Give "

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-import pandas as pd
-
+from gee_polygons._report.findings import Findings
 from gee_polygons._report.limits import missing, unknowns
 from gee_polygons._report.script import JS
 from gee_polygons._report.style import CSS
 from gee_polygons._report.words import headline, how_to_read, named, tiles
-from gee_polygons.change import Change
-from gee_polygons.recovery import Recovery
 from gee_polygons.tables import ATTRIBUTION
 
 __all__ = ["page_of"]
@@ -22,24 +19,15 @@ __all__ = ["page_of"]
 _COLOURS: Final = {"group": "recovery: group", "share": "recovery: share of the way"}
 
 
-def page_of(
-    title: str,
-    table: pd.DataFrame,
-    sites: Any,
-    data: dict[str, Any],
-    changed: Change,
-    recovered: Recovery | None,
-    targets: Sequence[Any],
-    background: Sequence[Any],
-    files: Mapping[str, str],
-) -> str:
+def page_of(title: str, findings: Findings, data: dict[str, Any], files: Mapping[str, str]) -> str:
     """Write the page."""
+    changed, recovered = findings.changed, findings.recovered
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     safe_title = html.escape(title)
-    source = {str(k): str(v) for k, v in table.attrs.get("provenance", {}).items()}
-    lacks = "".join(f'<p class="note">{said}</p>' for said in missing(table, sites, changed, recovered, targets))
+    source = {str(k): str(v) for k, v in findings.table.attrs.get("provenance", {}).items()}
+    lacks = "".join(f'<p class="note">{said}</p>' for said in missing(findings))
     far = data["map"]["far"] if data["map"] else ()
-    found = unknowns(table, changed, recovered, targets, far)
+    found = unknowns(findings, far)
     limits = f'<h3>What isn\'t known here</h3><ul class="limits">{found}</ul>' if found else ""
     note = f'<p class="note">{html.escape(source["note"])}</p>' if "note" in source else ""
     return f"""<!doctype html>
@@ -61,11 +49,9 @@ this can't tell</button></p>{limits}</section>
 <div class="scroll" tabindex="0" role="region" aria-label="Sites, a table"><table id="rows"><thead></thead>
 <tbody></tbody></table></div><p><button id="more" type="button" hidden></button></p>
 <p class="soft hint">Choose a heading to sort, a site to open it.</p></section>
-<section class="panel" id="reading"><h2>How to read this</h2>{
-        how_to_read(changed, recovered, targets, background, "n_pixels" in table.columns)
-    }</section></main>
+<section class="panel" id="reading"><h2>How to read this</h2>{how_to_read(findings)}</section></main>
 <div id="sheet"></div>
-<footer id="from"><p>{_attribution(source)}</p><dl>{_made(source, changed, recovered, targets, background, files)}</dl>
+<footer id="from"><p>{_attribution(source)}</p><dl>{_made(source, findings, files)}</dl>
 </footer>
 <dialog id="site" aria-labelledby="title"><div class="head"><h2 id="title"></h2>
 <button id="close" type="button">Close</button></div><div class="body" id="body"></div></dialog>
@@ -104,21 +90,14 @@ def _map_panel(data: dict[str, Any]) -> str:
     )
 
 
-def _made(
-    source: Mapping[str, str],
-    changed: Change,
-    recovered: Recovery | None,
-    targets: Sequence[Any],
-    background: Sequence[Any],
-    files: Mapping[str, str],
-) -> str:
+def _made(source: Mapping[str, str], findings: Findings, files: Mapping[str, str]) -> str:
     """List how the page was made and where the numbers come from: no date, the same input gives the same bytes."""
-    controls = [i for i in map(str, background) if i not in set(map(str, targets))]
+    changed, recovered = findings.changed, findings.recovered
     made = {html.escape(k): html.escape(v) for k, v in files.items()}
     made["false alarms allowed"] = f"{changed.level:g} of the flags"
     if recovered is not None:
         made["confidence of bands"] = f"{recovered.confidence:g}"
-    made |= {"references": named(targets) or "none", "controls": named(controls) or "none named"}
+    made |= {"references": named(findings.references) or "none", "controls": named(findings.controls) or "none named"}
     made["background"] = html.escape(changed.background)
     made |= {html.escape(k): html.escape(v) for k, v in source.items() if k != "attribution"}
     if not source:

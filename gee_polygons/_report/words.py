@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from gee_polygons._change.groups import STALLED_RATE
+from gee_polygons._report.findings import Findings
 
 if TYPE_CHECKING:
     from gee_polygons.change import Change
@@ -70,13 +71,12 @@ def tiles(records: list[dict[str, Any]], changed: Change, recovered: Recovery | 
     return "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for value, name in shown)
 
 
-def how_to_read(
-    changed: Change, recovered: Recovery | None, targets: Sequence[Any], background: Sequence[Any], expert: bool
-) -> str:
+def how_to_read(findings: Findings) -> str:
     """Explain the words of the page."""
     said = []
+    changed, recovered = findings.changed, findings.recovered
     if recovered is not None:
-        said += _of_recovery(recovered, targets)
+        said += _of_recovery(recovered, findings.references)
     said.append(
         "<b>Change</b> is the angle between a site's years (0\u00b0 = the same, 90\u00b0 = nothing in common), with "
         f"{html.escape(changed.background)} taken off: a good part of each year's step is shared by all land. A site "
@@ -90,16 +90,16 @@ def how_to_read(
             "to the reference sites? A cleared site changed and doesn't recover; a site that grows slowly but steadily "
             "may recover although no change stands out of the noise."
         )
-    controls = [i for i in map(str, background) if i not in set(map(str, targets))]
+    controls = findings.controls
     if controls:
-        also = ", and the references" if len(controls) < len(background) else ""
+        also = ", and the references" if len(controls) < len(findings.background) else ""
         said.append(f"<b>Control sites</b> (said not to have changed): {named(controls)}{also}.")
     said.append(
         "<b>Alike pixels</b> (mean resultant length, Rbar) says how alike a site's pixels are: 1 = all the same; below "
         "about 0.8 the site is mixed and its mean stands for none of its parts. <b>With data</b> is the share of its "
         "area that could be read."
     )
-    if expert:
+    if "n_pixels" in findings.table.columns:
         said.append(
             "<b>Worth, pixels</b>: neighbouring pixels say nearly the same, so the mean of a thousand of them is as "
             "sure as that of a few independent ones; this many."
