@@ -31,7 +31,7 @@ import shapely
 from gee_polygons.collection import build_from_table
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.sample import make_benchmark_tile, write_index
+from gee_polygons.sources.sample.archive import make_benchmark_tile, write_index
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "bench_network"

@@ -37,8 +37,8 @@ def decode_only(work: Work) -> Call:
     """Read the compressed blocks as the package does, and decode them: what no reader of this file can beat."""
     import imagecodecs
 
-    from gee_polygons.sources._store import read_ranges
-    from gee_polygons.sources._tile import open_tile
+    from gee_polygons.network.places import read_ranges
+    from gee_polygons.sources.cog.tile import open_tile
 
     place, blocks = str(work.tile), work.blocks
 

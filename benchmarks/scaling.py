@@ -95,7 +95,7 @@ def _coverage_calls(work: Work) -> Iterator[tuple[str, int, Callable[[], object]
     from exactextract.raster import NumPyRasterSource
     from rasterio.features import rasterize
 
-    from gee_polygons.sources._tile import open_tile
+    from gee_polygons.sources.cog.tile import open_tile
     from gee_polygons.zonal.coverage import compute_coverage
     from gee_polygons.zonal.projection import project_to_lattice
 

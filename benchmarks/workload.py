@@ -19,8 +19,8 @@ import shapely
 from pyproj import Transformer
 
 from gee_polygons.embeddings.quantization import NODATA, signed_squares
-from gee_polygons.sources._sample_scene import outline
 from gee_polygons.sources.sample import make_benchmark_tile, write_tile
+from gee_polygons.sources.sample.scene import outline
 from gee_polygons.zonal.grid import Grid
 
 FOLDER = Path(__file__).parents[1] / "build" / "benchmarks"

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import GeePolygonsError, UsageError
-from gee_polygons.sources._request import NETWORK, Network
-from gee_polygons.sources._store import hide_query, local_path
-from gee_polygons.sources.base import SOURCE_SETTING, Plan, ReducingSource, Source, network_by_settings, open_source
-from gee_polygons.sources.cog import CogSource
+from gee_polygons.network.places import hide_query, local_path
+from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.reduction.plan import SOURCE_SETTING, Plan, ReducingSource, Source, network_by_settings, open_source
+from gee_polygons.sources.cog.source import CogSource
 
 __all__ = ["Offer", "choose_source", "compare_sources", "price_source"]
 
@@ -121,7 +121,7 @@ def compare_sources(
 
     Examples
     --------
-    >>> from gee_polygons.sources.sample import sample_sites
+    >>> from gee_polygons.sources.sample.archive import sample_sites
     >>> offer, *_ = compare_sources(sample_sites()[:2], [2023, 2024], sources=["sample"])
     >>> offer.source, offer.blocks, offer.requests
     ('sample', 8, 512)
@@ -195,7 +195,7 @@ def ranked(offers: Sequence[Offer]) -> list[Offer]:
 def _candidates(sources: Sequence[Any] | str, local: Sequence[Any]) -> list[Any]:
     """List what is to be looked at, each once."""
     if sources in ("all", "auto"):
-        from gee_polygons._collection.catalogue import AEF_ID, SAMPLE_ID, datasets
+        from gee_polygons.collection.catalogue import AEF_ID, SAMPLE_ID, datasets
 
         setting = os.environ.get(SOURCE_SETTING, "")
         own = [entry for name, entry in datasets().items() if entry.embeddings and name not in (AEF_ID, SAMPLE_ID)]
@@ -281,7 +281,7 @@ class _Way:
 
     def _of_service(self, none: Offer, source: Any) -> Offer:
         cost = source.cost(self.polygons, self.years)
-        from gee_polygons.sources._earthengine.transport import DEFAULT_CONCURRENT
+        from gee_polygons.sources.earthengine.transport import DEFAULT_CONCURRENT
 
         waves = -(-cost.requests // DEFAULT_CONCURRENT)
         computing = max(waves * EARTH_ENGINE_S, cost.eecu_hours * 3600 / DEFAULT_CONCURRENT)

@@ -1,6 +1,6 @@
 """Polygons in, a table out: plan -> read -> reduce -> table, on one machine.
 
-The work is in `gee_polygons.pipeline`; this module checks what is asked for and lays the numbers out.
+The work is in `gee_polygons.reduction.pipeline`; this module checks what is asked for and lays the numbers out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pandas as pd
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
-from gee_polygons.pipeline import Progress, Results, reduce_polygons
-from gee_polygons.sources.base import SOURCE_SETTING, Failure, PixelSource, ReducingSource, Source, open_source
+from gee_polygons.reduction.pipeline import Progress, Results, reduce_polygons
+from gee_polygons.reduction.plan import SOURCE_SETTING, Failure, PixelSource, ReducingSource, Source, open_source
 from gee_polygons.tables import WEIGHTS, columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
@@ -83,7 +83,7 @@ def extract_embeddings(
 
     Examples
     --------
-    >>> from gee_polygons.sources.sample import sample_sites
+    >>> from gee_polygons.sources.sample.archive import sample_sites
     >>> table = extract_embeddings(sample_sites()[:2], years=2024, source="sample")
     >>> table.shape
     (2, 70)
@@ -177,7 +177,7 @@ def extract_continuous(
         raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
     first, last = _dates(start_date, end_date)
     if layer.collection_id != EMBEDDING_COLLECTION:
-        from gee_polygons.tabulate import continuous_table
+        from gee_polygons.sources.earthengine.tabulate import continuous_table
 
         return continuous_table(
             as_sites(sites), layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
@@ -232,7 +232,7 @@ def extract_categorical(
         One row per site, year and class: site_id, year, class, class_name, count (pixels of the layer's size in the
         site's UTM zone, weighted by their share inside), area_ha. Years without data have no rows.
     """
-    from gee_polygons.tabulate import categorical_table
+    from gee_polygons.sources.earthengine.tabulate import categorical_table
 
     first, last = _dates(start_date, end_date)
     years = range(first.year, last.year + 1)

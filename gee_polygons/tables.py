@@ -27,9 +27,9 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons import __version__
-from gee_polygons._write import replacing
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import InputFileError, OutputError, UsageError
+from gee_polygons.store.atomic import replacing
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection

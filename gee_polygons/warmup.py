@@ -21,12 +21,12 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS, codes_to_vectors
-from gee_polygons.pipeline import reduce_polygons
-from gee_polygons.sources.base import PixelSource
-from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.mosaic import MosaicSource
+from gee_polygons.reduction.pipeline import reduce_polygons
+from gee_polygons.reduction.plan import PixelSource
+from gee_polygons.sources.cog.source import CogSource
+from gee_polygons.sources.mosaic.source import MosaicSource
 from gee_polygons.sources.raster import RasterSource
-from gee_polygons.sources.sample import build_sample_archive, sample_sites
+from gee_polygons.sources.sample.archive import build_sample_archive, sample_sites
 
 __all__ = ["WarmUp", "warm_up"]
 

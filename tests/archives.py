@@ -20,8 +20,8 @@ import shapely
 
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.sources._tiff_writer import write_tile
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.zonal.grid import Grid
 
 LEAST = 1e-6  # coverage below this is 0, by design

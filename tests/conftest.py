@@ -26,11 +26,8 @@ def pytest_configure(config) -> None:
     """Keep the sample archive, `open_source("sample")`'s too, with the tests: until the code that makes it changes."""
     cache = getattr(config, "cache", None)  # None under -p no:cacheprovider
     folder = cache.mkdir("sample-archives") if cache is not None else Path(tempfile.mkdtemp())
-    code = [
-        (SOURCES / f"{name}.py").read_bytes()
-        for name in ("_landscape", "_landscape_kernel", "_sample_scene", "_tiff_writer", "sample")
-    ]
-    key = hashlib.sha256(b"\0".join(code)).hexdigest()[:12]
+    code = [*sorted((SOURCES / "sample").glob("*.py")), SOURCES / "cog" / "writing.py"]
+    key = hashlib.sha256(b"\0".join(path.read_bytes() for path in code)).hexdigest()[:12]
     for old in folder.iterdir():
         if old.name != key:
             shutil.rmtree(old, ignore_errors=True)

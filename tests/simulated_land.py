@@ -17,9 +17,9 @@ from simulated_sites import Simulation
 
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
-from gee_polygons.sources._landscape import PIXEL_M, Patch, _key
-from gee_polygons.sources._landscape_kernel import _PACE, _value
-from gee_polygons.sources._sample_scene import _SITES, _scene, sample_sites
+from gee_polygons.sources.sample.kernel import _PACE, _value
+from gee_polygons.sources.sample.landscape import PIXEL_M, Patch, _key
+from gee_polygons.sources.sample.scene import _SITES, _scene, sample_sites
 
 YEARS = tuple(range(2017, 2026))
 CRS = "EPSG:32722"

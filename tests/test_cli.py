@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import gee_polygons
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.tables import read_table
 
@@ -419,7 +419,7 @@ def test_on_a_terminal_there_is_a_bar(sites_path, out):
 SLOW = """
 import sys, time
 import gee_polygons.extract as extract
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 
 def slow(sites, **options):
     print("started", flush=True)
@@ -445,7 +445,7 @@ def test_an_interrupted_extraction_leaves_nothing(number, sites_path, out):
 WRITING = """
 import os, signal, sys
 import pyarrow.parquet as pq
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 
 write = pq.ParquetWriter.write_table
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 from gee_polygons.sources.sample import write_sample_sites
 from gee_polygons.tables import read_table
 

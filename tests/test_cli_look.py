@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.tables import read_table
 

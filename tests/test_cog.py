@@ -31,12 +31,12 @@ from oracles import (
 from gee_polygons import extract_embeddings, open_source
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources import _fetch
-from gee_polygons.sources._header import open_tile, open_tiles
-from gee_polygons.sources._tiff_writer import write_tile
-from gee_polygons.sources._tile import Tile, TileBlock
-from gee_polygons.sources.base import PixelSource, Plan
+from gee_polygons.network import ranges as _fetch
+from gee_polygons.reduction.plan import PixelSource, Plan
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.header import open_tile, open_tiles
+from gee_polygons.sources.cog.tile import Tile, TileBlock
+from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.raster import RasterSource
 from gee_polygons.zonal.grid import Grid
 

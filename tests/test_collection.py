@@ -21,8 +21,8 @@ from gee_polygons.collection import Dataset, as_collection, build, build_from_ta
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
 from gee_polygons.errors import ArchiveError, InputFileError, ReadError, SiteError, UsageError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._request import Network
-from gee_polygons.sources.base import open_source
+from gee_polygons.network.request import Network
+from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid

@@ -7,13 +7,13 @@ import shapely
 from click.testing import CliRunner
 from rangeserver import Faults, serve
 
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 from gee_polygons.collection import Dataset, build, register
+from gee_polygons.collection.download import download
 from gee_polygons.costs import Offer, choose_source, compare_sources, price_source, ranked
-from gee_polygons.download import download
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources.base import open_source
+from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.sample import write_sample_sites
 
 YEARS = [2022, 2023]

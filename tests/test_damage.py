@@ -19,10 +19,10 @@ from oracles import SHARED, archive, on_grid, one_line, same, sites, small_grid,
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
 from gee_polygons.errors import ReadError
-from gee_polygons.sources import _fetch
-from gee_polygons.sources._header import open_tile
-from gee_polygons.sources._landscape import Landscape
-from gee_polygons.sources._tiff_writer import write_tile
+from gee_polygons.network import ranges as _fetch
+from gee_polygons.sources.cog.header import open_tile
+from gee_polygons.sources.cog.writing import write_tile
+from gee_polygons.sources.sample.landscape import Landscape
 
 SHAPE, BLOCK = (192, 192), 64
 GRID = small_grid(SHAPE)

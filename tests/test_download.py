@@ -6,11 +6,11 @@ import pytest
 import rasterio
 from rangeserver import Faults, serve
 
-from gee_polygons.download import download
+from gee_polygons.collection.download import download
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._request import Network
-from gee_polygons.sources.base import open_source
+from gee_polygons.network.request import Network
+from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.sample import truth_codes
 from gee_polygons.zonal.grid import Grid

@@ -32,11 +32,11 @@ from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
 from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
 from gee_polygons.errors import GeePolygonsError, SiteError, UsageError
 from gee_polygons.extract import extract_continuous
+from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import sites_from_geodataframe
-from gee_polygons.sources import _tile
-from gee_polygons.sources._tiff_writer import write_tile
-from gee_polygons.sources.base import EmbeddingImage
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.source import tile as _tile
+from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.raster import RasterSource
 from gee_polygons.sources.sample import truth_codes
 from gee_polygons.zonal.grid import Grid, Window

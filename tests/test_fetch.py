@@ -10,10 +10,10 @@ import pytest
 from rangeserver import Faults, serve
 
 from gee_polygons.errors import ReadError, UsageError
-from gee_polygons.sources import _fetch
-from gee_polygons.sources._fetch import MAX_REQUEST_BYTES, MAX_WASTE_BYTES, Want, merge, stream
-from gee_polygons.sources._request import Network, fetch, fetch_some
-from gee_polygons.sources._store import read_ranges
+from gee_polygons.network import ranges as _fetch
+from gee_polygons.network.places import read_ranges
+from gee_polygons.network.ranges import MAX_REQUEST_BYTES, MAX_WASTE_BYTES, Want, merge, stream
+from gee_polygons.network.request import Network, fetch, fetch_some
 
 QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=5)
 SIZE = 3_000_000
@@ -284,7 +284,7 @@ def test_wrong_lengths_are_counted_by_themselves(folder, monkeypatch):
 FORKED = """
 import os, sys
 from gee_polygons.errors import ReadError
-from gee_polygons.sources._request import fetch
+from gee_polygons.network.request import fetch
 early = os.fork()
 if early:
     os.waitpid(early, 0)

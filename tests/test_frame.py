@@ -31,31 +31,17 @@ IMPORT_SECONDS = 0.3
 
 # What a module may import when it is itself imported: its own rank and those below.
 RANKS = (
-    ("errors", "layers", "_tell", "_write"),
-    ("embeddings", "zonal"),
-    ("site", "_sites", "datasets"),
-    ("sources",),
-    (
-        "extract",
-        "merging",
-        "pipeline",
-        "tables",
-        "tabulate",
-        "exporting",
-        "_collection",
-        "collection",
-        "costs",
-        "download",
-    ),
-    ("audit", "_audit"),
-    ("visualize", "pictures", "plots"),
-    ("_change",),
-    ("change", "probe"),
+    ("errors", "errors_tell", "layers", "store"),
+    ("network", "embeddings"),
+    ("zonal",),
+    ("site",),
+    ("tables", "reduction"),
+    ("sources", "datasets"),
+    ("extract", "collection", "costs"),
+    ("audit", "visualize", "change", "probe"),
     ("recovery",),
-    ("_report", "report"),
-    ("demo", "warmup"),
-    ("cli_shared",),
-    ("cli_archive", "cli_change", "cli_costs", "cli_look"),
+    ("report",),
+    ("warmup",),
     ("cli",),
     ("__main__",),
 )
@@ -74,7 +60,7 @@ def test_importing_takes_less_than_0_3_s():
     assert min(float(run_python(code)) for _ in range(5)) < IMPORT_SECONDS
 
 
-@pytest.mark.parametrize("module", ["gee_polygons", "gee_polygons.cli"])
+@pytest.mark.parametrize("module", ["gee_polygons", "gee_polygons.cli.main"])
 def test_importing_brings_in_nothing_heavy(module):
     found = run_python(f"import sys, {module}; print(*sys.modules)").split()
     assert not {*HEAVY, "pandas", "geopandas", "pyarrow"} & set(found)
@@ -165,7 +151,7 @@ def test_module_level_imports_have_no_circle():
 def test_the_check_of_imports_sees_what_it_should():
     # the test above is worth what this function finds
     assert "gee_polygons.errors" in module_level_imports("gee_polygons.layers")
-    assert "gee_polygons.zonal.grid" in module_level_imports("gee_polygons.sources.base")
+    assert "gee_polygons.zonal.grid" in module_level_imports("gee_polygons.reduction.plan")
     assert not any("site" in name for name in module_level_imports("gee_polygons.tables"))  # TYPE_CHECKING only
 
 
@@ -223,7 +209,7 @@ def readme_blocks(language: str) -> list[str]:
 def run_command(line: str) -> None:
     from click.testing import CliRunner
 
-    from gee_polygons.cli import main
+    from gee_polygons.cli.main import main
 
     done = CliRunner().invoke(main, line.split("#")[0].split()[1:])
     assert done.exit_code == 0, f"{line}: {done.output} {done.exception!r}"

@@ -35,8 +35,8 @@ from archives import (
 )
 from oracles import exactextract_coverage, star
 
-from gee_polygons.sources._tiff_writer import write_tile
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.zonal.grid import Grid
 
 CRS = "EPSG:32722"
@@ -193,7 +193,7 @@ import json, re, sys, time
 from pathlib import Path
 import geopandas, shapely
 from gee_polygons import extract_embeddings
-from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.source import CogSource
 
 def peak():  # ru_maxrss would be that of the test process, which this one was forked from
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -8,11 +8,18 @@ import pytest
 from click.testing import CliRunner
 
 from gee_polygons.change import change
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import DataWarning, OutputError, SiteError, UsageError
 from gee_polygons.recovery import recovery
-from gee_polygons.report import CONTROL_KINDS, REFERENCE_KINDS, check_report, of_kind, prototypes_of, write_report
+from gee_polygons.report.writing import (
+    CONTROL_KINDS,
+    REFERENCE_KINDS,
+    check_report,
+    of_kind,
+    prototypes_of,
+    write_report,
+)
 from gee_polygons.site import Site, SiteCollection, sites_from_geodataframe
 
 YEARS = range(2018, 2025)
@@ -95,7 +102,7 @@ def test_the_order_of_rows_and_of_references_changes_nothing(background):
 
 def test_sites_in_other_chunks_have_the_same_bands(monkeypatch):
     whole = recovery(way_table(), references=REFS, start_years=STARTS).sites
-    monkeypatch.setattr("gee_polygons._change.bands._SITES_AT_A_TIME", 2)
+    monkeypatch.setattr("gee_polygons.recovery.bands._SITES_AT_A_TIME", 2)
     # what each site's own bend draws differs; nothing else does
     assert recovery(way_table(), references=REFS, start_years=STARTS).sites["share"].equals(whole["share"])
 
@@ -235,7 +242,7 @@ def run(files, command, *options):
 
 
 def test_what_can_t_be_written_is_said_before_the_work(files, monkeypatch):
-    monkeypatch.setattr("gee_polygons.cli_change._read", lambda *a: pytest.fail("the work began"))
+    monkeypatch.setattr("gee_polygons.cli.change._read", lambda *a: pytest.fail("the work began"))
     sites = ["--sites", files / "s.geojson"]
     same = ["-o", files / "o.csv", "--yearly", files / "." / "o.csv"]
     for command in ("change", "recovery"):

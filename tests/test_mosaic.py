@@ -30,7 +30,7 @@ from rangeserver import Faults, serve
 
 from gee_polygons import extract_embeddings, open_source
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources._request import Network
+from gee_polygons.network.request import Network
 from gee_polygons.sources.mosaic import MOSAIC_URL, MosaicSource
 
 QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)

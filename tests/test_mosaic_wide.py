@@ -23,7 +23,7 @@ from rangeserver import serve
 
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.sources._coverages import MANY_JOBS
+from gee_polygons.reduction.coverages import MANY_JOBS
 from gee_polygons.sources.mosaic import MosaicSource
 
 CHUNK, ACROSS = 256, 16
@@ -219,7 +219,7 @@ def test_it_lies_near_the_archive_on_the_same_ground(of_the_sample, sample_archi
 def test_it_is_a_source_for_the_command_line(of_the_sample, sample_sites, tmp_path):
     from click.testing import CliRunner
 
-    from gee_polygons.cli import main
+    from gee_polygons.cli.main import main
 
     sample_sites.to_geodataframe().to_file(tmp_path / "sites.geojson")
     _, path = of_the_sample

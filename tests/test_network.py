@@ -12,12 +12,12 @@ from rangeserver import Faults, serve
 from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources import _tile
-from gee_polygons.sources._fetch import stream
-from gee_polygons.sources._header import Content, open_tiles
-from gee_polygons.sources._request import Network
-from gee_polygons.sources._window import paste, refs_in
+from gee_polygons.network.ranges import stream
+from gee_polygons.network.request import Network
+from gee_polygons.reduction.windows import paste, refs_in
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.header import Content, open_tiles
+from gee_polygons.sources.cog.source import tile as _tile
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid, Window
 

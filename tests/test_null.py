@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from simulated_null import null_table, null_units
 
-from gee_polygons._change.null import null_noise
-from gee_polygons._change.templates import Templates
 from gee_polygons.change import change
+from gee_polygons.change.null import null_noise
+from gee_polygons.change.templates import Templates
 from gee_polygons.embeddings.quantization import BANDS
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.probe import ProbeResult, ValueResult, _balanced, cross_validate, fit_probe, spatial_blocks
+from gee_polygons.probe.fitting import ProbeResult, ValueResult, _balanced, cross_validate, fit_probe, spatial_blocks
 
 POINTS = Path(__file__).parents[2] / "shared" / "data"
 

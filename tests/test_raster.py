@@ -30,7 +30,7 @@ from gee_polygons import extract_embeddings, open_source
 from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
 from gee_polygons.errors import CrsError, GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.sources import raster
-from gee_polygons.sources._tiff_writer import write_tile
+from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.raster import RasterSource
 from gee_polygons.zonal.coverage import FULL
 from gee_polygons.zonal.grid import Grid, Window

@@ -16,8 +16,8 @@ from gee_polygons.collection import build
 from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ReadError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._request import Network
-from gee_polygons.sources.base import open_source
+from gee_polygons.network.request import Network
+from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.mosaic import MosaicSource
 from gee_polygons.sources.sample import truth_codes

@@ -16,7 +16,6 @@ import shapely
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.sources import sample
-from gee_polygons.sources._landscape import Landscape
 from gee_polygons.sources.sample import (
     LAND_COVER,
     UNLABELLED,
@@ -30,6 +29,7 @@ from gee_polygons.sources.sample import (
     write_sample_sites,
     write_tile,
 )
+from gee_polygons.sources.sample.landscape import Landscape
 from gee_polygons.zonal.grid import Grid, Window
 
 WEST, EAST = "EPSG:32722", "EPSG:32723"

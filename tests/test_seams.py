@@ -39,8 +39,8 @@ from oracles import star, write_gdal
 
 from gee_polygons import extract_embeddings
 from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.pipeline import reduce_polygons
-from gee_polygons.sources import _fetch
+from gee_polygons.network import ranges as _fetch
+from gee_polygons.reduction.pipeline import reduce_polygons
 from gee_polygons.sources.cog import CogSource
 
 S22, S23 = "EPSG:32722", "EPSG:32723"
@@ -300,7 +300,7 @@ def test_years_on_shifted_grids_are_each_measured_on_their_own(tmp_path):
     index = write_archive(tmp_path, [first])
     # the year 2021 lies 4 m further east
     shifted = replace(tiles[1].grid, transform=(10.0, 0.0, 10.0 * COL + 4, 0.0, 10.0, tiles[1].grid.transform[5]))
-    from gee_polygons.sources._tiff_writer import write_tile
+    from gee_polygons.sources.cog.writing import write_tile
 
     path = tmp_path / tiles[1].path
     path.parent.mkdir(parents=True)

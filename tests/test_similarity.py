@@ -17,7 +17,7 @@ from gee_polygons.embeddings.similarity import (
     similarity_matrix,
 )
 from gee_polygons.errors import UsageError
-from gee_polygons.sources.base import EmbeddingImage
+from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.zonal.grid import Grid
 
 

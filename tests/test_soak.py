@@ -7,11 +7,11 @@ import shapely
 from rangeserver import Faults, serve
 
 from gee_polygons.collection import build, load
-from gee_polygons.download import download
+from gee_polygons.collection.download import download
 from gee_polygons.errors import GeePolygonsError, ReadError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.sources._polygons import Polygons
-from gee_polygons.sources._request import Network
+from gee_polygons.network.request import Network
+from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog import CogSource
 
 INDEX = "v1/annual/aef_index.parquet"

@@ -455,7 +455,7 @@ def test_of_equal_medoids_the_first_from_the_north_west_wins(south_up, block, tm
 
 def medoid_places(source, tile, shape):
     """Return (row, column) of the medoid that the second pass chose, and check its values."""
-    from gee_polygons import merging
+    from gee_polygons.reduction import merging
 
     seen = []
 

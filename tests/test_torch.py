@@ -9,7 +9,7 @@ from rangeserver import serve
 from gee_polygons.collection import build, load
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import ReadError, UsageError
-from gee_polygons.sources._request import Network
+from gee_polygons.network.request import Network
 from gee_polygons.sources.sample import truth_codes
 from gee_polygons.zonal.grid import Grid
 

@@ -18,10 +18,10 @@ from PIL import ExifTags, Image
 from gee_polygons import visualize as vis
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import OutputError, UsageError
-from gee_polygons.pictures.draw import NODATA_COLOURS, font, nodata_pattern, round_length
-from gee_polygons.pictures.view import view_of
+from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import Site
-from gee_polygons.sources.base import EmbeddingImage
+from gee_polygons.visualize.pictures.draw import NODATA_COLOURS, font, nodata_pattern, round_length
+from gee_polygons.visualize.pictures.view import view_of
 from gee_polygons.zonal.grid import Grid
 
 WEST, NORTH = 400_000.0, 4_900_000.0
@@ -894,7 +894,7 @@ def test_bad_diagrams_get_one_line(call, message):
 def test_heavy_packages_are_imported_where_they_are_used():
     code = (
         "import sys, gee_polygons.visualize, gee_polygons.embeddings.similarity, gee_polygons.embeddings.colors;"
-        "from gee_polygons.pictures.draw import font; font(12);"
+        "from gee_polygons.visualize.pictures.draw import font; font(12);"
         "print([m for m in ('matplotlib', 'rasterio', 'ee', 'numba', 'zarr', 'geopandas') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -90,7 +90,7 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
     wanted = _year(year)
     names = _bands(bands)
     if isinstance(geometry, shapely.Geometry):
-        from gee_polygons.sources.base import open_source
+        from gee_polygons.reduction.plan import open_source
 
         opened = open_source(source)
         if wanted not in (there := opened.years()):
@@ -112,8 +112,8 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
 
 
 def _earthengine_image(geometry: Any, year: int, bands: list[str] | None) -> Any:
-    from gee_polygons._sites.site import earth_engine
-    from gee_polygons.datasets._images import layer_image
+    from gee_polygons.site.site import earth_engine
+    from gee_polygons.sources.earthengine.images import layer_image
 
     earth_engine()
     image = layer_image(replace(ALPHA_EMBEDDINGS, last_year=None), geometry, year)

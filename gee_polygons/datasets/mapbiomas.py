@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gee_polygons.datasets._images import layer_image
 from gee_polygons.layers import CategoricalLayer
+from gee_polygons.sources.earthengine.images import layer_image
 
 __all__ = [
     "MAPBIOMAS",

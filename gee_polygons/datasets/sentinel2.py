@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from gee_polygons.datasets._images import layer_image
 from gee_polygons.errors import UsageError
 from gee_polygons.layers import ContinuousLayer
+from gee_polygons.sources.earthengine.images import layer_image
 
 __all__ = [
     "CLOUD_MASKS",

@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons._write import replacing
 from gee_polygons.embeddings._inputs import PixelImage, band_matrix, image_planes
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA, SCALE, codes_to_vectors, signed_squares
 from gee_polygons.errors import InputFileError, UsageError
+from gee_polygons.store.atomic import replacing
 
 __all__ = ["Moments", "PcaColors", "add_pca_columns", "fit_pca_colors"]
 

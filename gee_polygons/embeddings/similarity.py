@@ -204,7 +204,7 @@ def similarity_image(image: ImageT, vector: Any) -> ImageT:
 
     Examples
     --------
-    >>> from gee_polygons.sources.base import EmbeddingImage
+    >>> from gee_polygons.reduction.plan import EmbeddingImage
     >>> from gee_polygons.zonal.grid import Grid
     >>> values = np.zeros((64, 1, 2)); values[0] = [[1.0, 0.6]]; values[1] = [[0.0, 0.8]]
     >>> grid = Grid(crs="EPSG:32616", transform=(10, 0, 0, 0, -10, 20), shape=(1, 2))

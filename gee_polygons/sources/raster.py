@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, FLOAT32_ROUNDING, N_BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
-from gee_polygons.sources._planning import make_plan
-from gee_polygons.sources._polygons import Polygons
-from gee_polygons.sources._window import lattice_window, near_grid, paste, refs_in
-from gee_polygons.sources.base import BlockRef, EmbeddingImage, Piece, Plan
+from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
+from gee_polygons.reduction.planning import make_plan
+from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.reduction.windows import lattice_window, near_grid, paste, refs_in
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer

@@ -13,8 +13,8 @@ from rasterio.transform import Affine
 from gee_polygons import extract_embeddings, load_sites
 from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS
 from gee_polygons.site import Site, SiteCollection
-from gee_polygons.sources._earthengine import batches
 from gee_polygons.sources.earthengine import EarthEngineSource
+from gee_polygons.sources.earthengine.source import batches
 from gee_polygons.zonal.zones import home_zones
 
 from .faults import PAYLOAD_LIMIT
@@ -171,7 +171,7 @@ def test_one_outline_that_is_nearly_too_long_alone(earth, tmp_path, caplog):
 
 def test_an_outline_that_no_simplification_shortens_enough_is_one_error(ee_server, monkeypatch):
     monkeypatch.setattr(batches, "MOST_SITE_BYTES", 300)
-    monkeypatch.setattr("gee_polygons.sources._earthengine.transport.MAX_PAYLOAD_BYTES", 60_000)
+    monkeypatch.setattr("gee_polygons.sources.earthengine.transport.MAX_PAYLOAD_BYTES", 60_000)
     many = Site(polygon=lonlat(blob(700_500, 7_500_500, 300, 2_000)), site_id="long")
     few = Site(polygon=lonlat(shapely.box(700_300, 7_500_300, 700_400, 7_500_400)), site_id="short")
     table = extract_embeddings(SiteCollection([many, few]), years=range(2019, 2022), on_error="collect")

@@ -3,7 +3,7 @@
 import ee
 from click.testing import CliRunner
 
-from gee_polygons.cli import main
+from gee_polygons.cli.main import main
 from gee_polygons.tables import read_table
 
 from .places import fields

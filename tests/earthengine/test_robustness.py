@@ -12,13 +12,13 @@ import pytest
 from gee_polygons import extract_embeddings
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS, get_embedding_image
 from gee_polygons.errors import DependencyError, EarthEngineError, UsageError
+from gee_polygons.reduction import plan as base
+from gee_polygons.reduction.plan import open_source
 from gee_polygons.site import Site, SiteCollection
-from gee_polygons.sources import base
-from gee_polygons.sources._earthengine import batches, cache, session, transport
-from gee_polygons.sources._earthengine.batches import SiteShapes
-from gee_polygons.sources._earthengine.transport import Refusal
-from gee_polygons.sources.base import open_source
 from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels
+from gee_polygons.sources.earthengine.batches import SiteShapes
+from gee_polygons.sources.earthengine.source import batches, cache, session, transport
+from gee_polygons.sources.earthengine.transport import Refusal
 
 from .places import blob, fields, lonlat, site_at
 from .synthetic import position_codes, write_aef_tile

@@ -17,12 +17,12 @@ import shapely
 from gee_polygons import extract_embeddings
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS
 from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.reduction.plan import open_source
 from gee_polygons.site import Site, SiteCollection, load_sites
-from gee_polygons.sources._earthengine import transport
-from gee_polygons.sources._earthengine.batches import SITES_PER_REQUEST, SiteShapes, make_batches
-from gee_polygons.sources._earthengine.recipes import embedding_recipe
-from gee_polygons.sources.base import open_source
 from gee_polygons.sources.earthengine import EarthEngineSource
+from gee_polygons.sources.earthengine.batches import SITES_PER_REQUEST, SiteShapes, make_batches
+from gee_polygons.sources.earthengine.recipes import embedding_recipe
+from gee_polygons.sources.earthengine.source import transport
 
 from .places import CODES, blob, fields, lonlat, site_at
 from .synthetic import position_codes, write_aef_tile, write_raster
@@ -123,7 +123,7 @@ def test_other_statistics_come_from_pixels_and_do_not_contradict_the_mean(ee_ser
 
 
 def test_a_large_site_is_cut_into_windows(earth, tmp_path, monkeypatch):
-    from gee_polygons.sources._earthengine import pixels
+    from gee_polygons.sources.earthengine.source import pixels
 
     monkeypatch.setattr(pixels, "WINDOW_PX", 40)
     write_aef_tile(tmp_path / "t", 2020, 32722, 700_000, 7_502_000, (200, 200))
@@ -310,7 +310,7 @@ def test_a_process_that_is_killed_loses_only_what_was_under_way(ee_server, tmp_p
 from earthengine.client import connect
 connect({ee_server.url!r})
 from gee_polygons import extract_embeddings, load_sites
-from gee_polygons.sources.earthengine import EarthEngineSource
+from gee_polygons.sources.earthengine.source import EarthEngineSource
 source = EarthEngineSource(max_concurrent=1)
 extract_embeddings(load_sites({str(tmp_path / "s.geojson")!r}), years=range(2019, 2022), source=source,
                    progress=lambda done, total: print(done, flush=True))
@@ -341,7 +341,7 @@ extract_embeddings(load_sites({str(tmp_path / "s.geojson")!r}), years=range(2019
 
 
 def test_the_cache_is_safe_under_threads(tmp_path):
-    from gee_polygons.sources._earthengine.cache import Cache, digest
+    from gee_polygons.sources.earthengine.cache import Cache, digest
 
     caches = [Cache(tmp_path / "c.sqlite") for _ in range(2)]
 

@@ -1,0 +1,10 @@
+"""Checks an embedding table and reports what is wrong with it, in which rows, and how to mend it."""
+
+from gee_polygons.audit.auditing import (
+    AuditReport,
+    Finding,
+    Severity,
+    audit,
+)
+
+__all__ = ["AuditReport", "Finding", "Severity", "audit"]

@@ -1,0 +1,1 @@
+"""The command line `gee-polygons`: one module per group of commands."""

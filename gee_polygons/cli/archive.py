@@ -1,0 +1,288 @@
+"""The commands about archives: what an index holds, which datasets there are, and local copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gee_polygons.cli.shared import SITES_HELP, load, parse_names, source_option, with_sites, years_option
+from gee_polygons.errors import UsageError
+
+if TYPE_CHECKING:
+    from gee_polygons.collection.catalogue import Dataset
+    from gee_polygons.collection.tiles import Collection
+
+__all__ = ["datasets", "download", "index"]
+
+
+def _parse_bbox(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Read WEST,SOUTH,EAST,NORTH."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4:
+        raise click.BadParameter(f"{value!r} is not WEST,SOUTH,EAST,NORTH in degrees, such as 11.3,-0.1,11.5,0.1.")
+    return numbers
+
+
+def _parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Read THEIRS=OURS."""
+    pairs = [text.partition("=") for text in value]
+    if any(not old or not new for old, _, new in pairs):
+        raise click.BadParameter("write THEIRS=OURS, names of columns, such as acquired=datetime.")
+    return {old: new for old, _, new in pairs}
+
+
+def _parse_rewrites(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Read FROM=TO."""
+    pairs = [text.partition("=") for text in value]
+    if any(not old or not new for old, _, new in pairs):
+        raise click.BadParameter("write FROM=TO, such as s3://bucket/=https://mirror.example/.")
+    return {old: new for old, _, new in pairs}
+
+
+@click.command(epilog=SITES_HELP, short_help="Copy what sites need, to work offline.")
+@with_sites
+@years_option
+@source_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder; new, empty, or begun.")
+@click.option(
+    "--format",
+    type=click.Choice(["archive", "tif", "npy"]),
+    default="archive",
+    show_default=True,
+    help="An archive to give as --source; or a file for each site.",
+)
+def download(
+    *,
+    sites_path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...],
+    source: str | None,
+    out: Path,
+    format: str,
+) -> None:
+    """Copy what sites need. Run again, it goes on where it stopped.
+
+    \b
+    Example:
+      gee-polygons download sites.geojson --years 2018-2024 --source source-coop -o copy
+      gee-polygons extract sites.geojson --years 2018-2024 --source copy -o t.parquet
+    """
+    from gee_polygons.collection.download import download as copy
+    from gee_polygons.reduction.plan import open_source
+    from gee_polygons.sources.cog.source import CogSource
+
+    sites = load(sites_path, id_column, crs)
+    opened = open_source(source)
+    if not isinstance(opened, CogSource):
+        raise UsageError(f"{opened.name}: only an archive of COG tiles can be downloaded; give its index as --source")
+    found = copy(sites, years, out, source=opened, format=format)
+    files = [path for path in out.rglob("*") if path.suffix in (".tiff", ".tif", ".npy")]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    click.echo(f"{found}: {len(files):,} files, {size:,.1f} MB")
+
+
+@click.group(name="index", short_help="Build or look at an index of tiles.")
+def index() -> None:
+    """Build or look at an index of tiles: a collection."""
+
+
+@index.command(short_help="List tiles with their headers, once.")
+@click.argument("dataset", default="aef/v1-annual")
+@click.option("--bbox", callback=_parse_bbox, metavar="W,S,E,N", help="Degrees.  [default: everywhere]")
+@click.option("--from", "first", metavar="DATE", help="2018 or 2018-06-01.")
+@click.option("--to", "last", metavar="DATE", help="2024 or 2024-12-31; counts too.")
+@click.option("--index", "source", metavar="INDEX", help="Path or URL of the list of tiles.  [default: the dataset's]")
+@click.option("--url-rewrite", multiple=True, callback=_parse_rewrites, metavar="FROM=TO", help="Read from a mirror.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: in the cache folder]")
+@click.option("--overwrite", is_flag=True, help="Build it anew if it exists.")
+def build(
+    *,
+    dataset: str,
+    bbox: tuple[float, ...] | None,
+    first: str | None,
+    last: str | None,
+    source: str | None,
+    url_rewrite: dict[str, str],
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """List the tiles of DATASET with all that their headers say; the file is a source.
+
+    \b
+    Example:
+      gee-polygons index build aef/v1-annual --bbox 11.3,-0.1,11.5,0.1 --from 2023 --to 2023 -o aef.parquet
+    """
+    from gee_polygons.collection import build as build_collection
+
+    dates = None
+    if first or last:
+        dates = (first or "1900", f"{last}-12-31" if last and len(last) == 4 else last or "2200-12-31")
+    found = build_collection(
+        dataset, bbox=bbox, date_range=dates, source=source, path=output, force=overwrite, url_rewrite=url_rewrite
+    )
+    _describe(found)
+
+
+@index.command(short_help="Say what an index holds.")
+@click.argument("place", metavar="INDEX")
+def info(*, place: str) -> None:
+    """Say what INDEX holds: a collection's file or label, a published index, or a dataset's name.
+
+    \b
+    Example:
+      gee-polygons index info aef.parquet
+    """
+    from gee_polygons.collection import load as load_collection
+
+    _describe(load_collection(place))
+
+
+def _describe(found: Collection) -> None:
+    years = found.years
+    table = found.to_table()
+    sides = [table[f"wgs84_{side}"].to_numpy() for side in ("west", "south", "east", "north")]
+    west, south, east, north = sides[0].min(), sides[1].min(), sides[2].max(), sides[3].max()
+    headers = "header" in table.column_names
+    for what, value in (
+        ("index", found.place),
+        ("dataset", found.dataset.id or "-"),
+        ("tiles", f"{table.num_rows:,}"),
+        ("years", f"{years[0]}-{years[-1]} ({len(years)})"),
+        ("zones", ", ".join(sorted(set(table["crs"].to_pylist()))[:10])),
+        ("bbox", f"{west:.4f},{south:.4f},{east:.4f},{north:.4f}"),
+        ("headers", "kept: none is asked for again" if headers else "not kept"),
+    ):
+        click.echo(f"{what:<8} {value}")
+
+
+@click.group(name="datasets", short_help="List datasets.")
+def datasets() -> None:
+    """List datasets that an index can be built of."""
+
+
+@datasets.command(name="list", short_help="List the catalogue.")
+def list_() -> None:
+    """List the catalogue.
+
+    \b
+    Example:
+      gee-polygons datasets list
+    """
+    from gee_polygons.collection import datasets as catalogue
+
+    for name, entry in catalogue().items():
+        click.echo(f"{name:<22} {entry.title}")
+
+
+@datasets.command(name="info", short_help="Say what a dataset is.")
+@click.argument("name")
+def dataset_info(*, name: str) -> None:
+    """Say what the dataset NAME is.
+
+    \b
+    Example:
+      gee-polygons datasets info aef/v1-annual
+    """
+    from gee_polygons.collection import dataset
+
+    _describe_dataset(dataset(name))
+
+
+@datasets.command(name="register", short_help="Add a dataset of your own.")
+@click.argument("name")
+@click.option("--index", required=True, metavar="INDEX", help="Path or URL of its list of tiles.")
+@click.option("--title", default="", help="What it is, in a line.")
+@click.option("--embeddings", is_flag=True, help="Its tiles hold AlphaEarth codes: 64 bands of int8.")
+@click.option(
+    "--bands",
+    callback=parse_names,
+    metavar="NAMES",
+    help="One for each sample of a file.  [default: the items' assets]",
+)
+@click.option("--dtype", default="", metavar="TYPE", help="uint16, float32...  [default: as each file says]")
+@click.option("--nodata", type=float, help="Value of pixels without data, where files don't say.")
+@click.option("--by-day", is_flag=True, help="Images are told apart by their day, not by their year.")
+@click.option("--href-column", default="", metavar="NAME", help="Column with paths or URLs.  [default: the usual ones]")
+@click.option(
+    "--column", "columns", multiple=True, callback=_parse_pairs, metavar="THEIRS=OURS", help="Rename. Repeatable."
+)
+@click.option("--url-rewrite", multiple=True, callback=_parse_rewrites, metavar="FROM=TO", help="Read from a mirror.")
+@click.option("--licence", default="", help="Of the data.")
+@click.option("--attribution", default="", help="Who is to be named.")
+def register_dataset(
+    *,
+    name: str,
+    index: str,
+    embeddings: bool,
+    bands: tuple[str, ...] | None,
+    dtype: str,
+    nodata: float | None,
+    by_day: bool,
+    columns: dict[str, str],
+    **more: Any,
+) -> None:
+    """Add a dataset of your own, or replace it; `index build NAME` and Python's build and load know it then.
+
+    \b
+    Example:
+      gee-polygons datasets register mine --index copy/v1/annual/aef_index.parquet --embeddings
+      gee-polygons datasets register s2 --index items.parquet --by-day --dtype uint16 --nodata 0
+    """
+    import numpy as np
+
+    from gee_polygons.collection import Dataset, dataset, register
+    from gee_polygons.network.places import local_path
+
+    if embeddings and (bands or dtype or nodata is not None):
+        raise click.UsageError(
+            "--embeddings says what bands, type and nodata are; leave --bands, --dtype, --nodata out."
+        )
+    content: dict[str, Any] = {"bands": bands or (), "dtype": dtype, "nodata": nodata}
+    if embeddings:
+        like = dataset("aef/v1-annual")
+        content = {"bands": like.bands, "dtype": like.dtype, "nodata": like.nodata}
+    elif dtype:
+        try:
+            content["dtype"] = np.dtype(dtype).name
+        except TypeError:
+            raise click.BadParameter(f"{dtype!r} is no type of pixels; write uint8, int16, float32...") from None
+    if len(set(content["bands"])) != len(content["bands"]):
+        raise click.UsageError(f"--bands names each band once, found {','.join(content['bands'])}.")
+    entry = Dataset(id=name, index=index, annual=not by_day, column_map=columns, **content, **more)
+    if local_path(index) is not None:  # one far away is looked at when it is built
+        _check_list(index, entry)
+    _describe_dataset(register(entry))
+
+
+def _check_list(index: str, entry: Dataset) -> None:
+    """Refuse what isn't a list of tiles while the person who typed its name is there."""
+    from gee_polygons.sources.cog.records import canonical, read_records
+
+    canonical(
+        read_records(index), place=index, column_map=entry.column_map or None, href_column=entry.href_column or None
+    )
+
+
+def _describe_dataset(entry: Dataset) -> None:
+    from gee_polygons.network.places import hide_query
+
+    bands = f"{entry.bands[0]}..{entry.bands[-1]} ({len(entry.bands)})" if entry.bands else "the items' assets"
+    for what, value in (
+        ("dataset", entry.id),
+        ("what", entry.title),
+        ("index", hide_query(entry.index)),
+        ("bands", bands),
+        ("type", entry.dtype or "as each file says"),
+        ("nodata", "as each file says" if entry.nodata is None else f"{entry.nodata:g}"),
+        ("licence", entry.licence or "-"),
+        ("credit", entry.attribution or "-"),
+    ):
+        click.echo(f"{what:<8} {value}")

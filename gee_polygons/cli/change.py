@@ -1,0 +1,280 @@
+"""The commands that ask whether it worked: change, recovery, and one page for both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gee_polygons.cli.shared import SITES_HELP, count, load, parse_names, parse_years
+from gee_polygons.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+__all__ = ["change", "recovery", "report"]
+
+_TABLE_HELP = (
+    "TABLE is a .parquet or .csv file with site_id, year, A00..A63 and, if they are known, n_pixels and status: "
+    "what `gee-polygons extract` writes, or a table of the same columns from anywhere else."
+)
+_table = click.argument("table_path", metavar="TABLE", type=click.Path(path_type=Path))
+_sites = click.option(
+    "--sites", "sites_path", type=click.Path(path_type=Path), help="File of the sites: start years, kinds, map."
+)
+_id_column = click.option("--id-column", help="Column of the site ids in that file.")
+_references = click.option(
+    "--references", callback=parse_names, metavar="IDS", help="What sites should become.  [default: kind=reference]"
+)
+_controls = click.option(
+    "--controls",
+    callback=parse_names,
+    metavar="IDS",
+    help="Sites that didn't change: the background.  [default: kind=control and reference]",
+)
+_yearly = click.option(
+    "--yearly", "yearly_path", type=click.Path(path_type=Path), help="Also write one row per site and year here."
+)
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+
+def _output(what: str) -> Callable[[Any], Any]:
+    return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=what)
+
+
+def _read(table_path: Path, sites_path: Path | None, id_column: str | None) -> tuple[pd.DataFrame, Any]:
+    """Return the table, and the sites or None."""
+    from gee_polygons.tables import read_table
+
+    return read_table(table_path), None if sites_path is None else load(sites_path, id_column, None)
+
+
+def _check(overwrite: bool, *paths: Path | None) -> None:
+    from gee_polygons.tables import check_output
+
+    named = [path for path in paths if path is not None]
+    for path in named:
+        check_output(path, overwrite)
+    if len({path.resolve() for path in named}) < len(named):
+        raise UsageError(f"--output and --yearly are the same file, {named[0]}; name two")
+
+
+def _write(rows: pd.DataFrame, path: Path | None, table: pd.DataFrame, overwrite: bool) -> None:
+    from gee_polygons.tables import write_table
+
+    if path is not None:
+        rows.attrs["provenance"] = table.attrs.get("provenance", {})
+        write_table(rows, path, overwrite=overwrite)
+
+
+def _check_names(table: pd.DataFrame, **options: tuple[str, ...] | None) -> None:
+    """Refuse sites that the table doesn't have, in the words of a command line."""
+    if "site_id" not in table.columns:
+        return  # which is said later
+    known = set(table["site_id"].astype(str))
+    for option, names in options.items():
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            raise UsageError(f"--{option}: site {unknown[0]!r} is not among the table's {len(known)} sites")
+
+
+def _counted(values: pd.Series[Any]) -> str:
+    return ", ".join(f"{n:,} {name}" for name, n in values.value_counts().items())
+
+
+@click.command(epilog=_TABLE_HELP, short_help="Say which sites changed, when, and towards what.")
+@_table
+@_sites
+@_id_column
+@_controls
+@click.option(
+    "--background",
+    type=click.Choice(["controls", "all", "none"]),
+    help="What the shared step is taken from.  [default: the controls if there are some, else all sites]",
+)
+@click.option(
+    "--baseline",
+    callback=lambda c, p, v: v and parse_years(c, p, v),
+    metavar="YEARS",
+    help="Years that sites are compared with.  [default: each site's first]",
+)
+@click.option(
+    "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."
+)
+@_output("Table to write, one row per site: .csv or .parquet.")
+@_yearly
+@_overwrite
+def change(
+    *,
+    table_path: Path,
+    sites_path: Path | None,
+    id_column: str | None,
+    controls: tuple[str, ...] | None,
+    background: str | None,
+    baseline: tuple[int, ...] | None,
+    level: float,
+    output: Path,
+    yearly_path: Path | None,
+    overwrite: bool,
+) -> None:
+    """Say which sites changed more than their background, in which year, and for good or not.
+
+    \b
+    Example:
+      gee-polygons change outputs/embeddings.parquet --controls c1,c2 -o outputs/change.csv
+    """
+    _check(overwrite, output, yearly_path)
+    from gee_polygons.change.detection import change as find
+    from gee_polygons.report.writing import CONTROL_KINDS, check_shared, of_kind, prototypes_of
+
+    table, sites = _read(table_path, sites_path, id_column)
+    _check_names(table, controls=controls)
+    if sites is not None:
+        check_shared(table, sites)
+    named = of_kind(table, sites, CONTROL_KINDS, controls)
+    if background == "controls" and not named:
+        raise UsageError("there are no controls: name them with --controls, or give --sites with a property kind")
+    chosen: Any = {"all": "all", "none": None}.get(background or "", named or "all")
+    found = find(
+        table,
+        baseline=None if baseline is None else list(baseline),
+        background=chosen,
+        level=level,
+        prototypes=prototypes_of(table, sites),
+    )
+    _write(found.sites, output, table, overwrite)
+    _write(found.yearly, yearly_path, table, overwrite)
+    kinds = _counted(found.sites["kind"].replace("none", "without a change that shows"))
+    click.echo(f"{output}: {count(len(found.sites), 'site')}: {kinds}")
+    click.echo(f"taken off: {found.background}; false discoveries: at most {level:.0%} of those flagged, on average")
+
+
+@click.command(epilog=_TABLE_HELP, short_help="Say how far restoration sites are on their way.")
+@_table
+@click.option(
+    "--sites",
+    "sites_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File of the sites, with start_year, and kind (reference, control, degraded) if ids aren't given.",
+)
+@_id_column
+@_references
+@_controls
+@click.option(
+    "--degraded", callback=parse_names, metavar="IDS", help="Stand-ins for sites without data before their start."
+)
+@click.option(
+    "--confidence", type=click.FloatRange(0, 1, True, True), default=0.9, show_default=True, help="Of the bands."
+)
+@_output("Table to write, one row per restoration site: .csv or .parquet.")
+@_yearly
+@_overwrite
+def recovery(
+    *,
+    table_path: Path,
+    sites_path: Path,
+    id_column: str | None,
+    references: tuple[str, ...] | None,
+    controls: tuple[str, ...] | None,
+    degraded: tuple[str, ...] | None,
+    confidence: float,
+    output: Path,
+    yearly_path: Path | None,
+    overwrite: bool,
+) -> None:
+    """Say how far restoration sites are on the way to reference sites, with a band, and which ones recover.
+
+    \b
+    Example:
+      gee-polygons recovery outputs/embeddings.parquet --sites sites.geojson --references r1,r2 -o outputs/recovery.csv
+    """
+    _check(overwrite, output, yearly_path)
+    from gee_polygons.recovery.estimation import recovery as find
+    from gee_polygons.report.writing import CONTROL_KINDS, REFERENCE_KINDS, check_shared, of_kind
+
+    table, sites = _read(table_path, sites_path, id_column)
+    _check_names(table, references=references, controls=controls, degraded=degraded)
+    check_shared(table, sites)
+    targets = of_kind(table, sites, REFERENCE_KINDS, references)
+    if not targets:
+        raise UsageError("there are no reference sites: name them with --references, or give sites of kind 'reference'")
+    stand_ins = of_kind(table, sites, ("degraded",), degraded)
+    found = find(
+        table,
+        references=targets,
+        start_years=sites,
+        background=of_kind(table, sites, CONTROL_KINDS, controls) or "references",
+        degraded=stand_ins or None,
+        confidence=confidence,
+    )
+    _write(found.sites, output, table, overwrite)
+    _write(found.yearly, yearly_path, table, overwrite)
+    click.echo(f"{output}: {count(len(found.sites), 'site')}: {_counted(found.sites['group'])}")
+    click.echo(f"towards {count(len(targets), 'reference site')}; carried from year to year by {found.background}")
+
+
+@click.command(epilog=f"{_TABLE_HELP} {SITES_HELP}", short_help="Write one page that says whether it worked.")
+@_table
+@_sites
+@_id_column
+@click.option("--source", metavar="SOURCE", help="Where pictures are read from.  [default: no pictures]")
+@_references
+@_controls
+@click.option(
+    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: if few]"
+)
+@click.option(
+    "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."
+)
+@click.option("--title", default="Did it work?", show_default=True, help="Heading of the page.")
+@_output("Page to write: .html.")
+@_overwrite
+def report(
+    *,
+    table_path: Path,
+    sites_path: Path | None,
+    id_column: str | None,
+    source: str | None,
+    references: tuple[str, ...] | None,
+    controls: tuple[str, ...] | None,
+    pictures: tuple[str, ...] | None,
+    level: float,
+    title: str,
+    output: Path,
+    overwrite: bool,
+) -> None:
+    """Write one self-contained page: change and recovery of every site, with a stated uncertainty.
+
+    \b
+    Example:
+      gee-polygons report outputs/embeddings.parquet --sites data/sample_sites.geojson -o outputs/report.html
+    """
+    from gee_polygons.report.writing import check_references, check_report, write_report
+
+    check_report(output, overwrite)  # before the long work
+    check_references(references, sites_path)
+    from gee_polygons.reduction.plan import open_source
+
+    table, sites = _read(table_path, sites_path, id_column)
+    _check_names(table, references=references, controls=controls)
+    chosen: str | tuple[str, ...] = "auto" if pictures is None else pictures
+    if chosen in (("all",), ("none",)):
+        chosen = chosen[0]
+    write_report(
+        table,
+        output,
+        sites=sites,
+        source=None if source is None else open_source(source),
+        references=references,
+        controls=controls,
+        pictures=chosen,
+        level=level,
+        title=title,
+        files={"table": table_path.name} | ({} if sites_path is None else {"sites": sites_path.name}),
+        overwrite=overwrite,
+    )
+    click.echo(f"{output}: {count(table['site_id'].nunique(), 'site')}, {output.stat().st_size / 1e6:.2g} MB")

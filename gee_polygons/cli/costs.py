@@ -1,0 +1,157 @@
+"""The command that says what an extraction would cost, from one source or from each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gee_polygons.cli.shared import SITES_HELP, load, parse_source, say, with_sites, years_option
+
+if TYPE_CHECKING:
+    from gee_polygons.costs import Offer
+
+__all__ = ["plan"]
+
+
+@click.command(epilog=SITES_HELP, short_help="Say what an extraction would cost.")
+@with_sites
+@years_option
+@click.option(
+    "--source",
+    callback=parse_source,
+    metavar="SOURCE",
+    help="A name or a path that `gee-polygons sources` lists; all: compare them.  [default: as for extract]",
+)
+@click.option(
+    "--local", multiple=True, metavar="PATH", help="With all: look at this archive or download, too. Repeatable."
+)
+@click.option("--bandwidth", type=float, default=100.0, show_default=True, metavar="MBIT/S", help="Of your connection.")
+@click.option(
+    "--latency", type=float, default=50.0, show_default=True, metavar="MS", help="From a request to its answer."
+)
+def plan(
+    *,
+    sites_path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...],
+    source: str | None,
+    local: tuple[str, ...],
+    bandwidth: float,
+    latency: float,
+) -> None:
+    """Say what an extraction would cost. Reads indexes and headers, and no pixels.
+
+    \b
+    Example:
+      gee-polygons plan sites.geojson --years 2018-2024 --source source-coop
+      gee-polygons plan sites.geojson --years 2018-2024 --source all --local copy --bandwidth 50
+    """
+    from gee_polygons.costs import compare_sources, price_source
+
+    if bandwidth <= 0 or latency < 0:
+        raise click.UsageError(
+            f"bandwidth is above 0 Mbit/s and latency 0 ms or more, found {bandwidth:g}, {latency:g}."
+        )
+    sites = load(sites_path, id_column, crs)
+    how: dict[str, Any] = {"bandwidth_mbit_s": bandwidth, "latency_s": latency / 1e3}
+    if source in ("all", "auto"):
+        _connect_if_configured()
+        offers = compare_sources(sites, years, sources="all", local=local, **how)
+        _say_each(offers, len(sites), years, bandwidth, latency)
+        return
+    if local:
+        raise click.UsageError("--local goes with --source all; else give the path as --source.")
+    from gee_polygons.reduction.plan import open_source
+
+    opened = open_source(source)
+    if not hasattr(opened, "plan"):
+        _say_service(opened, sites.polygons, years)
+        return
+    offer = price_source(sites, years, opened, **how)
+    for what, value in (
+        ("source", opened.name),
+        ("archive", opened.archive),
+        ("sites", f"{len(sites):,}"),
+        ("years", _years_text(years)),
+        ("blocks", f"{offer.blocks:,}"),
+        ("requests", f"{offer.requests:,}"),
+        ("MB", f"{offer.bytes / 1e6:,.1f}"),
+        ("time", f"{_time(offer.seconds)}, at {bandwidth:g} Mbit/s and {latency:g} ms"),
+        *(("note", note) for note in offer.notes),
+    ):
+        click.echo(f"{what:<9} {value}")
+
+
+def _say_each(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandwidth: float, latency: float) -> None:
+    click.echo(
+        f"{n_sites:,} sites x {_years_text(years)}; time at {bandwidth:g} Mbit/s and {latency:g} ms, for comparison\n"
+    )
+    there = [offer for offer in offers if offer.available]
+    rows = [("", "source", "site-years", "blocks", "requests", "MB", "time")]
+    rows += [
+        (
+            "*" if i == 0 else "", offer.source, f"{offer.site_years:,}", f"{offer.blocks:,}" if offer.blocks else "-",
+            f"{offer.requests:,}", f"{offer.bytes / 1e6:,.1f}", _time(offer.seconds),
+        )
+        for i, offer in enumerate(there)
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows if there else ():
+        left = " ".join(f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False))
+        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True))
+        click.echo(f"{left}  {right}")
+    if there:
+        click.echo("\n* what --source auto takes")
+    for offer in there:
+        for note in offer.notes:
+            click.echo(f"{offer.source}: {note}")
+    for offer in offers:
+        if not offer.available:
+            click.echo(f"{offer.source}: not available: {offer.reason}")
+
+
+def _say_service(source: Any, polygons: Any, years: Sequence[int]) -> None:
+    cost = source.cost(polygons, years)
+    for what, value in (
+        ("source", source.name),
+        ("archive", source.archive),
+        ("sites", f"{len(polygons):,}"),
+        ("years", _years_text(years)),
+        ("known", f"{cost.known:,} of {cost.site_years:,} site-years are kept on this machine"),
+        ("requests", f"{cost.requests:,}"),
+        ("MB", f"{cost.bytes / 1e6:,.1f} to be sent"),
+        ("compute", f"{cost.pixels:,} pixel-years, roughly {cost.eecu_hours:,.2f} EECU-hours"),
+    ):
+        click.echo(f"{what:<9} {value}")
+
+
+def _connect_if_configured() -> None:
+    """Start an Earth Engine session where the user has named a project for it; why not is told with the offers."""
+    if not os.environ.get("EE_PROJECT"):
+        return
+    from gee_polygons.errors import GeePolygonsError
+    from gee_polygons.sources.earthengine.source import connect
+
+    try:
+        connect()
+    except GeePolygonsError as error:
+        say(f"earthengine: {error}")
+
+
+def _years_text(years: Sequence[int]) -> str:
+    whole = len(years) > 1 and list(years) == list(range(years[0], years[-1] + 1))
+    return f"{years[0]}-{years[-1]}" if whole else ",".join(map(str, years))
+
+
+def _time(seconds: float) -> str:
+    """Write an estimate, no finer than it is."""
+    if seconds < 1:
+        return "below 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

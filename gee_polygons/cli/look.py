@@ -1,0 +1,316 @@
+"""The commands that look at what there is: pictures, likeness, and whether a table is right."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from gee_polygons.cli.shared import (
+    EXIT_DATA,
+    SITES_HELP,
+    load,
+    near,
+    on_terminal,
+    parse_names,
+    parse_years,
+    source_option,
+    with_sites,
+    years_option,
+)
+from gee_polygons.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gee_polygons.reduction.plan import Source
+    from gee_polygons.site import Site, SiteCollection
+    from gee_polygons.visualize.pictures.paint import Style
+
+__all__ = ["audit", "render", "similarity"]
+
+OUTPUTS: Final = Path("outputs")
+MAX_PICTURED: Final = 40  # sites of one sheet
+_FILM: Final = (".gif", ".webp", ".mp4")
+_STILL: Final = (".png", ".jpg", ".jpeg", ".webp")
+_PLOTS: Final = (".png", ".pdf", ".svg")
+_overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+
+@click.command(epilog=SITES_HELP, short_help="Draw sites, year by year.")
+@with_sites
+@years_option
+@source_option
+@click.option(
+    "--site", "site_ids", multiple=True, metavar="ID", help="Draw this site; may be repeated.  [default: all]"
+)
+@click.option("--bands", callback=parse_names, metavar="NAMES", help="Red, green, blue.  [default: A01,A16,A09]")
+@click.option("--pca", is_flag=True, help="Colours: three principal components, fitted once to everything drawn.")
+@click.option(
+    "--similarity-to", metavar="ID", help="Colours: cosine to the mean of this site (it may be the same one)."
+)
+@click.option("--reference-year", type=int, metavar="YEAR", help="Year of that mean.  [default: its first with data]")
+@click.option("--min", "low", type=float, help="Value drawn as darkest.  [default: -0.3; cosine 0]")
+@click.option("--max", "high", type=float, help="Value drawn as brightest.  [default: 0.3; cosine 1]")
+@click.option(
+    "--buffer-m", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Ground around a site."
+)
+@click.option(
+    "--size", type=click.IntRange(16, 4096), help="Longer side of a frame in pixels.  [default: 400; sheet 200]"
+)
+@click.option("--boundary-color", default="white", show_default=True, help="Name or hex.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="One site: .png, .jpg (a strip), .gif, .webp, .mp4 (a film). Several: .png, .jpg (a sheet of sites and years)."
+    "  [default: outputs/ID.png, or outputs/sites.png]",
+)
+@_overwrite_option
+def render(
+    *,
+    sites_path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...],
+    source: str | None,
+    site_ids: tuple[str, ...],
+    bands: tuple[str, ...] | None,
+    pca: bool,
+    similarity_to: str | None,
+    reference_year: int | None,
+    low: float | None,
+    high: float | None,
+    buffer_m: float,
+    size: int | None,
+    boundary_color: str,
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """Draw sites year by year: a strip, a film, or a sheet of several sites. One set of colours for all frames.
+
+    \b
+    Example:
+      gee-polygons render sites.geojson --years 2018-2024 --site 3107 --pca
+      gee-polygons render sites.geojson --years 2018-2024 --site 3107 \\
+          --similarity-to 3107 -o outputs/likeness.gif
+    """
+    if sum((bands is not None, pca, similarity_to is not None)) > 1:
+        raise UsageError("--bands, --pca and --similarity-to exclude each other; give one")
+    if reference_year is not None and similarity_to is None:
+        raise UsageError("--reference-year goes with --similarity-to ID")
+    if pca and not (low is None and high is None):
+        raise UsageError("--min and --max are for bands and similarity; --pca stretches by itself")
+    from gee_polygons.reduction.plan import open_source
+
+    sites = load(sites_path, id_column, crs)
+    chosen = [sites[site_id] for site_id in dict.fromkeys(site_ids)] if site_ids else list(sites)
+    if len(chosen) > MAX_PICTURED:
+        raise UsageError(f"{len(chosen)} sites don't fit a sheet (at most {MAX_PICTURED}); choose with --site ID")
+    several = len(chosen) != 1
+    path = _output(output, "sites" if several else str(chosen[0].site_id), _STILL if several else _STILL + _FILM)
+    _check_new(path, overwrite)
+    opened = open_source(source)
+    style: Any = "pca" if pca else _bands_style(bands, low, high)
+    if similarity_to is not None:
+        style = _similarity_style(sites, similarity_to, reference_year, years, opened, low, high)
+    common: dict[str, Any] = {
+        "years": years,
+        "source": opened,
+        "vis_params": style,
+        "buffer_m": buffer_m,
+        "boundary_color": boundary_color,
+    }
+    click.echo(near(_draw(chosen, path, size, common).absolute()))
+
+
+def _draw(chosen: list[Site], path: Path, size: int | None, common: dict[str, Any]) -> Path:
+    from gee_polygons.visualize import contact_sheet, export_timelapse, export_timestrip
+
+    if len(chosen) != 1:
+        return contact_sheet(chosen, path, dimensions=size or 200, **common)
+    draw = export_timelapse if path.suffix.lower() in _FILM else export_timestrip
+    return draw(chosen[0], path, dimensions=size or 400, **common)
+
+
+def _bands_style(bands: tuple[str, ...] | None, low: float | None, high: float | None) -> Style:
+    from gee_polygons.visualize import VisParams
+
+    given = {"bands": bands, "min": low, "max": high}
+    return VisParams(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _similarity_style(
+    sites: SiteCollection,
+    site_id: str,
+    year: int | None,
+    years: tuple[int, ...],
+    source: Source,
+    low: float | None,
+    high: float | None,
+) -> Style:
+    """Colours by the cosine to a site's mean in one year."""
+    from gee_polygons.extract import extract_embeddings
+    from gee_polygons.visualize import SimilarityColors
+
+    table = extract_embeddings(
+        _only(sites, site_id), years=years if year is None else [year], source=source, progress=False
+    )
+    present = table[table["status"] == "ok"]
+    if present.empty:
+        raise UsageError(f"the site {site_id!r} has no data in {year or 'these years'}; choose another --similarity-to")
+    row = present.iloc[0]
+    return SimilarityColors(
+        reference=row,
+        min=0.0 if low is None else low,
+        max=1.0 if high is None else high,
+        label=f"cosine to {row['site_id']}\n{row['year']}",
+    )
+
+
+@click.command(epilog=SITES_HELP, short_help="Compare the years of a site, or the sites of a year.")
+@click.argument("path", metavar="TABLE|SITES", type=click.Path(path_type=Path))
+@click.option("--id-column", help="Column of the site ids, if a file of sites is given.")
+@click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326.")
+@click.option("--years", callback=lambda c, p, v: v and parse_years(c, p, v), metavar="YEARS", help="Needed for SITES.")
+@source_option
+@click.option("--site", "site_id", metavar="ID", help="Compare this site's years.")
+@click.option("--by", type=click.Choice(["year", "site"]), default="year", show_default=True, help="What is compared.")
+@click.option("--year", type=int, help="The year in which sites are compared (with --by site).")
+@click.option(
+    "--kind",
+    type=click.Choice(["cosine", "dot"]),
+    default="cosine",
+    show_default=True,
+    help="Of unit means (diagonal 1), or the product of means as they are (diagonal Rbar^2).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Heat map (.png, .pdf, .svg) or numbers (.csv).  [default: outputs/similarity-ID.png]",
+)
+@_overwrite_option
+def similarity(
+    *,
+    path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...] | None,
+    source: str | None,
+    site_id: str | None,
+    by: str,
+    year: int | None,
+    kind: Any,
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """Compare the years of a site, or the sites of a year: prints the matrix, and draws it.
+
+    \b
+    Example:
+      gee-polygons similarity embeddings.parquet --site 3107
+      gee-polygons similarity sites.geojson --years 2024 --by site
+    """
+    if by == "site" and site_id is not None:
+        raise UsageError("--site goes with --by year; --by site compares all sites of a year")
+    name = f"similarity-{site_id or by}"
+    output = _output(output, name, (*_PLOTS, ".csv"))
+    _check_new(output, overwrite)
+    table = _table_or_sites(path, id_column, crs, years, source, site_id)
+    n_sites, n_years = table["site_id"].nunique(), table["year"].nunique()
+    if by == "year" and site_id is None and n_sites > 1:
+        raise UsageError(
+            f"the table holds {n_sites} sites; choose one with --site ID, or compare sites with --by site --year YEAR"
+        )
+    if by == "site" and year is None and n_years > 1:
+        raise UsageError(f"the table holds {n_years} years; choose one with --year YEAR")
+    from gee_polygons.embeddings.similarity import similarity_matrix
+
+    matrix = similarity_matrix(table, kind=kind, by=by, site_id=site_id, year=year)  # type: ignore[arg-type]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string(line_width=width))
+    if output.suffix.lower() == ".csv":
+        from gee_polygons.store.atomic import replacing
+
+        with replacing(output) as part:
+            matrix.to_csv(part)
+    else:
+        from gee_polygons.visualize import plot_similarity_matrix, save_plot
+
+        what = str(site_id or year or "")
+        save_plot(plot_similarity_matrix(matrix, title=f"{what}: {kind} between {by}s".lstrip(": ")), output)
+    click.echo(near(output.absolute()))
+
+
+def _table_or_sites(
+    path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...] | None,
+    source: str | None,
+    site_id: str | None,
+) -> pd.DataFrame:
+    from gee_polygons.tables import SUFFIXES, read_table
+
+    if path.suffix.lower() in SUFFIXES:
+        table = read_table(path)
+        if any(str(name).startswith("A0") for name in table.columns) or path.suffix.lower() == ".csv":
+            missing = [name for name in ("site_id", "year") if name not in table.columns]
+            if missing:
+                raise UsageError(f"{path} has no column {missing[0]!r}; a table of `gee-polygons extract` has")
+            return table
+    if years is None:
+        raise UsageError(f"{path} is a file of sites: --years is needed, such as --years 2018-2024")
+    from gee_polygons.extract import extract_embeddings
+
+    sites = load(path, id_column, crs)
+    if site_id is not None:
+        sites = _only(sites, site_id)
+    return extract_embeddings(sites, years=years, source=source, progress=on_terminal())
+
+
+@click.command(short_help="Say what is wrong with a table of embeddings.")
+@click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
+@click.option("--reference", type=click.Path(path_type=Path), help="A table that is right, with some of the same rows.")
+def audit(*, table: Path, reference: Path | None) -> int:
+    """Say what is wrong with a table of embeddings, ours or another's: .parquet or .csv.
+
+    Vectors are found in A00..A63, in 64 columns of another name, or in a column of lists. Exit status: 0 clean,
+    1 something was found, 2 the call is wrong.
+
+    \b
+    Example:
+      gee-polygons audit embeddings.parquet
+      gee-polygons audit theirs.csv --reference ours.parquet
+    """
+    from gee_polygons.audit.auditing import audit as look
+
+    report = look(table, reference)
+    click.echo(f"{table}\n{report}")
+    return 0 if report.is_clean else EXIT_DATA
+
+
+def _only(sites: SiteCollection, site_id: str) -> SiteCollection:
+    """Return a collection of one site."""
+    at = list(sites.site_ids).index(sites[site_id].site_id)
+    return sites[at : at + 1]
+
+
+def _output(output: Path | None, name: str, suffixes: tuple[str, ...]) -> Path:
+    """Return where to write: what was asked for, else a file in `outputs`."""
+    if output is None:
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        return OUTPUTS / f"{safe}.png"
+    if output.suffix.lower() not in suffixes:
+        raise UsageError(f"can't write {str(output)!r}: the name must end in {', '.join(dict.fromkeys(suffixes))}")
+    return output
+
+
+def _check_new(path: Path, overwrite: bool) -> None:
+    """Refuse to replace a file unasked, before the long work."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; name another file with -o, or allow overwriting (--overwrite)")

@@ -1,0 +1,324 @@
+"""The `gee-polygons` command.
+
+Results and reports go to standard output, messages and the progress bar (on a terminal only) to standard error.
+Exit status: 0 done; 1 the data is wrong, or a read failed; 2 the call is wrong; 130 interrupted. Whatever is slow
+to import is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from gee_polygons import __version__
+from gee_polygons.cli.archive import datasets, download, index
+from gee_polygons.cli.change import change, recovery, report
+from gee_polygons.cli.costs import plan
+from gee_polygons.cli.look import audit, render, similarity
+from gee_polygons.cli.shared import (
+    EXIT_DATA,
+    SITES_HELP,
+    count,
+    load,
+    near,
+    on_terminal,
+    parse_names,
+    parse_years,
+    say,
+    source_option,
+    with_sites,
+    years_option,
+)
+from gee_polygons.errors import DataWarning, GeePolygonsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["main"]
+
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+MAX_SHOWN: Final = 20  # failures that are shown one by one
+
+
+class _Commands(click.Group):
+    """A group whose errors are one line each, and never a traceback for bad input."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            status = super().main(args, prog_name, complete_var, False, **extra)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "gee-polygons"
+            _fail(f"{error.format_message()} See '{command} --help'.", EXIT_USAGE)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except click.Abort:
+            _fail("interrupted; nothing was written", EXIT_INTERRUPTED)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _messages(), _terminated_like_interrupted():
+            try:
+                return super().invoke(ctx)
+            except GeePolygonsError as error:
+                say(f"error: {error}")
+                ctx.exit(error.exit_status)
+            except KeyboardInterrupt:
+                name = ctx.invoked_subcommand or ""
+                say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
+                ctx.exit(EXIT_INTERRUPTED)
+
+
+_INTERRUPTED: Final = {  # commands that write more than one thing, each of them whole
+    "download": "interrupted; run the command again to go on",
+    "demo": "interrupted; the outputs are incomplete: run the command again",
+}
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="gee-polygons")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
+    """Polygons in, exact yearly AlphaEarth embeddings out.
+
+    \b
+    Example, from nothing and without an account:
+      gee-polygons demo
+    """
+    logging.getLogger("gee_polygons").setLevel(logging.INFO if verbose else logging.WARNING)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@main.command(epilog=SITES_HELP, short_help="Write a table of yearly embeddings.")
+@with_sites
+@years_option
+@source_option
+@click.option(
+    "--statistics",
+    callback=parse_names,
+    default="mean",
+    show_default=True,
+    metavar="NAMES",
+    help="mean, std, min, max, median, count, medoid, p10 or any other pNN, with commas between them.",
+)
+@click.option("--bands", callback=parse_names, metavar="NAMES", help="A01,A16,A09.  [default: all 64]")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "collect"]),
+    default="raise",
+    show_default=True,
+    help="When a read fails: stop and write nothing; or go on, write the table, report the failures, exit with 1.",
+)
+@click.option("--max-workers", type=click.IntRange(min=1), help="Threads.  [default: one for each core]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Table to write: .parquet or .csv.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+def extract(
+    *,
+    sites_path: Path,
+    id_column: str | None,
+    crs: str | None,
+    years: tuple[int, ...],
+    source: str | None,
+    statistics: tuple[str, ...],
+    bands: tuple[str, ...] | None,
+    on_error: str,
+    max_workers: int | None,
+    output: Path,
+    overwrite: bool,
+) -> int:
+    """Write a table of yearly embeddings: one row for each site and year.
+
+    \b
+    Example:
+      gee-polygons extract sites.geojson --years 2018-2024 --source source-coop -o embeddings.parquet
+    """
+    from gee_polygons.tables import check_output, write_table
+
+    check_output(output, overwrite)  # before the long work
+    from gee_polygons.extract import extract_embeddings
+
+    sites = load(sites_path, id_column, crs)
+    table = extract_embeddings(
+        sites,
+        years=years,
+        source=source,
+        statistics=statistics,
+        bands=bands,
+        on_error=on_error,
+        progress=on_terminal(),
+        max_workers=max_workers,
+    )
+    write_table(table, output, sites=sites, overwrite=overwrite)
+    click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
+    failures = table.attrs.get("errors", [])
+    for failure in failures[:MAX_SHOWN]:
+        say(f"error: {failure['message']} ({failure['year']}, {count(len(failure['site_ids']), 'site')})")
+    if failures:
+        say(f"{count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values")
+    return EXIT_DATA if failures else 0
+
+
+@main.command(short_help="Build the synthetic sample archive.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to build in; created if need be.")
+@click.option(
+    "--years", callback=parse_years, default="2018-2024", show_default=True, metavar="YEARS", help="Years to build."
+)
+def sample(*, out: Path, years: tuple[int, ...]) -> None:
+    """Build the sample archive: small, synthetic, in the published layout; and its sites.
+
+    \b
+    Example:
+      gee-polygons sample --out sample
+      gee-polygons extract sample/sample_sites.geojson --years 2018-2024 --source sample -o t.csv
+    """
+    from gee_polygons.sources.sample.archive import build_sample_archive, write_sample_sites
+
+    index = build_sample_archive(out, years=years, progress=on_terminal())
+    sites = write_sample_sites(out / "sample_sites.geojson")
+    click.echo(f"{index}: the index; give it as --source")
+    click.echo(f"{sites}: the sites")
+
+
+@main.command(short_help="List where embeddings can come from.")
+def sources() -> None:
+    """List where embeddings can come from, what each needs, and what is available here.
+
+    \b
+    Example:
+      gee-polygons sources
+    """
+    from gee_polygons.reduction.plan import SOURCE_SETTING
+
+    widths = [max(len(row[i]) for row in _SOURCES) for i in range(2)]
+    for row in _SOURCES:
+        click.echo(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}")
+    setting = os.environ.get(SOURCE_SETTING)
+    click.echo(
+        f"\nwithout --source: {setting}, from {SOURCE_SETTING}" if setting else "\nwithout --source: source-coop"
+    )
+
+
+@main.command(short_help="Go from nothing to a table and pictures.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="outputs", show_default=True, help="Folder to write into."
+)
+def demo(*, out: Path) -> None:
+    """Go from nothing to a table and three pictures, on the synthetic sample archive.
+
+    \b
+    Example:
+      gee-polygons demo --out outputs
+    """
+    from gee_polygons.cli.demo import run_demo
+
+    total = 0.0
+    for step in run_demo(out, progress=on_terminal()):
+        total += step.seconds
+        click.echo(f"{step.seconds:6.1f} s  {step.title}")
+        for path in step.paths:
+            click.echo(f"{'':8}  -> {near(path)}")
+    click.echo(f"{total:6.1f} s  in all")
+
+
+for _command in (plan, render, similarity, change, recovery, report, audit, download, index, datasets):
+    main.add_command(_command)
+
+
+_SOURCES: Final = (
+    ("SOURCE", "what it is, and what it needs", "here"),
+    ("auto", "the cheapest for given sites and years; see plan --source all", "ready"),
+    ("sample", "a synthetic archive, built on first use (90 MB); needs nothing", "ready"),
+    ("FOLDER, INDEX", "an archive behind its aef_index.parquet, as path or URL; needs the files", "ready"),
+    ("FILE.tif, .npy, .npz", "one GeoTIFF or NumPy file, int8 codes or float vectors; needs the file", "ready"),
+    ("source-coop", "the open archive of all tiles; needs a network, no account", "ready, if online"),
+    ("mosaic", "the open mosaic of all tiles, in Zarr; needs a network, no account", "ready, if online"),
+    ("FOLDER.zarr, mosaic:URL", "any mosaic in a Zarr v3 store, as path or URL; needs the files", "ready"),
+    ("earthengine", "Earth Engine; needs an account, ee.Authenticate() once, and EE_PROJECT", "ready, if online"),
+)
+
+
+def _summary(table: pd.DataFrame, n_sites: int, n_years: int) -> str:
+    found = ", ".join(f"{n:,} {status}" for status, n in table["status"].value_counts(sort=False).sort_index().items())
+    rows = f"{count(len(table), 'row')} ({count(n_sites, 'site')} x {count(n_years, 'year')})"
+    return f"{rows}: {found}" if found else rows
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    say(f"error: {message}")
+    sys.exit(status)
+
+
+class _ToStderr(logging.Handler):
+    """One line per record, in the words of a command line: `warning: ...`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        say(level + record.getMessage())
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Show the library's log records and warnings as one line each."""
+    handler = _ToStderr()
+    logger = logging.getLogger("gee_polygons")
+    before = logger.level
+    logger.addHandler(handler)
+    with warnings.catch_warnings():
+        # what the library says to the person at the keyboard is said, each time, whatever the filters are
+        warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
+        warnings.filterwarnings("always", category=DataWarning)
+        warnings.showwarning = lambda message, *args, **more: say(f"warning: {message}")
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM clean up as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: nothing to do
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,131 @@
+"""What the commands share: options, how they are read, and how things are said."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from gee_polygons.site import SiteCollection
+
+__all__ = [
+    "SITES_HELP",
+    "count",
+    "load",
+    "near",
+    "on_terminal",
+    "parse_names",
+    "parse_source",
+    "parse_years",
+    "say",
+    "source_option",
+    "with_sites",
+    "years_option",
+]
+
+EXIT_DATA: Final = 1
+MAX_YEARS: Final = 200  # of one range: more is a slip of the finger
+
+
+def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read 2018-2024, 2018,2020 or 2019, or a mixture; ascending and unique in the result."""
+    years: set[int] = set()
+    for part in value.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        last = last if dash else first
+        if not all(len(year) == 4 and year.isascii() and year.isdigit() for year in (first, last)):
+            raise click.BadParameter(f"{part.strip()!r} is not a year; write 2018-2024, or 2018,2020, or 2019.")
+        if int(first) > int(last):
+            raise click.BadParameter(f"{part.strip()} runs backwards; write {last}-{first}.")
+        if int(last) - int(first) >= MAX_YEARS:
+            raise click.BadParameter(f"{part.strip()} is more than {MAX_YEARS} years.")
+        years.update(range(int(first), int(last) + 1))
+    return tuple(sorted(years))
+
+
+def parse_source(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Start a session where Earth Engine is asked for by name: that is asking for a session.
+
+    The setting GEE_POLYGONS_SOURCE isn't asking: it may be years old.
+    """
+    if value == "earthengine":
+        from gee_polygons.sources.earthengine.source import connect
+
+        connect()
+    return value
+
+
+def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read names with commas between them."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name in it; write NAME or NAME,NAME.")
+    return names
+
+
+SITES_HELP = (
+    "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
+)
+SOURCE_HELP = (
+    "A name or a path that `gee-polygons sources` lists; extract knows auto, too: the cheapest. `earthengine` starts a "
+    "session with the credentials that ee.Authenticate() stored and the project $EE_PROJECT.  "
+    "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
+)
+
+sites_options: list[Callable[[Any], Any]] = [
+    click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path)),
+    click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"),
+    click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326."),
+]
+years_option = click.option(
+    "--years", callback=parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
+)
+source_option = click.option("--source", callback=parse_source, metavar="SOURCE", help=SOURCE_HELP)
+
+
+def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the argument SITES and its options."""
+    for option in reversed(sites_options):
+        command = option(command)
+    return command
+
+
+def load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
+    """Read a file of sites."""
+    from gee_polygons.errors import SiteError, UsageError
+    from gee_polygons.site import load_sites
+
+    try:
+        return load_sites(path, id_column=id_column, crs=crs)
+    except (SiteError, UsageError) as error:  # in the words of a command line
+        said = str(error).replace("id_column=", "--id-column")
+        raise type(error)(re.sub(r'crs=, for example crs="([^"]*)"', r"--crs, for example --crs \1", said)) from error
+
+
+def near(path: Path) -> Path:
+    """Return a path below the current folder without that folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def count(n: int, what: str) -> str:
+    """Write a number of things: 1 row, 2 rows."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def on_terminal() -> bool:
+    """Whether a person sees the messages: then there is a progress bar."""
+    return sys.stderr.isatty()
+
+
+def say(line: str) -> None:
+    """Write one line to standard error, whatever line breaks it came with, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)

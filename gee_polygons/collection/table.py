@@ -1,0 +1,251 @@
+"""A collection as a table: one row a tile, with all of its header, in one GeoParquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import shapely
+
+from gee_polygons.collection.catalogue import Dataset
+from gee_polygons.errors import ArchiveError, UsageError
+from gee_polygons.network.places import hide_query, is_url, join, rewrite
+from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.sources.cog.header import Content, header_of, open_tiles
+from gee_polygons.sources.cog.records import SIDES
+from gee_polygons.sources.cog.tile import Tile
+from gee_polygons.store.atomic import replacing
+
+__all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write", "years_of"]
+
+HEADER: Final = pa.struct(
+    [
+        pa.field("crs", pa.string()),
+        pa.field("transform", pa.list_(pa.float64())),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("block_height", pa.int32()),
+        pa.field("block_width", pa.int32()),
+        pa.field("parts", pa.int32()),
+        pa.field("compression", pa.string()),
+        pa.field("predictor", pa.int32()),
+        pa.field("dtype", pa.string()),
+        pa.field("nodata", pa.float64()),
+        pa.field("bands", pa.list_(pa.string())),
+        pa.field("offsets", pa.list_(pa.int64())),
+        pa.field("lengths", pa.list_(pa.int64())),
+    ]
+)
+_BBOX: Final = ("xmin", "ymin", "xmax", "ymax")
+
+
+def as_arrow(table: Any) -> Any:
+    """Return a pyarrow table of anything that is a table; geometries as WKB.
+
+    Raises
+    ------
+    UsageError
+        If it isn't one.
+    """
+    found = _as_arrow(table)
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Polars' own; Arrow can't take rows of them
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in found.schema]
+    return found.cast(pa.schema(fields, metadata=found.schema.metadata))
+
+
+def _as_arrow(table: Any) -> Any:
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "geometry") and hasattr(table, "to_arrow") and hasattr(table, "crs"):  # GeoDataFrame
+        return pa.table(table.to_arrow(geometry_encoding="WKB", index=False))
+    if hasattr(table, "__arrow_c_stream__"):  # DuckDB relation, Polars, record batches, another collection
+        return pa.table(table)
+    if hasattr(table, "to_arrow_table"):  # what DuckDB's execute() returns, and its older relations
+        return table.to_arrow_table()
+    if hasattr(table, "collect_schema"):  # Polars, lazy
+        return pa.table(table.collect())
+    if hasattr(table, "to_table") and hasattr(table, "schema"):  # a pyarrow dataset
+        return table.to_table()
+    if hasattr(table, "columns") and hasattr(table, "iloc"):  # pandas before the Arrow interface
+        return pa.Table.from_pandas(table, preserve_index=False)
+    raise UsageError(f"a table is one of pyarrow, DuckDB, Polars, pandas or GeoPandas, found {type(table).__name__}")
+
+
+def resolved(table: Any, folder: str, network: Network) -> Any:
+    """Make paths absolute, rewrite URLs, and list each tile once, ordered by path."""
+    paths = [rewrite(join(folder, str(path)), network.url_rewrite) for path in table["path"].to_pylist()]
+    paths = [path if is_url(path) else str(Path(path).absolute()) for path in paths]
+    keys = list(zip(paths, table["period" if "period" in table.column_names else "year"].to_pylist(), strict=True))
+    rows = {key: i for i, key in reversed(list(enumerate(keys)))}
+    keep = np.array([rows[key] for key in sorted(rows)], np.int64)
+    place = table.column_names.index("path")
+    return table.set_column(place, "path", pa.array(paths, pa.string())).take(keep)
+
+
+def within(
+    table: Any,
+    *,
+    bbox: Sequence[float] | None = None,
+    date_range: tuple[Any, Any] | None = None,
+    geometries: Any = None,
+) -> Any:
+    """Return the tiles whose valid pixels' box touches a box or geometries (EPSG:4326), from a range of dates."""
+    keep = np.ones(len(table), np.bool_)
+    west, south, east, north = (table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES)
+    if bbox is not None:
+        left, bottom, right, top = checked_bbox(bbox)
+        inside = (south <= top) & (north >= bottom)
+        # a box across the antimeridian has its east in the west, or past 180
+        spans = [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]
+        touched = np.zeros(len(table), np.bool_)
+        for first, last in spans:
+            for turn in (-360.0, 0.0, 360.0):
+                touched |= (west + turn <= last) & (east + turn >= first)
+        keep &= inside & touched
+    if geometries is not None:
+        tree = shapely.STRtree(shapely.box(west, south, east, north))
+        keep &= np.isin(np.arange(len(table)), tree.query(geometries, predicate="intersects")[1])
+    if date_range is not None:
+        first, last = checked_dates(date_range)
+        if "period" in table.column_names:
+            days = table["period"].to_numpy()
+            low, high = (int(f"{day:%Y%m%d}") for day in (first, last))
+        else:
+            days, low, high = table["year"].to_numpy().astype(np.int64), first.year, last.year
+        keep &= (days >= low) & (days <= high)
+    return table.take(np.flatnonzero(keep))
+
+
+def checked_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
+    """Check (west, south, east, north) in degrees."""
+    try:
+        west, south, east, north = (float(value) for value in bbox)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a bbox is (west, south, east, north) in degrees, found {bbox!r}") from error
+    if not (-180 <= west <= 360 and -180 <= east <= 360 and -90 <= south <= north <= 90):
+        raise UsageError(
+            f"a bbox is (west, south, east, north) in degrees (EPSG:4326), with south below north, found {bbox!r}"
+        )
+    return west, south, east, north
+
+
+def checked_dates(date_range: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Check a pair of dates or years; both ends count."""
+    import pandas as pd
+
+    try:
+        first, last = date_range
+        if isinstance(date_range, str):
+            raise ValueError("a text")
+        dates = [pd.Timestamp(f"{v}-01-01" if isinstance(v, int | np.integer) else v) for v in (first, last)]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"date_range is a pair such as ('2018-01-01', '2024-12-31'), found {date_range!r}") from error
+    if isinstance(last, int | np.integer):
+        dates[1] = pd.Timestamp(f"{last}-12-31")
+    if dates[1] < dates[0]:
+        raise UsageError(f"date_range runs backwards: {first} to {last}; swap them")
+    return dates[0], dates[1]
+
+
+def years_of(date_range: tuple[Any, Any]) -> range:
+    """Return the years that a range of dates touches."""
+    first, last = checked_dates(date_range)
+    return range(first.year, last.year + 1)
+
+
+def enrich(table: Any, contents: Sequence[Content] | Content, network: Network = NETWORK) -> Any:
+    """Parse each tile's header, many at once, and add it as a column; `utm_*` become what the files say.
+
+    Raises
+    ------
+    ReadError, TileError
+        Naming the first tile that can't be used.
+    """
+    paths = table["path"].to_pylist()
+    years = table["period" if "period" in table.column_names else "year"].to_pylist()
+    opened = open_tiles(list(zip(paths, map(int, years), strict=True)), network, contents)
+    broken = [tile for tile in opened if not isinstance(tile, Tile)]
+    if broken:
+        more = f" (and {len(broken) - 1} more of {len(opened)} tiles)" if len(broken) > 1 else ""
+        error = broken[0]
+        error.args = (f"{error}{more}",)
+        raise error
+    tiles = [tile for tile in opened if isinstance(tile, Tile)]
+    headers = pa.array([header_of(tile) for tile in tiles], HEADER)
+    bounds = np.array([tile.grid.bounds for tile in tiles], np.float64).reshape(-1, 4)
+    columns = {f"utm_{side}": pa.array(bounds[:, i]) for i, side in enumerate(SIDES)}
+    columns["crs"] = pa.array([tile.grid.crs for tile in tiles], pa.string())
+    columns["header"] = headers
+    for name, values in columns.items():
+        known = name in table.column_names
+        table = table.set_column(table.column_names.index(name), name, values) if known else table.append_column(
+            name, values
+        )  # fmt: skip
+    return table
+
+
+def write(table: Any, path: Path, dataset: Dataset, parameters: dict[str, Any]) -> None:
+    """Write a collection as GeoParquet 1.1, whole or not at all; the same collection gives the same bytes."""
+    names = [name for name in table.column_names if name not in ("geom", "geometry", "bbox")]
+    table = table.select(names)
+    sides = [table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES]
+    boxes = shapely.box(*sides)
+    table = table.append_column("geometry", pa.array(shapely.to_wkb(boxes, byte_order=1), pa.binary()))
+    covering = pa.StructArray.from_arrays([pa.array(side) for side in sides], names=list(_BBOX))
+    table = table.append_column("bbox", covering)
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": pyproj.CRS("OGC:CRS84").to_json_dict(),
+        "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
+    }
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    entry = replace(dataset, index=hide_query(dataset.index)).as_dict()
+    ours = {"what": "collection", "dataset": entry, **parameters}
+    metadata = {"geo": json.dumps(geo), "gee_polygons": json.dumps(ours, sort_keys=True)}
+    leaves = ("header.offsets.list.element", "header.lengths.list.element")
+    repeating = [leaf for leaf in _leaves(table.schema) if leaf not in leaves]
+    with replacing(path) as part:
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            part,
+            compression="zstd",
+            use_dictionary=repeating,
+            # positions grow by a block's length, so their differences are small
+            column_encoding=dict.fromkeys(leaves, "DELTA_BINARY_PACKED") if "header" in names else None,
+            row_group_size=4096,
+        )
+
+
+def _leaves(schema: Any) -> list[str]:
+    found: list[str] = []
+
+    def visit(prefix: str, kind: Any) -> None:
+        if pa.types.is_struct(kind):
+            for child in kind:
+                visit(f"{prefix}.{child.name}", child.type)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            visit(f"{prefix}.list.element", kind.value_type)
+        elif not pa.types.is_floating(kind):
+            found.append(prefix)
+
+    for item in schema:
+        visit(item.name, item.type)
+    return found
+
+
+def read_metadata(metadata: dict[str, Any], place: str) -> Dataset | None:
+    """Return the dataset that a collection's metadata names."""
+    if "dataset" not in metadata:
+        return None
+    try:
+        return Dataset.from_dict(metadata["dataset"])
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"{place}: its metadata names no dataset that this version knows: {error}") from error

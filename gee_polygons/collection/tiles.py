@@ -1,0 +1,372 @@
+"""A collection: tiles as a table, their pixels, and a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gee_polygons.collection.catalogue import Dataset
+from gee_polygons.collection.geometries import asked
+from gee_polygons.collection.table import checked_bbox, resolved, within, write, years_of
+from gee_polygons.errors import ArchiveError, DependencyError, UsageError
+from gee_polygons.network.places import folder_of, hide_query
+from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.sources.cog.index import ArchiveIndex
+from gee_polygons.sources.cog.records import Area, canonical, read_records
+from gee_polygons.sources.cog.source import CogSource
+
+if TYPE_CHECKING:
+    import geopandas
+
+__all__ = ["Collection"]
+
+
+class Collection:
+    """Tiles as a table, and their pixels. Made by `build`, `load`, `build_from_table` or `as_collection`.
+
+    Parameters
+    ----------
+    index : pyarrow.Table or str
+        The tiles, with canonical columns; or the path or URL of a list that is read as needed.
+    dataset : Dataset
+        What they hold.
+    place : str
+        Path or URL, for messages and provenance.
+    network : Network
+        How hard to try.
+
+    Examples
+    --------
+    >>> from gee_polygons.collection import load
+    >>> collection = load("gee-polygons/sample")
+    >>> collection.years
+    [2018, 2019, 2020, 2021, 2022, 2023, 2024]
+    >>> collection.subset(date_range=(2023, 2024)).to_table().num_rows
+    6
+    """
+
+    def __init__(self, index: Any, *, dataset: Dataset, place: str, network: Network = NETWORK) -> None:
+        self.dataset, self.place, self.network = dataset, hide_query(place), network
+        self._table = None if isinstance(index, str) else index
+        self._source: CogSource | None = None
+
+    def __repr__(self) -> str:
+        size = "read as needed" if self._table is None else f"{self._table.num_rows} tiles"
+        return f"Collection({self.dataset.id or self.place!r}, {size})"
+
+    def __len__(self) -> int:
+        return int(self.to_table().num_rows)
+
+    @property
+    def years(self) -> list[int]:
+        """Years (for what isn't annual: days, as YYYYMMDD) that it has, ascending."""
+        return self.as_source().years()
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        if self.dataset.bands:
+            return self.dataset.bands
+        table = self.to_table()
+        if "header" not in table.column_names:
+            raise UsageError(f"{self.place}: its bands aren't known before headers are; build a collection of it")
+        found = {band for header in table["header"].to_pylist() for band in header["bands"]}
+        return tuple(sorted(found))
+
+    def as_source(self) -> CogSource:
+        """Return it as a source of embeddings, for `open_source` and `extract_embeddings`."""
+        if self._source is None:
+            index = (
+                ArchiveIndex(self.place, self.network)
+                if self._table is None
+                else ArchiveIndex.of(self._table, self.place, self.network)
+            )
+            self._source = CogSource(index, name="cog", content=self.dataset.content, network=self.network)
+        return self._source
+
+    # --- the table
+
+    def to_table(self) -> Any:
+        """Return the tiles as a pyarrow table; of a list that is read as needed, all of them."""
+        if self._table is None:
+            self._table = canonical(read_records(self.place, network=self.network), place=self.place)
+        return self._table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Hand the table to DuckDB, Polars, pyarrow and others, without a copy."""
+        return self.to_table().__arrow_c_stream__(requested_schema)
+
+    def subset(
+        self,
+        *,
+        bbox: Sequence[float] | None = None,
+        geometries: Any = None,
+        date_range: tuple[Any, Any] | None = None,
+        where: Any = None,
+    ) -> Collection:
+        """Return the collection of some of the tiles.
+
+        Parameters
+        ----------
+        bbox : (west, south, east, north), optional
+            Tiles whose valid pixels' box touches it, EPSG:4326.
+        geometries : optional
+            Tiles whose valid pixels' box touches one of them; of any kind that `get_numpy` takes.
+        date_range : pair of dates or years, optional
+            Both ends count; of annual tiles, every year that it touches.
+        where : str or pyarrow.compute.Expression, optional
+            A condition on the columns. A text is SQL, and needs DuckDB.
+
+        Returns
+        -------
+        Collection
+        """
+        shapes = None if geometries is None else asked(geometries).geometries
+        table = self._table
+        if table is None:
+            boxes = [checked_bbox(bbox)] if bbox is not None else []
+            if shapes is not None:
+                boxes += [shape.bounds for shape in shapes]
+            area = Area(np.array([(w, s, e + 360 * (e < w), n) for w, s, e, n in boxes]), 0.0) if boxes else None
+            years = years_of(date_range) if date_range is not None and self.dataset.annual else None
+            found = read_records(self.place, area=area, years=years, network=self.network)
+            table = canonical(found, place=self.place) if len(found) else None
+            if table is None:
+                raise ArchiveError(f"{self.place}: no tile there")
+        table = within(table, bbox=bbox, date_range=date_range, geometries=shapes)
+        if where is not None:
+            table = _where(table, where)
+        return Collection(table, dataset=self.dataset, place=self.place, network=self.network)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as one GeoParquet file that `load` opens."""
+        target = Path(path)
+        write(resolved(self.to_table(), folder_of(self.place), self.network), target, self.dataset, {})
+        return target
+
+    # --- the pixels
+
+    def get_numpy(
+        self,
+        geometries: Any,
+        *,
+        bands: Sequence[str] | None = None,
+        years: Sequence[int] | None = None,
+        decode: str = "codes",
+        geometry_crs: Any = None,
+        geometry_column: str | None = None,
+    ) -> Any:
+        """Read pixels as masked arrays.
+
+        Parameters
+        ----------
+        geometries
+            ``(west, south, east, north)`` in EPSG:4326; shapely geometries (polygons or points); a GeoDataFrame, sites,
+            or Arrow WKB in a column or table. Each is read in its own UTM zone (that of its centroid), whose tiles
+            reach past the zone's edge. One that they don't cover is cut at the edge: its array holds the part in its
+            own zone, with a warning, for zones' grids are never mixed; `get_gdf` and `get_xarray` give all parts.
+        bands : sequence of str, optional
+            Default: all.
+        years : sequence of int, optional
+            Default: all that the collection has.
+        decode : {"codes", "vectors"}
+            As stored, or float32 embeddings.
+        geometry_crs : optional
+            CRS of geometries that don't say theirs. Default: EPSG:4326.
+        geometry_column : str, optional
+            Column of a table. Default: `geometry` or `geom`.
+
+        Returns
+        -------
+        numpy.ma.MaskedArray or list of them
+            (years, bands, height, width), north-up, masked where there is no data and outside the geometry (pixels
+            that it touches are inside; of a bbox tuple all pixels are). One geometry gives one array; several, of any
+            sizes, give a list of arrays, one each, in their order.
+
+        Raises
+        ------
+        ReadError
+            If a read fails, naming the URL and the geometry.
+
+        Examples
+        --------
+        >>> from gee_polygons.collection import load
+        >>> collection = load("gee-polygons/sample")
+        >>> array = collection.get_numpy((-48.02, -22.36, -48.018, -22.359), bands=["A00", "A01"], years=[2023])
+        >>> array.shape
+        (1, 2, 12, 22)
+        """
+        from gee_polygons.collection.reading import masked_arrays
+
+        wanted = asked(geometries, geometry_crs, geometry_column)
+        arrays = masked_arrays(self, wanted, self._bands(bands), self._years(years), decode)
+        return arrays[0] if wanted.single else arrays
+
+    def get_xarray(
+        self,
+        geometries: Any,
+        *,
+        bands: Sequence[str] | None = None,
+        years: Sequence[int] | None = None,
+        decode: str = "codes",
+        crs: str | None = None,
+        chunks: Mapping[str, int] | str | None = None,
+        geometry_crs: Any = None,
+        geometry_column: str | None = None,
+    ) -> Any:
+        """Read the window around all geometries as an xarray.Dataset, one variable a band.
+
+        Parameters
+        ----------
+        geometries, bands, years, decode, geometry_crs, geometry_column
+            See `get_numpy`. Pixels outside the geometries are read too.
+        crs : str, optional
+            One zone to read, where geometries lie in several.
+        chunks : mapping or "auto", optional
+            Read lazily, in dask chunks of so many of "year", "y", "x"; "auto": a year and 1024 px.
+
+        Returns
+        -------
+        xarray.Dataset, or dict of CRS to xarray.Dataset
+            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`. One
+            grid a zone: where geometries lie in several, a dict of them. A geometry that is cut at a zone's edge (see
+            `get_numpy`) has its pixels in the zone that their centres lie in, and nodata in the other.
+
+        Raises
+        ------
+        UsageError
+            If no geometry lies in `crs`.
+        """
+        from gee_polygons.collection.reading import dataset_of
+
+        wanted = asked(geometries, geometry_crs, geometry_column)
+        return dataset_of(self, wanted, self._bands(bands), self._years(years), decode, crs, chunks)
+
+    def get_gdf(
+        self,
+        geometries: Any,
+        *,
+        bands: Sequence[str] | None = None,
+        years: Sequence[int] | None = None,
+        decode: str = "codes",
+        geometry_crs: Any = None,
+        geometry_column: str | None = None,
+    ) -> geopandas.GeoDataFrame:
+        """Read pixels as a table: one row for each geometry and year.
+
+        A geometry that is cut at a zone's edge (see `get_numpy`) has a row for each zone: of the same ground, `valid`
+        is True in one of them only, so that counts add up.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            The columns that came with the geometries, then `year`, `pixels` (bands, height, width), `valid` (bool,
+            height, width: has data, and lies inside the geometry), `transform`, `crs`, `geometry` (EPSG:4326).
+        """
+        from gee_polygons.collection.reading import frame_of
+
+        wanted = asked(geometries, geometry_crs, geometry_column)
+        return frame_of(self, wanted, self._bands(bands), self._years(years), decode)
+
+    def sample_points(
+        self,
+        points: Any,
+        *,
+        bands: Sequence[str] | None = None,
+        years: Sequence[int] | None = None,
+        decode: str = "codes",
+        max_distance_px: int = 0,
+        geometry_crs: Any = None,
+        geometry_column: str | None = None,
+    ) -> geopandas.GeoDataFrame:
+        """Read the pixel at each point.
+
+        Parameters
+        ----------
+        points
+            Points, of any kind that `get_numpy` takes; or an array of (longitude, latitude), shape (n, 2).
+        max_distance_px : int
+            Where the point's own pixel has no data, take the nearest that has, within so many pixels.
+        bands, years, decode, geometry_crs, geometry_column
+            See `get_numpy`.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            One row for each point and year: the columns that came with the points, `year`, one column a band (missing
+            where there is no data), `distance_px`, `geometry`.
+        """
+        from gee_polygons.collection.reading import samples_of
+
+        if isinstance(points, np.ndarray) and points.ndim == 2 and points.shape[1] == 2:
+            import shapely
+
+            points = list(shapely.points(points.astype(np.float64)))
+        wanted = asked(points, geometry_crs, geometry_column)
+        return samples_of(self, wanted, self._bands(bands), self._years(years), decode, max_distance_px)
+
+    def to_torchgeo_dataset(
+        self, *, bands: Sequence[str] | None = None, years: Sequence[int] | None = None, chip_size: int = 256
+    ) -> Any:
+        """Return the chips of all tiles as a map-style dataset for torch's DataLoader.
+
+        Needs the extra ``[torch]``. A DataLoader with workers, of a collection that is far away, needs
+        ``multiprocessing_context="spawn"``: a forked process can't make requests.
+
+        Parameters
+        ----------
+        bands, years
+            See `get_numpy`.
+        chip_size : int
+            Width and height of a chip, pixels. What is left at a tile's far sides is left out.
+
+        Returns
+        -------
+        Dataset
+            Each sample a mapping: `image` (float32, (bands, height, width), north-up; vectors of AlphaEarth codes, 0
+            without data; else pixels as stored), `valid` (bool, (height, width)), `crs`, `bounds` (float64: west,
+            south, east, north in the CRS), `year`.
+        """
+        from gee_polygons.collection.torch import chips_of
+
+        return chips_of(self, self._bands(bands), self._years(years), chip_size)
+
+    def _bands(self, bands: Sequence[str] | None) -> tuple[str, ...]:
+        known = self.bands
+        names = known if bands is None else tuple([bands] if isinstance(bands, str) else bands)
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UsageError(f"unknown band {unknown[0]!r}; {self.dataset.id or self.place} has {', '.join(known)}")
+        if not names or len(set(names)) != len(names):
+            raise UsageError(f"bands are some of {known[0]}..{known[-1]}, each once, found {list(names)}")
+        return names
+
+    def _years(self, years: Sequence[int] | int | None) -> tuple[int, ...]:
+        if years is None:
+            return tuple(self.years)
+        asked_for = [years] if isinstance(years, int | np.integer) else list(years)
+        if not asked_for or not all(isinstance(year, int | np.integer) for year in asked_for):
+            raise UsageError(f"years are whole numbers such as 2024, found {years!r}")
+        return tuple(sorted({int(year) for year in asked_for}))
+
+
+def _where(table: Any, where: Any) -> Any:
+    if not isinstance(where, str):
+        return table.filter(where)
+    try:
+        import duckdb
+    except ImportError as error:
+        raise DependencyError(
+            "a condition in SQL needs DuckDB: pip install 'gee_polygons[duckdb]'; or give a pyarrow expression"
+        ) from error
+    try:
+        with duckdb.connect() as connection:
+            connection.register("tiles", table.drop_columns([n for n in ("header",) if n in table.column_names])
+                                .append_column("_row", [np.arange(len(table))]))  # fmt: skip
+            rows = connection.execute(f"SELECT _row FROM tiles WHERE ({where}) ORDER BY _row").fetchall()
+    except duckdb.Error as error:
+        raise UsageError(f"where={where!r}: {str(error).splitlines()[0]}") from error
+    return table.take(np.array([row[0] for row in rows], np.int64))

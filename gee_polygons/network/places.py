@@ -1,0 +1,206 @@
+"""Where bytes are: one way for local files, HTTP(S), S3 and Google Cloud Storage, behind obstore."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from gee_polygons.errors import ReadError
+
+__all__ = [
+    "first_line", "folder_of", "has_suffix", "hide_query", "is_url", "join", "local_path", "locate", "read_ranges",
+    "rewrite", "without_query",
+]  # fmt: skip
+
+OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # dots in its name, and it lives in us-west-2
+# object_store's own retries are off: `_fetch` retries, for bodies that break off too, and counts every request
+_NO_RETRIES: Final[Any] = {"max_retries": 0}
+
+
+def is_url(spec: str) -> bool:
+    """Whether a place is a URL rather than a local path."""
+    return "://" in spec
+
+
+def has_suffix(place: str, *suffixes: str) -> bool:
+    """Whether a path or URL ends with one of some suffixes, whatever query follows.
+
+    Examples
+    --------
+    >>> has_suffix("https://host/index.CSV?signature=1", ".csv"), has_suffix("a.tiff", ".csv", ".gpkg")
+    (True, False)
+    """
+    path = urlsplit(place).path if is_url(place) else place
+    return path.lower().endswith(suffixes)
+
+
+# --- URLs that hold a secret: a signature in the query, or a password
+
+_HIDDEN: Final = "hidden-"
+_secrets: dict[str, str] = {}  # what is shown -> what is asked for
+
+
+def hide_query(url: str) -> str:
+    """Return a URL to be shown instead of one with a query or a password, and read like it, in this process.
+
+    Signed URLs carry their signature in the query. A place is named in errors, logs, tables and plans: so none of those
+    sees more of it than a digest, which tells two of them apart.
+
+    Examples
+    --------
+    >>> hide_query("https://host/a.tiff?X-Signature=secret")
+    'https://host/a.tiff?hidden-da39ba9c124b07d4'
+    >>> hide_query("https://host/a.tiff")
+    'https://host/a.tiff'
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        return url
+    parts = urlsplit(url)
+    if parts.query.startswith(_HIDDEN) or not (parts.query or "@" in parts.netloc):
+        return url
+    digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, f"{_HIDDEN}{digest}", ""))
+    _secrets[shown] = url
+    return shown
+
+
+def without_query(text: str) -> str:
+    """Take queries and passwords out of all URLs in a text that somebody else wrote.
+
+    Examples
+    --------
+    >>> without_query("error for url (https://me:word@host/a.tiff?X-Signature=secret): refused")
+    'error for url (https://host/a.tiff?...): refused'
+    """
+    text = re.sub(r"(://)[^/\s@]+@", r"\1", text)
+    return re.sub(r"(\w+://[^\s?]*\?)[^\s)\]}\"'>]+", r"\1...", text)
+
+
+def join(folder: str, path: str) -> str:
+    """Resolve a path or URL named in an index against the index's own folder."""
+    if is_url(path) or Path(path).is_absolute():
+        return path
+    return f"{folder.rstrip('/')}/{path}" if is_url(folder) else str(Path(folder) / path)
+
+
+def folder_of(place: str) -> str:
+    """Return the folder or URL prefix that a file lies in."""
+    return place.rsplit("/", 1)[0] if is_url(place) else str(Path(place).parent)
+
+
+def rewrite(place: str, prefixes: Mapping[str, str]) -> str:
+    """Replace the longest prefix that fits, so that a mirror is read instead of what an index names.
+
+    Examples
+    --------
+    >>> rewrite("s3://bucket/a/b.tiff", {"s3://bucket/": "https://mirror.example/"})
+    'https://mirror.example/a/b.tiff'
+    """
+    for old in sorted(prefixes, key=len, reverse=True):
+        if place.startswith(old):
+            return prefixes[old] + place[len(old) :]
+    return place
+
+
+def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
+    """Return the obstore store and the path inside it for a local path or a URL.
+
+    Parameters
+    ----------
+    place : str
+        Local path, ``file://``, ``http(s)://`` (also signed), ``s3://`` or ``gs://`` URL. Buckets are read anonymously.
+    timeout_s : float
+        How long one request may take.
+
+    Returns
+    -------
+    (store, path)
+    """
+    local = local_path(place)
+    if local is not None:
+        # absolute() and not resolve(): a link is named as the user named it. But obstore refuses "..".
+        path = Path(local).absolute()
+        inside = path.resolve() if ".." in path.parts else path
+        return _store("file://", "", "", timeout_s), str(inside).lstrip("/")
+    place = _secrets.get(place, place)
+    parts = urlsplit(place)
+    if parts.query.startswith(_HIDDEN):
+        raise ReadError(
+            f"{place}: its query was hidden by another process; open the source again in this one", url=place
+        )
+    if parts.scheme in ("http", "https"):
+        # a path comes percent-encoded, and is encoded again when it is sent
+        root = f"{parts.scheme}://{parts.netloc}" + (f"/?{parts.query}" if parts.query else "")
+        return _store(parts.scheme, root, "", timeout_s), unquote(parts.path[1:])
+    if parts.query:
+        raise ReadError(f"{parts.scheme}://{parts.netloc}{parts.path}: only http and https URLs have a query; "
+                        "name the object itself", url=f"{parts.scheme}://{parts.netloc}{parts.path}")  # fmt: skip
+    # AWS's own variables, so that an S3-compatible server can be named without code
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return _store(parts.scheme, parts.netloc, endpoint if parts.scheme == "s3" else "", timeout_s), parts.path[1:]
+
+
+def local_path(place: str) -> str | None:
+    """Return the path of what lies on this machine's disks, also by a ``file://`` URL; None for what is far away.
+
+    Examples
+    --------
+    >>> local_path("file:///data/my%20tiles/a.tiff"), local_path("../a.tiff"), local_path("s3://bucket/a.tiff")
+    ('/data/my tiles/a.tiff', '../a.tiff', None)
+    """
+    if not is_url(place):
+        return place
+    return unquote(urlsplit(place).path) if place.lower().startswith("file://") else None
+
+
+def read_ranges(place: str, starts: Sequence[int], lengths: Sequence[int]) -> list[Any]:
+    """Read byte ranges of one file, all of them at once.
+
+    Raises
+    ------
+    ReadError
+        Naming the file, if it can't be read or ends before a range does.
+    """
+    from gee_polygons.network.ranges import Failed, Want, stream
+
+    answer = next(stream([Want(place, starts, lengths)]))
+    if isinstance(answer, Failed):
+        raise answer.error
+    return answer
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a message that may have many."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@lru_cache(maxsize=512)
+def _store(scheme: str, host: str, endpoint: str, timeout_s: float) -> Any:
+    from obstore.store import GCSStore, HTTPStore, LocalStore, S3Store
+
+    if scheme == "file://":
+        return LocalStore("/")
+    plain = scheme == "http" or endpoint.startswith("http://")
+    options: Any = {"timeout": f"{timeout_s:g} seconds", "connect_timeout": "10 seconds", "allow_http": plain}
+    if scheme in ("http", "https"):
+        return HTTPStore(host, client_options=options, retry_config=_NO_RETRIES)
+    if scheme == "s3":
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-west-2"
+        more: dict[str, Any] = {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
+        return S3Store(
+            host,
+            region="us-west-2" if host == OPEN_ARCHIVE_BUCKET else region,
+            skip_signature=True,
+            client_options=options,
+            retry_config=_NO_RETRIES,
+            **more,
+        )
+    if scheme == "gs":
+        return GCSStore(host, skip_signature=True, client_options=options, retry_config=_NO_RETRIES)
+    raise ReadError(f"{scheme}://{host}: unknown kind of URL; use file, http, https, s3 or gs")

@@ -1,0 +1,11 @@
+"""Fits simple models on embeddings and scores them by spatial cross-validation."""
+
+from gee_polygons.probe.fitting import (
+    ProbeResult,
+    ValueResult,
+    cross_validate,
+    fit_probe,
+    spatial_blocks,
+)
+
+__all__ = ["ProbeResult", "ValueResult", "cross_validate", "fit_probe", "spatial_blocks"]

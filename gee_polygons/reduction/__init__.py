@@ -1,0 +1,1 @@
+"""From polygons to partial sums: planning, reading blocks, reducing and merging them."""

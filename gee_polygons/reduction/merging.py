@@ -1,0 +1,256 @@
+"""Partial sums of blocks -> numbers of polygons.
+
+Most polygons lie in one block: their numbers are finished as soon as that is in, and only the others' sums are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons.errors import ReadError, TileError
+from gee_polygons.reduction.plan import BlockRef, Failure, Job, Plan
+from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.zonal.coverage import FULL, compute_coverage
+from gee_polygons.zonal.medoid import Candidates
+from gee_polygons.zonal.partials import CODE_SCALE, Partials
+from gee_polygons.zonal.reduce import Reduced
+from gee_polygons.zonal.statistics import Needs, quantile_of, quantiles
+
+__all__ = ["Merger", "Results", "StoppedError"]
+
+
+@dataclass(kw_only=True)
+class Results:
+    """Numbers of all polygons and years.
+
+    Parameters
+    ----------
+    statistics : dict of name to float64 array, shape (polygons, years, bands)
+        NaN without a valid pixel. Always has ``"mean"``.
+    n_pixels, valid_fraction : float64 array, shape (polygons, years)
+        Coverage-weighted valid pixels, and their share of the polygon's area.
+    similarity : float64 array, shape (polygons, years)
+        Cosine of the medoid to the mean; NaN unless the medoid was asked for.
+    status : object array, shape (polygons, years)
+        ``"ok"``, ``"masked"``, ``"no_data"`` or ``"error"``.
+    failures : list of Failure
+        What couldn't be read.
+    """
+
+    statistics: dict[str, NDArray[np.float64]]
+    n_pixels: NDArray[np.float64]
+    valid_fraction: NDArray[np.float64]
+    similarity: NDArray[np.float64]
+    status: NDArray[np.object_]
+    failures: list[Failure] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, n: int, n_years: int, n_bands: int, names: Sequence[str]) -> Results:
+        """Return results of polygons that no tile holds."""
+        return cls(
+            statistics={name: np.full((n, n_years, n_bands), np.nan) for name in dict.fromkeys(["mean", *names])},
+            n_pixels=np.zeros((n, n_years)),
+            valid_fraction=np.zeros((n, n_years)),
+            similarity=np.full((n, n_years), np.nan),
+            status=np.full((n, n_years), "no_data", object),
+        )
+
+    def numbers(self) -> Iterator[NDArray[np.float64]]:
+        """Yield every array that a failed read must blank."""
+        yield from (*self.statistics.values(), self.n_pixels, self.valid_fraction, self.similarity)
+
+
+class StoppedError(Exception):
+    """A block can't be read, and nothing is to be done without it; who knows the sites' names raises the error."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    def named(self, names: Sequence[object] | None = None) -> ReadError | TileError:
+        """Return the error to be raised, with the first site's name in front."""
+        failure, more = self.failure, len(self.failure.polygons) - 1
+        text = failure.message
+        if names is not None and failure.polygons:
+            text = f"site {names[failure.polygons[0]]!r}{f' and {more} more' if more > 0 else ''}: {text}"
+        if failure.code == TileError.code:
+            return TileError(text)
+        return ReadError(text, url=failure.url, year=failure.year)
+
+
+class Merger:
+    """Adds blocks' partials, and turns them into numbers as soon as a polygon's last block is in.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is read.
+    years : sequence of int
+        Years of the results.
+    names : sequence of str
+        Statistics asked for.
+    needs : Needs
+        What they need.
+    results : Results
+        Where the numbers go.
+    on_error : {"raise", "collect"}
+        What a block that can't be read does.
+    """
+
+    def __init__(
+        self, plan: Plan, years: Sequence[int], names: Sequence[str], needs: Needs, results: Results, on_error: str
+    ) -> None:
+        self._plan, self._names, self._needs, self._results, self._on_error = plan, names, needs, results, on_error
+        self._column = {year: i for i, year in enumerate(years)}
+        self._owner = np.array([piece.polygon for piece in plan.pieces], np.int64)
+        self._skips = {i: frozenset(piece.skip) for i, piece in enumerate(plan.pieces) if piece.skip}
+        self._piece_area = np.zeros(len(plan.pieces), np.int64)
+        n, n_years, n_bands = results.statistics["mean"].shape
+        self._blocks_left = np.zeros((n, n_years), np.int64)
+        for job in plan.jobs:
+            for ref in job.reads:
+                owner = self._owner[self._pieces(job, ref)[0]]
+                self._blocks_left[:, self._column[ref.year]] += np.bincount(owner, minlength=n)
+        results.status[self._blocks_left > 0] = "masked"
+        # most polygons lie in one block and are finished at once; only the others' sums are kept
+        several = self._blocks_left > 1
+        self._slot = np.full((n, n_years), -1, np.int64)
+        self._slot[several] = np.arange(several.sum())
+        self._kept = Partials.zeros(int(several.sum()), n_bands, needs)
+        self._histograms: dict[int, NDArray[np.int64]] = {}  # slot -> (bands, 256), while blocks are missing
+        self._candidates: dict[tuple[int, int], Candidates] = {}
+        self._scale = CODE_SCALE
+        self._failed = np.zeros((n, n_years), np.bool_)
+        for failure in plan.failures:
+            self._fail(failure)
+
+    def _pieces(self, job: Job, ref: BlockRef) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the job's pieces that want a block (another zone may serve some in its year), and which they are."""
+        pieces = np.array(job.pieces, np.int64)
+        wanted = np.ones(len(pieces), np.bool_)
+        if self._skips:
+            wanted[:] = [ref.year not in self._skips.get(i, ()) for i in job.pieces]
+        return pieces[wanted], wanted
+
+    def alone(self, job: Job, ref: BlockRef) -> NDArray[np.bool_]:
+        """Which of a job's pieces are all of their polygon, and in this block."""
+        alone: NDArray[np.bool_] = self._slot[self._owner[list(job.pieces)], self._column[ref.year]] < 0
+        return alone
+
+    def means(self, job: Job, ref: BlockRef) -> NDArray[np.float64]:
+        """Return the finished means of a job's polygons, shape (pieces, bands)."""
+        means: NDArray[np.float64] = self._results.statistics["mean"][
+            self._owner[list(job.pieces)], self._column[ref.year]
+        ]
+        return means
+
+    def add(self, job: Job, ref: BlockRef, outcome: tuple[Reduced, NDArray[np.int64]] | ReadError) -> None:
+        """Merge one block: what it contributes and the whole areas of the job's pieces, or why it can't be read."""
+        pieces, wanted = self._pieces(job, ref)
+        owner, year = self._owner[pieces], self._column[ref.year]
+        self._blocks_left[owner, year] -= 1
+        if isinstance(outcome, ReadError):
+            polygons = tuple(np.unique(owner).tolist())
+            self._fail(Failure(str(outcome), ref.year, polygons, outcome.url))
+            return
+        reduced, areas = outcome
+        self._piece_area[list(job.pieces)] = areas
+        self._scale = reduced.scale
+        slots = self._slot[owner, year]
+        alone = slots < 0
+        rows = np.flatnonzero(wanted)
+        self._write(owner[alone], year, reduced.partials.take(rows[alone]), reduced.quantiles[rows[alone]])
+        # pieces of one polygon lie in different zones, so no slot comes twice
+        self._kept.add(reduced.partials.take(rows[~alone]), slots[~alone])
+        if self._needs.quantiles:
+            in_several = np.cumsum(~self.alone(job, ref)) - 1  # row among the histograms
+            for row, slot, polygon in zip(rows[~alone], slots[~alone], owner[~alone], strict=True):
+                self._add_histogram(int(slot), int(polygon), year, reduced.histograms[in_several[row]])
+
+    def _add_histogram(self, slot: int, polygon: int, year: int, histogram: NDArray[np.int64]) -> None:
+        known = self._histograms.get(slot)
+        self._histograms[slot] = histogram.copy() if known is None else known + histogram
+        if self._blocks_left[polygon, year] == 0:
+            finished = quantiles(self._histograms.pop(slot), self._needs.quantiles)
+            self._write_quantiles(polygon, year, finished)
+
+    def add_candidates(self, job: Job, ref: BlockRef, outcome: Candidates | ReadError) -> None:
+        """Merge the medoid candidates of one block."""
+        _, wanted = self._pieces(job, ref)
+        year = self._column[ref.year]
+        owner = self._owner[list(job.pieces)]
+        if isinstance(outcome, ReadError):
+            polygons = tuple(np.unique(owner[wanted]).tolist())
+            self._fail(Failure(str(outcome), ref.year, polygons, outcome.url))
+            return
+        values, similarity = self._results.statistics["medoid"], self._results.similarity
+        for row in np.flatnonzero(wanted & np.isfinite(outcome.similarity)):
+            key = (int(owner[row]), year)
+            here = outcome.take([row])
+            if key not in self._candidates or self._candidates[key].better(here)[0]:
+                self._candidates[key] = here
+                values[key], similarity[key] = here.vectors[0], here.similarity[0]
+
+    def finish(self, polygons: Polygons) -> None:
+        """Write the polygons of several blocks, and each polygon's valid fraction."""
+        for year in self._column.values():
+            rows = np.flatnonzero(self._slot[:, year] >= 0)
+            self._write(rows, year, self._kept.take(self._slot[rows, year]), None)
+        area = self._areas(polygons) / FULL
+        np.divide(self._results.n_pixels, area, out=self._results.valid_fraction, where=area > 0)
+
+    def blank_failures(self) -> None:
+        """Let no number stand whose polygon has a block that couldn't be read."""
+        self._results.status[self._failed] = "error"
+        for numbers in self._results.numbers():
+            numbers[self._failed] = np.nan
+
+    def _fail(self, failure: Failure) -> None:
+        if self._on_error == "raise":
+            raise StoppedError(failure)
+        if failure not in self._results.failures:
+            self._results.failures.append(failure)
+        self._failed[list(failure.polygons), self._column[failure.year]] = True
+
+    def _write(
+        self, rows: NDArray[np.int64], year: int, partials: Partials, quantiles_: NDArray[np.float64] | None
+    ) -> None:
+        values = self._results.statistics
+        n_pixels = partials.n_pixels()
+        values["mean"][rows, year] = partials.means(self._scale)
+        if "std" in values:
+            values["std"][rows, year] = partials.stds(self._scale)
+        for name, end in (("min", "low"), ("max", "high")):
+            if name in values:
+                values[name][rows, year] = partials.extremes(self._scale, end)
+        if "count" in values:
+            counts = partials["count"][:, None].astype(np.float64)
+            values["count"][rows, year] = np.where(counts > 0, counts, np.nan)
+        if quantiles_ is not None:
+            self._write_quantiles(rows, year, quantiles_)
+        self._results.n_pixels[rows, year] = n_pixels
+        self._results.status[rows, year] = np.where(n_pixels > 0, "ok", "masked")
+
+    def _write_quantiles(self, rows: Any, year: int, finished: NDArray[np.float64]) -> None:
+        """`finished` has a last axis of levels, in the order they were asked for."""
+        for level, name in enumerate(name for name in self._names if quantile_of(name) is not None):
+            self._results.statistics[name][rows, year] = finished[..., level]
+
+    def _areas(self, polygons: Polygons) -> NDArray[np.int64]:
+        """Return the polygons' whole areas in 2^-24 pixels, in the zones that serve each year, shape (n, years)."""
+        area = np.zeros(self._results.n_pixels.shape, np.int64)
+        n_pieces = np.bincount(self._owner, minlength=len(area))
+        alone = n_pieces[self._owner] == 1
+        area[self._owner[alone]] = self._piece_area[alone, None]
+        for i in np.flatnonzero(~alone).tolist():
+            piece = self._plan.pieces[i]
+            if not self._piece_area[i]:  # no tile holds this piece, but one may hold another of the polygon's
+                self._piece_area[i] = compute_coverage(polygons.pieces([piece])).weights[0]
+            served = [column for year, column in self._column.items() if year not in piece.skip]
+            area[self._owner[i], served] += self._piece_area[i]
+        return area

@@ -1,0 +1,461 @@
+"""What a source is: the protocols, and the data that passes through them.
+
+A pixel source turns polygons and years into a `Plan` (from its index alone), and a plan's block references
+into `Block`s: compressed bytes that know how to decode themselves. Everything after that (coverage, kernels,
+merging, the table) is the same for all of them: see `gee_polygons.extract`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
+from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.zonal.grid import Grid, Lattice, Window
+
+if TYPE_CHECKING:
+    from gee_polygons.network.request import Network
+
+__all__ = [
+    "Block",
+    "BlockRef",
+    "EmbeddingImage",
+    "Failure",
+    "Job",
+    "Piece",
+    "PixelSource",
+    "Plan",
+    "ReducingSource",
+    "Source",
+    "network_by_settings",
+    "open_source",
+]
+
+SOURCE_SETTING = "GEE_POLYGONS_SOURCE"
+MIRROR_SETTING = "GEE_POLYGONS_MIRROR"
+SOURCE_COOP_INDEX = "https://data.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingImage:
+    """Pixels of a small region: values + grid, north-up.
+
+    Parameters
+    ----------
+    values : array, shape (bands, height, width)
+        int8 codes (-128 = nodata) or float vectors (NaN = nodata).
+    grid : Grid
+        North-up grid of the pixels.
+    bands : tuple of str
+        Band names, one per plane.
+    year : int
+        Year of the pixels.
+    source : str
+        Where they came from.
+    resampled : tuple of str
+        CRSs of neighbouring UTM zones that some of the pixels were taken from, the nearest one for each place; empty
+        where all are as stored.
+
+    Examples
+    --------
+    >>> grid = Grid(crs="EPSG:32616", transform=(10, 0, 0, 0, -10, 20), shape=(2, 1))
+    >>> image = EmbeddingImage(values=np.array([[[51], [-128]]], np.int8), grid=grid, bands=("A00",), year=2024)
+    >>> image.vectors.round(3).tolist()
+    [[[0.1599999964237213], [nan]]]
+    """
+
+    values: NDArray[Any]
+    grid: Grid
+    bands: tuple[str, ...] = BANDS
+    year: int = 0
+    source: str = ""
+    resampled: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.bands), *self.grid.shape):
+            raise UsageError(
+                f"an image of {len(self.bands)} bands on a grid of {self.grid.shape} needs values of shape "
+                f"{(len(self.bands), *self.grid.shape)}, found {self.values.shape}"
+            )
+        if self.values.dtype != np.int8 and not np.issubdtype(self.values.dtype, np.floating):
+            raise UsageError(f"values are int8 codes or float vectors, found {self.values.dtype}")
+        if self.grid.flip_y or self.grid.flip_x:
+            raise UsageError("an EmbeddingImage is north-up; flip the values and the transform first")
+
+    @property
+    def codes(self) -> NDArray[np.int8]:
+        """The int8 codes as stored; an error for a float image."""
+        if self.values.dtype != np.int8:
+            raise UsageError("this image holds float vectors, not codes; use .vectors")
+        return self.values
+
+    @cached_property
+    def vectors(self) -> NDArray[Any]:
+        """Float vectors, shape (bands, height, width), NaN = nodata."""
+        return codes_to_vectors(self.values) if self.values.dtype == np.int8 else self.values
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """Boolean mask, shape (height, width): True where every band has data."""
+        missing = self.values == NODATA if self.values.dtype == np.int8 else np.isnan(self.values)
+        mask: NDArray[np.bool_] = ~missing.any(axis=0)
+        return mask
+
+    def select(self, bands: Sequence[str]) -> EmbeddingImage:
+        """Return the image with some of its bands, in the order asked for."""
+        unknown = [b for b in bands if b not in self.bands]
+        if unknown:
+            raise UsageError(f"unknown band {unknown[0]!r}; this image has {self.bands[0]}..{self.bands[-1]}")
+        planes = self.values[[self.bands.index(b) for b in bands]]
+        return replace(self, values=planes, bands=tuple(bands))
+
+    def __repr__(self) -> str:
+        height, width = self.grid.shape
+        return f"EmbeddingImage({len(self.bands)} bands, {height} x {width} px, {self.year}, {self.grid.crs})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRef:
+    """One block of one tile: the unit that is fetched and decoded.
+
+    Parameters
+    ----------
+    tile : str
+        Path or URL of the tile; also what messages name.
+    year : int
+        Year of the tile.
+    index : tuple of int
+        (block row, block column) in the file.
+    window : Window
+        The stored block on the lattice. At a tile's far sides it may reach past the tile: padding.
+    inside : Window
+        The part of `window` that lies inside the tile; the rest is never counted.
+    flip_y, flip_x : bool
+        Whether the stored rows run northwards, the stored columns westwards.
+    beneath : tuple of BlockRef
+        Blocks of other tiles on the same lattice and year that overlap this one and come first:
+        where one of those is valid, this one is not counted.
+    rows : int
+        How many of the stored rows, from the first on, matter; those after them may be left out. 0: all.
+    """
+
+    tile: str
+    year: int
+    index: tuple[int, int]
+    window: Window
+    inside: Window
+    flip_y: bool = False
+    flip_x: bool = False
+    beneath: tuple[BlockRef, ...] = ()
+    rows: int = 0
+
+    @classmethod
+    def at(cls, place: str, year: int, grid: Grid, block_shape: tuple[int, int], row: int, col: int) -> BlockRef:
+        """Describe the block in a block row and block column of a raster."""
+        height, width = block_shape
+        whole = grid.part(row * height, col * width, height, width)
+        inside = whole.intersection(grid.window)
+        if inside is None:
+            raise IndexError(f"{place} has no block ({row}, {col})")
+        return cls(
+            tile=place, year=year, index=(row, col), window=whole, inside=inside,
+            flip_y=grid.flip_y, flip_x=grid.flip_x,
+        )  # fmt: skip
+
+    def holding(self, first: int, stop: int) -> BlockRef:
+        """Return this block as far as the lattice rows from `first` to before `stop` need it."""
+        rows = self.window.row_stop - first if self.flip_y else stop - self.window.row
+        return replace(self, rows=min(max(rows, 1), self.window.height))
+
+
+class Block(Protocol):
+    """A fetched block: bytes that know how to decode themselves, band by band or all at once."""
+
+    ref: BlockRef
+    checks_norms: bool
+    """Whether every valid pixel must be a unit vector, so that damage shows."""
+
+    @property
+    def n_parts(self) -> int:
+        """How many separately compressed parts hold the bands asked for."""
+        ...
+
+    def part_bands(self, part: int) -> Sequence[int]:
+        """Positions, among the bands asked for, that a part holds."""
+        ...
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Decode one part to planes: int8 codes or float vectors, shape (bands of the part, pixels + PADDING).
+
+        Pixels are in the block's stored order. `scratch` is the array a former call returned; it is written
+        again where it fits.
+        """
+        ...
+
+
+@dataclass(frozen=True, order=True)
+class Piece:
+    """A polygon, or the part of it that lies in one UTM zone, and the lattice it is measured on.
+
+    Parameters
+    ----------
+    polygon : int
+        Which of the polygons asked for.
+    lattice : Lattice
+        Where it is measured.
+    clip : tuple of 4 floats, optional
+        (west, south, east, north) in degrees: the part of the polygon inside this box; None: the whole polygon.
+    skip : tuple of int
+        Years in which other pieces serve the polygon.
+    seam : float, optional
+        On a lon/lat grid: longitudes are brought into seam..seam + 360 before they are measured.
+    """
+
+    polygon: int
+    lattice: Lattice
+    clip: tuple[float, float, float, float] | None = None
+    skip: tuple[int, ...] = ()
+    seam: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One window of a lattice, the pieces of polygons that touch it, and the blocks (one a year) that hold it."""
+
+    lattice: Lattice
+    window: Window
+    pieces: tuple[int, ...]
+    reads: tuple[BlockRef, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that can't be read: what, in which year, the polygons whose result it spoils, and the error's code."""
+
+    message: str
+    year: int
+    polygons: tuple[int, ...]
+    url: str | None = None
+    code: str = ReadError.code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will be read for which polygons; known before a byte of pixels is read. Hashable and picklable.
+
+    Parameters
+    ----------
+    source : str
+        Name of the source.
+    years : tuple of int
+        Years asked for.
+    n_polygons : int
+        Number of polygons asked for.
+    pieces : tuple of Piece
+        Polygons, or their parts per zone.
+    jobs : tuple of Job
+        In the order they will be worked.
+    requests, bytes : int
+        Requests and compressed bytes that reading all bands will cost.
+    failures : tuple of Failure
+        Tiles that the index names and that can't be opened.
+    by_area : bool
+        Whether a pixel weighs by its area too: on a lon/lat grid, where rows differ.
+    """
+
+    source: str
+    years: tuple[int, ...]
+    n_polygons: int
+    pieces: tuple[Piece, ...]
+    jobs: tuple[Job, ...]
+    requests: int
+    bytes: int
+    failures: tuple[Failure, ...] = ()
+    by_area: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks to read, each once."""
+        return sum(len(job.reads) for job in self.jobs)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({self.source}: {self.n_polygons} polygons x {len(self.years)} years, {self.blocks} blocks, "
+            f"{self.requests} requests, {self.bytes / 1e6:.1f} MB)"
+        )
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where pixels or statistics come from.
+
+    `name` is the kind of source (``"sample"``, ``"cog"``, ...), `archive` says which data, as a path, URL or asset id.
+    """
+
+    name: str
+    archive: str
+
+    def years(self) -> list[int]:
+        """Years that the source has, ascending."""
+        ...
+
+    def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
+        """Pixels of a small region (EPSG:4326), for rendering."""
+        ...
+
+
+@runtime_checkable
+class PixelSource(Source, Protocol):
+    """A source whose pixels are reduced here."""
+
+    def plan(self, polygons: Any, years: Sequence[int]) -> Plan:
+        """Say which blocks hold which polygons (shapely, EPSG:4326); uses the index and headers alone."""
+        ...
+
+    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[Block | ReadError]:
+        """Fetch blocks, in order. What can't be read is yielded as its error, so that the rest goes on."""
+        ...
+
+
+@runtime_checkable
+class ReducingSource(Source, Protocol):
+    """A source that reduces on its own side (Earth Engine)."""
+
+    def reduce(
+        self,
+        polygons: NDArray[Any],
+        years: Sequence[int],
+        bands: Sequence[str],
+        statistics: Sequence[str],
+        *,
+        on_error: str = "raise",
+        progress: bool | Callable[[int, int], object] = False,
+        max_workers: int | None = None,
+    ) -> Any:
+        """Return the finished statistics per polygon and year, as `gee_polygons.reduction.pipeline.Results`."""
+        ...
+
+
+def open_source(
+    spec: str | os.PathLike[str] | Source | None = None, *, year: int | None = None, network: Network | None = None
+) -> Source:
+    """Open a source of embeddings.
+
+    Parameters
+    ----------
+    spec : str, path or Source, optional
+        ``"sample"`` (the synthetic archive, built on first use), ``"source-coop"`` (the open archive, no account),
+        ``"mosaic"`` (the open mosaic in Zarr, no account), ``"earthengine"``, or a path or URL: an archive's index or
+        folder, a Zarr store, or a single GeoTIFF or NumPy file. ``"mosaic:URL"`` says that a URL is a Zarr store.
+        Default: the setting ``GEE_POLYGONS_SOURCE``, else Earth Engine where you have initialised it, else
+        ``"source-coop"``.
+    year : int, optional
+        Year of a single raster, or a mosaic of one year, that doesn't state it.
+    network : Network, optional
+        Of an archive: how hard to try, how much to ask for at once, which mirror to read. Default: the usual, with
+        the mirrors in the setting ``GEE_POLYGONS_MIRROR``.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    UsageError
+        For an unknown name.
+    InputFileError
+        For a path that isn't there, or isn't any of these.
+
+    Examples
+    --------
+    >>> open_source("sample").name
+    'sample'
+    """
+    if spec is None:
+        spec = os.environ.get(SOURCE_SETTING) or _default_source()
+    if hasattr(spec, "as_source"):  # a collection
+        spec = spec.as_source()
+    if isinstance(spec, Source):
+        return spec
+    if not isinstance(spec, (str, os.PathLike)):
+        raise UsageError(f"a source is a name, a path or a Source, found {type(spec).__name__}")
+    text = os.fspath(spec)
+    if text in ("auto", "all"):
+        raise UsageError(f"{text!r} depends on sites and years: give it to extract_embeddings or `gee-polygons plan`")
+    if text == "sample":
+        from gee_polygons.sources.cog.source import CogSource
+        from gee_polygons.sources.sample.archive import sample_archive_path
+
+        return CogSource(sample_archive_path(), name="sample")
+    if text == "source-coop":
+        from gee_polygons.network.places import rewrite
+        from gee_polygons.sources.cog.source import CogSource
+
+        how = network or network_by_settings()  # nothing is read but the index's footer
+        return CogSource(rewrite(SOURCE_COOP_INDEX, how.url_rewrite), name="source-coop", network=how)
+    if text == "earthengine":
+        from gee_polygons.sources.earthengine.source import EarthEngineSource
+
+        return EarthEngineSource()
+    if text == "mosaic" or text.startswith("mosaic:") or _is_zarr(text):
+        from gee_polygons.sources.mosaic.source import MOSAIC_URL, MosaicSource
+
+        given = text.removeprefix("mosaic:") if text.startswith("mosaic") else text
+        place = MOSAIC_URL if given in ("", "mosaic") else given
+        return MosaicSource(place, network=network or network_by_settings(), year=year)
+    if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
+        from gee_polygons.sources.raster import RasterSource
+
+        return RasterSource(text, year=year)
+    if "://" in text or "/" in text or os.path.exists(text) or text.endswith((".parquet", ".csv", ".gpkg")):  # noqa: PTH110
+        from gee_polygons.sources.cog.source import CogSource
+
+        return CogSource(text, network=network or network_by_settings())
+    raise UsageError(
+        f"unknown source {text!r}; use 'sample', 'source-coop', 'mosaic', 'earthengine', or the path of an archive"
+        " or raster"
+    )
+
+
+def _is_zarr(place: str) -> bool:
+    """Whether a place is a Zarr store: by its name, else by what is there (one request, for the URL of a folder)."""
+    folder = place.rstrip("/").removesuffix("/zarr.json")
+    if folder != place.rstrip("/") or folder.lower().endswith(".zarr"):
+        return True
+    if "://" not in folder:
+        return os.path.isfile(os.path.join(folder, "zarr.json"))  # noqa: PTH113, PTH118
+    if "." in folder.rpartition("/")[2]:
+        return False  # a file
+    from gee_polygons.network.request import Network, fetch_whole
+
+    try:
+        fetch_whole(f"{folder}/zarr.json", Network(attempts=3))
+    except ReadError:
+        return False  # whatever it is, reading it will say
+    return True
+
+
+def network_by_settings() -> Network:
+    """Return the usual network, with the mirrors that the setting ``GEE_POLYGONS_MIRROR`` names: FROM=TO FROM=TO..."""
+    from gee_polygons.network.request import NETWORK
+
+    pairs = [pair.partition("=") for pair in os.environ.get(MIRROR_SETTING, "").split()]
+    if any(not old or not new for old, _, new in pairs):
+        raise UsageError(f"{MIRROR_SETTING} holds pairs FROM=TO of URL prefixes, with blanks between them; correct it")
+    return replace(NETWORK, url_rewrite={old: new for old, _, new in pairs}) if pairs else NETWORK
+
+
+def _default_source() -> str:
+    """Earth Engine where the user has initialised it; nothing here imports or initialises it."""
+    data = sys.modules.get("ee.data")
+    is_initialised = getattr(data, "is_initialized", None)
+    return "earthengine" if is_initialised is not None and is_initialised() else "source-coop"

@@ -1,0 +1,104 @@
+"""Pixels of a small region: from blocks to one north-up array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import shapely
+import shapely.affinity
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import NODATA
+from gee_polygons.errors import UsageError
+from gee_polygons.reduction.plan import Block, BlockRef
+from gee_polygons.reduction.planning import Blocked
+from gee_polygons.zonal.grid import Grid, Lattice, Window
+from gee_polygons.zonal.projection import project_to_lattice, transformer
+
+__all__ = ["lattice_window", "near_grid", "paste", "refs_in"]
+
+_MOST_PIXELS: Final = 4096 * 4096  # 64 bands of it are 1 GB; pictures need far fewer
+_MARGIN_DEG: Final = 0.1
+
+
+def lattice_window(region: Any, lattice: Lattice) -> Window:
+    """Return the window of whole pixels that a region (EPSG:4326) touches."""
+    west, north, east, south = project_to_lattice(np.array([region], object), lattice).bounds()[0]
+    # a hair inside, so that a region along pixel edges doesn't take the next pixels too
+    row, col = int(np.floor(north + 1e-6)), int(np.floor(west + 1e-6))
+    height, width = max(1, int(np.ceil(south - 1e-6)) - row), max(1, int(np.ceil(east - 1e-6)) - col)
+    if height * width > _MOST_PIXELS:
+        raise UsageError(
+            f"the region is {height} x {width} pixels; an image holds at most {_MOST_PIXELS}. Ask for a smaller region"
+        )
+    return Window(row, col, height, width)
+
+
+def refs_in(tile: Blocked, window: Window) -> Iterator[BlockRef]:
+    """Yield the blocks of a tile that share pixels with a window."""
+    common = tile.grid.window.intersection(window)
+    if common is None:
+        return
+    whole = tile.grid.window
+    rows = _blocks(common.row - whole.row, common.height, whole.height, tile.block_shape[0], tile.grid.flip_y)
+    cols = _blocks(common.col - whole.col, common.width, whole.width, tile.block_shape[1], tile.grid.flip_x)
+    for row in rows:
+        for col in cols:
+            ref = tile.ref(row, col)
+            if (shared := ref.inside.intersection(window)) is not None:
+                yield ref.holding(shared.row, shared.row_stop)
+
+
+def _blocks(first: int, length: int, size: int, block: int, flipped: bool) -> range:
+    """Return the numbers of the stored blocks that a range of pixels lies in."""
+    if flipped:
+        first = size - first - length
+    return range(first // block, (first + length - 1) // block + 1)
+
+
+def near_grid(polygons: NDArray[Any], grid: Grid) -> NDArray[np.bool_]:
+    """Whether each polygon (EPSG:4326) may touch a grid; one far away may have no place in its CRS at all."""
+    west, south, east, north = transformer("EPSG:4326", grid.crs).transform_bounds(*grid.bounds, direction="INVERSE")
+    if not np.isfinite([west, south, east, north]).all():
+        return np.ones(len(polygons), np.bool_)
+    east += 360.0 if east < west else 0.0  # across the antimeridian
+    place = shapely.box(west - _MARGIN_DEG, south - _MARGIN_DEG, east + _MARGIN_DEG, north + _MARGIN_DEG)
+    boxes = shapely.box(*shapely.bounds(polygons).T)
+    near = np.zeros(len(polygons), np.bool_)
+    for turn in (-360.0, 0.0, 360.0):
+        near |= shapely.intersects(boxes, shapely.affinity.translate(place, turn))
+    return near
+
+
+def paste(values: NDArray[Any], window: Window, block: Block) -> None:
+    """Copy a block's pixels into a north-up array of a window, where that has no data yet.
+
+    Parameters
+    ----------
+    values : array, shape (bands, height, width)
+        Nodata (-128 or NaN) where nothing was pasted.
+    window : Window
+        Where `values` lies on the lattice.
+    block : Block
+        Any block of the same lattice.
+    """
+    ref = block.ref
+    common = ref.inside.intersection(window)
+    if common is None:
+        return
+    target = (_slice(common.row, common.height, window.row), _slice(common.col, common.width, window.col))
+    origin = (_slice(common.row, common.height, ref.window.row), _slice(common.col, common.width, ref.window.col))
+    for part in range(block.n_parts):
+        planes = block.decode(part)
+        for plane, band in zip(planes, block.part_bands(part), strict=True):
+            pixels = plane[: ref.window.height * ref.window.width].reshape(ref.window.height, ref.window.width)
+            pixels = pixels[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1][origin]
+            held = values[band][target]
+            missing = held == NODATA if values.dtype == np.int8 else np.isnan(held)
+            values[band][target] = np.where(missing, pixels, held)
+
+
+def _slice(first: int, length: int, origin: int) -> slice:
+    return slice(first - origin, first - origin + length)

@@ -1,0 +1,12 @@
+"""Writes one HTML page about a table: what changed, what recovered, with pictures."""
+
+from gee_polygons.report.writing import (
+    check_references,
+    check_report,
+    check_shared,
+    of_kind,
+    prototypes_of,
+    write_report,
+)
+
+__all__ = ["check_references", "check_report", "check_shared", "of_kind", "prototypes_of", "write_report"]

@@ -1,0 +1,146 @@
+"""Vector files to a GeoDataFrame whose CRS is what the file says, or None."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+import warnings
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyproj
+import shapely
+
+from gee_polygons.errors import CrsError, GeePolygonsError, InputFileError, UsageError
+from gee_polygons.site.polygons import WGS84, same_crs
+from gee_polygons.site.table import SiteTable, site_table
+from gee_polygons.site.values import listed, near
+
+__all__ = ["read_sites"]
+
+
+def read_sites(
+    path: str | PathLike[str],
+    *,
+    id_column: str | None,
+    start_year_column: str | None,
+    crs: Any,
+    layer: str | None,
+) -> SiteTable:
+    """Read a vector file; see `gee_polygons.site.load_sites`."""
+    name = fspath(path)
+    remote = "://" in name or name.startswith("/vsi")
+    if not remote:
+        name = str(Path(name).expanduser())
+        if not Path(name).exists():
+            raise InputFileError(f"no such file: {name}")
+    head = b"" if remote or Path(name).is_dir() else _head(name)
+    is_json = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    without, fids = "has no geometry", None
+    try:
+        # NaN coordinates and open rings are refused later, by row; numpy's and GDAL's remarks come without one
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            if head.startswith(b"PAR1") or name.lower().endswith((".parquet", ".geoparquet")):
+                gdf = geopandas.read_parquet(name)
+            else:
+                gdf, without = _read_ogr(name, layer)
+                fids = _fids(gdf, is_json=is_json, id_column=id_column)
+                gdf = gdf.reset_index(drop=True)
+    except GeePolygonsError:
+        raise
+    # pyogrio's errors are RuntimeErrors, pyarrow's are ValueErrors or OSErrors, KeyErrors come from odd metadata
+    except (RuntimeError, ValueError, OSError, TypeError, KeyError, shapely.errors.ShapelyError) as error:
+        reason = str(error).splitlines()[0].split("; It might")[0] if str(error) else type(error).__name__
+        raise InputFileError(f"{name} can't be read as a vector file: {reason}") from error
+    if not isinstance(gdf, geopandas.GeoDataFrame):
+        raise InputFileError(f"{name} is a table without geometry, not a vector file")
+    return site_table(
+        _with_geojson_crs(gdf, name, crs) if is_json else gdf,
+        id_column=id_column,
+        start_year_column=start_year_column,
+        crs=crs,
+        where=name,
+        fids=fids,
+        without=without,
+    )
+
+
+def _head(name: str) -> bytes:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise InputFileError(f"{name} can't be opened: {error.strerror}") from error
+
+
+def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
+    """Return the GeoDataFrame, and what it means where a geometry is None."""
+    layers = geopandas.list_layers(name)
+    kinds = dict(zip(layers["name"], layers["geometry_type"], strict=True))
+    spatial = [n for n, kind in kinds.items() if isinstance(kind, str)]
+    if layer is not None and layer not in kinds:
+        raise UsageError(f"{name} has no layer {layer!r}; it has {near(layer, kinds)}")
+    if layer is None and len(spatial) > 1:
+        raise UsageError(f"{name} has {len(spatial)} layers, {listed(map(repr, spatial))}; choose one with layer=")
+    options = {"layer": layer or (spatial[0] if spatial else None), "engine": "pyogrio", "fid_as_index": True}
+    try:
+        return geopandas.read_file(name, **options), "has no geometry, or one with a coordinate that isn't a number"
+    except shapely.errors.GEOSException:
+        gdf = geopandas.read_file(name, on_invalid="ignore", **options)
+        return gdf, "has no geometry, or one with a ring that isn't closed"
+
+
+def _fids(gdf: Any, *, is_json: bool, id_column: str | None) -> list[int] | None:
+    """Ids kept beside the columns: a GeoJSON feature's integer `id` member; a GeoPackage's `fid` if asked for."""
+    fids: list[int] = gdf.index.tolist()
+    stated = is_json and fids != list(range(len(fids)))  # GDAL counts from 0 where features have no id
+    asked = id_column is not None and id_column.lower() == "fid"
+    return fids if stated or asked else None
+
+
+def _with_geojson_crs(gdf: Any, name: str, crs: Any) -> Any:
+    """Correct what GDAL makes of the `crs` member: it takes WGS 84 for null and for one that it doesn't understand."""
+    unsaid = gdf.set_crs(None, allow_override=True)
+    # RFC 7946: without the member, coordinates are WGS 84, unless the caller knows better
+    default = gdf if crs is None or not same_crs(gdf.crs, WGS84) else unsaid
+    with Path(name).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        found = re.search(rb'"crs"\s*:\s*', text)
+        if found is None:
+            return default
+        if text.find(b'"features"') > found.end() and same_crs(_named(_decode(text[found.end() :][:4096])), gdf.crs):
+            return gdf
+        # not where GDAL writes it, or not what GDAL took it for: parse it all, "crs" may be a feature's property
+        try:
+            content = json.loads(text[:])
+        except ValueError:
+            return default
+    if "crs" not in content:
+        return default
+    member = content["crs"]
+    if same_crs(_named(member), gdf.crs):
+        return gdf
+    if member is not None and crs is None:
+        raise CrsError(
+            f"{name}: its crs member names no known coordinate reference system: {json.dumps(member)[:120]}; "
+            'state the right one with crs=, for example crs="EPSG:4326"'
+        )
+    return unsaid
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return json.JSONDecoder().raw_decode(text.decode("utf-8", "ignore"))[0]
+    except ValueError:
+        return None
+
+
+def _named(member: Any) -> pyproj.CRS | None:
+    try:
+        return pyproj.CRS.from_user_input(member["properties"]["name"])
+    except (TypeError, KeyError, pyproj.exceptions.CRSError):
+        return None

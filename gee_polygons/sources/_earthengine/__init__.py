@@ -1,1 +1,0 @@
-"""Private parts of the Earth Engine source, one idea each."""

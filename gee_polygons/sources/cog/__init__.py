@@ -1,0 +1,1 @@
+"""The open archive of Cloud Optimized GeoTIFFs: index, tile headers, zones, pixels."""

@@ -1,0 +1,109 @@
+"""One image across the boundary of UTM zones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.sources.cog.patches import Patch, Region, read_regions
+from gee_polygons.sources.cog.zoning import ZonePart, rows_near
+from gee_polygons.zonal.grid import Window
+from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.zones import cells_touched
+
+if TYPE_CHECKING:
+    from gee_polygons.sources.cog.source import CogSource
+
+__all__ = ["fill_from_neighbours"]
+
+
+def fill_from_neighbours(
+    source: CogSource, area: shapely.Geometry, patch: Patch, year: int, bands: Sequence[str]
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Fill what an image lacks beyond its zone's boundary with the pixels of the zones next to it.
+
+    A zone's tiles end a little way beyond its boundary. What lies further belongs to the zone in whose cell the
+    pixel's centre lies, as it does for statistics; the nearest pixel there is taken as it is, so every vector is one
+    that is stored. A pixel that its own zone has masked stays masked.
+
+    Parameters
+    ----------
+    source : CogSource
+        Where from.
+    area : shapely geometry, EPSG:4326
+        What the patch shows.
+    patch : Patch
+        Pixels of one year in the area's home zone; int8 codes.
+    year : int
+        Its year.
+    bands : sequence of str
+        Its bands.
+
+    Returns
+    -------
+    values : array, shape (bands, height, width)
+        On the patch's grid.
+    zones : tuple of str
+        CRSs of the zones that pixels were taken from.
+    """
+    values, lacking = patch.values[0], ~patch.valid[0].all(axis=0)
+    neighbours = [(crs, cell) for crs, cell in cells_touched(area.bounds) if crs != patch.grid.crs]
+    if not (neighbours and lacking.any()):
+        return values, ()
+    values = values.copy()
+    rows, columns = np.nonzero(lacking)
+    lon, lat = _centres(patch, rows, columns, (area.bounds[0] + area.bounds[2]) / 2)
+    used = []
+    for crs, (west, south, east, north) in neighbours:
+        own = (lon >= west) & (lon < east) & (lat >= south) & (lat < north)
+        if own.any() and (found := _nearest(source, area, crs, lon[own], lat[own], year, bands)) is not None:
+            values[:, rows[own], columns[own]] = found
+            used.append(crs)
+    return values, tuple(used)
+
+
+def _centres(
+    patch: Patch, rows: NDArray[np.intp], columns: NDArray[np.intp], near_lon: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitude and latitude of pixel centres, in the turn of longitudes that lies nearest."""
+    a, _, c, _, e, f = patch.grid.transform
+    x, y = c + a * (columns + 0.5), f + e * (rows + 0.5)
+    lon, lat = transformer("EPSG:4326", patch.grid.crs).transform(x, y, direction="INVERSE")
+    return lon + 360.0 * np.round((near_lon - lon) / 360.0), lat
+
+
+def _nearest(
+    source: CogSource,
+    area: shapely.Geometry,
+    crs: str,
+    lon: NDArray[np.float64],
+    lat: NDArray[np.float64],
+    year: int,
+    bands: Sequence[str],
+) -> NDArray[Any] | None:
+    """Read the pixels of a zone that hold some points, shape (bands, points); None where it has no tile there."""
+    areas = Polygons(np.array([area], object))
+    index = source.near(areas)
+    index = index.take(np.flatnonzero(index.year == year))
+    tiles, broken = source.open(index.take(rows_near(areas, [ZonePart(0, crs)], index)))
+    for error in broken.values():
+        raise error
+    if not tiles:
+        return None
+    lattice = tiles[0].grid.lattice
+    x, y = transformer("EPSG:4326", crs).transform(lon, lat)
+    columns = np.floor(x / lattice.step_x - lattice.phase_x).astype(np.int64)
+    rows = np.floor(-y / lattice.step_y - lattice.phase_y).astype(np.int64)
+    top, left = int(rows.min()), int(columns.min())
+    window = Window(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
+    touching = tuple(
+        tile for tile in tiles if tile.grid.lattice == lattice and tile.grid.window.intersection(window) is not None
+    )
+    [patch] = read_regions(source, [Region(lattice, window, touching)], [year], bands)
+    found: NDArray[Any] = patch.values[0][:, rows - top, columns - left]
+    return found

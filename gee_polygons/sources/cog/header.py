@@ -1,0 +1,286 @@
+"""Tile headers: parsed by async-tiff, many at once, each with one request where its header is of a usual size."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
+from gee_polygons.errors import ReadError, TileError
+from gee_polygons.network.places import hide_query
+from gee_polygons.network.request import NETWORK, Network, fetch_some
+from gee_polygons.sources.cog.tile import COMPRESSIONS, Tile
+from gee_polygons.zonal.grid import Grid, Transform
+
+__all__ = ["AEF", "Content", "header_of", "open_tile", "open_tiles", "tile_from_header"]
+
+# The header of a published tile of 8192 px, its overviews' included: 4096 positions of 8 bytes and lengths of 4, a
+# third as much for overviews, band names. One request gets it whole.
+PREFETCH_BYTES: Final = 96 * 2**10
+HEADERS_AT_ONCE: Final = 64
+Order = Literal["<", ">"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the tiles of a collection hold; None: whatever each file says.
+
+    Parameters
+    ----------
+    bands : tuple of str, optional
+        Names, one for each sample of a pixel.
+    dtype : str, optional
+        NumPy's name of the pixels' type.
+    nodata : float, optional
+        Value of pixels without data, where the files don't say.
+    """
+
+    bands: tuple[str, ...] | None = None
+    dtype: str | None = None
+    nodata: float | None = None
+
+
+AEF: Final = Content(BANDS, "int8", float(NODATA))
+
+
+def open_tile(place: str, year: int, network: Network = NETWORK) -> Tile:
+    """Parse one tile's header.
+
+    Raises
+    ------
+    ReadError
+        If the file is missing or isn't a TIFF.
+    TileError
+        If it isn't an AlphaEarth tile: other than 64 int8 bands, no georeference, strips, an unknown compression.
+    """
+    tile = open_tiles([(place, year)], network)[0]
+    if isinstance(tile, Tile):
+        return tile
+    raise tile
+
+
+def open_tiles(
+    tiles: Sequence[tuple[str, int]], network: Network = NETWORK, contents: Sequence[Content] | Content = AEF
+) -> list[Tile | ReadError | TileError]:
+    """Parse many headers at once, in the order given; a tile that can't be used is its error."""
+    if not tiles:
+        return []
+    expected = [contents] * len(tiles) if isinstance(contents, Content) else list(contents)
+    at_once = min(HEADERS_AT_ONCE, network.max_concurrent, len(tiles))
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="headers")
+
+    async def all_of_them() -> list[Any]:
+        gate = asyncio.Semaphore(at_once)
+
+        async def one(place: str, year: int, content: Content) -> Any:
+            import async_tiff
+
+            async with gate:
+                ranges = _Ranges(place, network, pool)
+                try:
+                    tiff = await async_tiff.TIFF.open(place, store=ranges, prefetch=PREFETCH_BYTES)
+                except Exception as error:  # async-tiff raises its own class and plain ones; all mean one thing
+                    return _header_error(place, year, ranges.error or error)
+            try:
+                order: Order = "<" if tiff.endianness == async_tiff.enums.Endianness.LittleEndian else ">"
+                return _from_ifd(place, year, tiff.ifds[0], content, order)
+            except TileError as error:
+                return error
+
+        places = ((hide_query(place), year) for place, year in tiles)
+        return await asyncio.gather(*(one(*tile, content) for tile, content in zip(places, expected, strict=True)))
+
+    try:
+        return list(_run(all_of_them))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Ranges:
+    """What async-tiff reads through: this package's own requests, so that headers are retried as blocks are."""
+
+    def __init__(self, place: str, network: Network, pool: ThreadPoolExecutor) -> None:
+        self._place, self._network, self._pool = place, network, pool
+        self.error: ReadError | None = None
+
+    async def get_range_async(self, path: str, *, start: int, end: int | None = None, length: int | None = None) -> Any:
+        n = length if length is not None else (end or start) - start
+        loop = asyncio.get_running_loop()
+        try:
+            # a small file ends inside the range
+            data, _ = await loop.run_in_executor(self._pool, lambda: fetch_some(self._place, start, n, self._network))
+            return data
+        except ReadError as error:
+            self.error = error  # async-tiff keeps the text only
+            raise
+
+    async def get_ranges_async(
+        self, path: str, *, starts: Sequence[int], ends: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> list[Any]:  # fmt: skip
+        stops = ends if ends is not None else [s + n for s, n in zip(starts, lengths or (), strict=True)]
+        return [
+            await self.get_range_async(path, start=start, end=stop) for start, stop in zip(starts, stops, strict=True)
+        ]
+
+
+def _run(make: Callable[[], Any]) -> Any:
+    """Run a coroutine to its end, also where a loop is running already (a notebook): then in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(make())).result()
+
+
+def _header_error(place: str, year: int, error: Exception) -> ReadError:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "no such file" in text:
+        return ReadError(f"{place}: the tile is missing; the index names it", url=place, year=year)
+    if "magic" in text:
+        return ReadError(f"{place}: not a TIFF file", url=place, year=year)
+    reason = text.removeprefix(f"{place}: ")
+    return ReadError(f"{place}: the header can't be read: {reason}", url=place, year=year)
+
+
+def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple[str, ...], str, float | None]:
+    """Return the names of the bands, the type and the nodata value; an error where they aren't what is expected."""
+    samples = int(ifd.samples_per_pixel)
+    bits, formats = set(ifd.bits_per_sample), {int(f) for f in ifd.sample_format} or {1}
+    kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(formats)), "?")
+    found = f"{kind}{'/'.join(map(str, sorted(bits)))}"
+    nodata = _nodata(ifd.gdal_nodata)
+    looks_aef = samples == N_BANDS and found == "int8" and nodata in (None, NODATA)
+    if content == AEF or (content.bands is None and content.dtype is None and looks_aef):
+        if samples != N_BANDS:
+            raise TileError(f"{place}: {samples} bands; an AlphaEarth tile has 64")
+        if found != "int8":
+            raise TileError(f"{place}: holds {found}; an AlphaEarth tile holds int8 codes")
+        if nodata not in (None, NODATA):
+            raise TileError(f"{place}: nodata is {ifd.gdal_nodata}; AlphaEarth codes have -128")
+        return BANDS, "int8", float(NODATA)
+    names = content.bands or ()
+    names += tuple(f"band_{i + 1}" for i in range(len(names), samples))
+    if samples != len(names):
+        raise TileError(f"{place}: {samples} bands; the collection names {len(names)}: {', '.join(names[:5])}")
+    if len(bits) != 1 or len(formats) != 1 or kind == "?" or min(bits) not in (8, 16, 32, 64):
+        raise TileError(f"{place}: holds {found}; bands of one whole type are needed: integers or floats")
+    if content.dtype is not None and np.dtype(content.dtype).name != np.dtype(found).name:
+        raise TileError(f"{place}: holds {found}; the collection holds {content.dtype}")
+    dtype = np.dtype(found).newbyteorder(order).str
+    return names, dtype, content.nodata if nodata is None else nodata
+
+
+def _from_ifd(place: str, year: int, ifd: Any, content: Content, order: Order) -> Tile:
+    bands, dtype, nodata = _pixels(place, ifd, content, order)
+    if ifd.tile_width is None or ifd.tile_offsets is None:
+        raise TileError(
+            f"{place}: stored in strips; the archive reader needs blocks (open it as a single raster instead)"
+        )
+    compression = COMPRESSIONS.get(int(ifd.compression))
+    if compression is None:
+        raise TileError(f"{place}: compression {int(ifd.compression)} is not supported; use ZSTD, deflate, LZW or none")
+    predictor = int(ifd.predictor) if ifd.predictor is not None else 1
+    if predictor not in ((1, 2, 3) if "f" in dtype else (1, 2)):
+        raise TileError(f"{place}: predictor {predictor} is not supported; use 1 or 2")
+    across, down = ifd.tile_count
+    parts = len(bands) if int(ifd.planar_configuration) == 2 else 1
+    shape = (parts, int(down), int(across))
+    if len(ifd.tile_offsets) != np.prod(shape):
+        raise TileError(f"{place}: {len(ifd.tile_offsets)} blocks listed, {np.prod(shape)} expected")
+    crs, transform = _crs(place, ifd), _transform(place, ifd)
+    try:
+        grid = Grid(crs=crs, transform=transform, shape=(ifd.image_height, ifd.image_width))
+    except TileError as error:
+        raise TileError(f"{place}: {error}") from error
+    return Tile(
+        place=place,
+        year=year,
+        grid=grid,
+        block_shape=(int(ifd.tile_height), int(ifd.tile_width)),
+        offsets=np.asarray(ifd.tile_offsets, np.int64).reshape(shape),
+        lengths=np.asarray(ifd.tile_byte_counts, np.int64).reshape(shape),
+        compression=compression,
+        predictor=predictor,
+        bands=bands,
+        dtype=dtype,
+        nodata=nodata,
+    )
+
+
+def _nodata(text: str | None) -> float | None:
+    match = re.match(r"\s*([-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|nan))", text or "", flags=re.IGNORECASE)
+    return float(match.group(1)) if match else None
+
+
+def _crs(place: str, ifd: Any) -> str:
+    keys = ifd.geo_key_directory
+    code = keys and (keys.projected_type or keys.geographic_type)
+    if not code or int(code) == 32767:
+        raise TileError(f"{place}: no EPSG code in its geo keys, so its place is unknown")
+    return f"EPSG:{int(code)}"
+
+
+def _transform(place: str, ifd: Any) -> Transform:
+    """Return the affine transform: from ModelTransformation (published tiles), else from scale and tiepoint."""
+    matrix = ifd.model_transformation
+    if matrix:
+        a, b, _, c, d, e, _, f = (float(v) for v in matrix[:8])
+        transform = (a, b, c, d, e, f)
+    elif ifd.model_pixel_scale and ifd.model_tiepoint:
+        sx, sy = (float(v) for v in ifd.model_pixel_scale[:2])
+        i, j, _, x, y, _ = (float(v) for v in ifd.model_tiepoint[:6])
+        transform = (sx, 0.0, x - i * sx, 0.0, -sy, y + j * sy)
+    else:
+        raise TileError(f"{place}: not georeferenced (no ModelTransformation, no scale and tiepoint)")
+    if ifd.geo_key_directory.raster_type == 2:  # PixelIsPoint: the position is the pixel's centre
+        a, b, c, d, e, f = transform
+        transform = (a, b, c - a / 2, d, e, f - e / 2)
+    return transform
+
+
+def header_of(tile: Tile) -> dict[str, Any]:
+    """Return what a collection keeps of a header: shared fields once, the blocks' positions and lengths as lists."""
+    return {
+        "crs": tile.grid.crs,
+        "transform": list(tile.grid.transform),
+        "height": tile.grid.shape[0],
+        "width": tile.grid.shape[1],
+        "block_height": tile.block_shape[0],
+        "block_width": tile.block_shape[1],
+        "parts": len(tile.offsets),
+        "compression": tile.compression,
+        "predictor": tile.predictor,
+        "dtype": tile.dtype,
+        "nodata": tile.nodata,
+        "bands": list(tile.bands),
+        "offsets": tile.offsets.ravel(),
+        "lengths": tile.lengths.ravel(),
+    }
+
+
+def tile_from_header(place: str, year: int, header: Mapping[str, Any]) -> Tile:
+    """Return the tile that `header_of` described."""
+    shape = (int(header["height"]), int(header["width"]))
+    block = (int(header["block_height"]), int(header["block_width"]))
+    blocks = (int(header["parts"]), -(-shape[0] // block[0]), -(-shape[1] // block[1]))
+    return Tile(
+        place=place,
+        year=year,
+        grid=Grid(crs=header["crs"], transform=tuple(header["transform"]), shape=shape),
+        block_shape=block,
+        offsets=np.asarray(header["offsets"], np.int64).reshape(blocks),
+        lengths=np.asarray(header["lengths"], np.int64).reshape(blocks),
+        compression=header["compression"],
+        predictor=int(header["predictor"]),
+        bands=tuple(header["bands"]),
+        dtype=header["dtype"],
+        nodata=header["nodata"],
+    )

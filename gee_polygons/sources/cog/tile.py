@@ -1,0 +1,334 @@
+"""One tile of an archive: all of its header that reading needs, and its blocks' bytes made into pixels.
+
+Blocks are decoded by imagecodecs, at the codec's own speed, into a scratch buffer. Written for the published layout
+(planar, 1024 x 1024 blocks, ZSTD, south-up) and as lenient as the format allows: any block size, deflate or LZW,
+predictor 1, 2 or 3, pixel-interleaved, north-up, any number of bands of integers or floats. Headers: `_header`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.errors import ReadError
+from gee_polygons.network.ranges import Failed, FarRange, LocalRange, Want, stream
+from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.reduction.plan import BlockRef
+from gee_polygons.zonal.grid import Grid
+from gee_polygons.zonal.kernels import PADDING
+
+__all__ = ["COMPRESSIONS", "Tile", "TileBlock", "open_tile"]
+
+# Of a ZSTD block whose first rows are wanted, so much more is read than their share of the rows: rows differ in how
+# well they compress (by 1.4 % of the block on the sample's tiles). Too little costs one more request for each band.
+PREFIX_MARGIN: Final = 0.05
+PREFIX_BELOW: Final = 0.85  # a longer prefix saves too little
+_ZSTD_BLOCK: Final = 128 * 2**10  # pixels become available in steps of so many bytes
+COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A tile's header: all that is needed to read its blocks without asking the file again.
+
+    Parameters
+    ----------
+    place : str
+        Path or URL.
+    year : int
+        Its year.
+    grid : Grid
+        CRS, transform (either row order) and shape.
+    block_shape : tuple of int
+        (height, width) of a block.
+    offsets, lengths : int64 array, shape (parts, blocks down, blocks across)
+        Position and size of each compressed block. 64 parts for a planar file, 1 for a pixel-interleaved one.
+    compression : str
+        none, lzw, zlib or zstd.
+    predictor : int
+        1 (none), 2 (horizontal differences) or 3 (floats' bytes apart, then differences).
+    bands : tuple of str
+        Names, one for each sample of a pixel.
+    dtype : str
+        NumPy's name of the pixels' type, with the file's byte order.
+    nodata : float, optional
+        Value of pixels without data; None where the file has none.
+    """
+
+    place: str
+    year: int
+    grid: Grid
+    block_shape: tuple[int, int]
+    offsets: NDArray[np.int64] = field(repr=False, compare=False)
+    lengths: NDArray[np.int64] = field(repr=False, compare=False)
+    compression: str = "zstd"
+    predictor: int = 1
+    bands: tuple[str, ...] = BANDS
+    dtype: str = "int8"
+    nodata: float | None = float(NODATA)
+
+    @property
+    def planar(self) -> bool:
+        """Whether each band is compressed by itself."""
+        return len(self.offsets) > 1
+
+    def ref(self, row: int, col: int) -> BlockRef:
+        """Describe the block in a block row and block column of the file."""
+        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
+
+    def block_index(self, row: int, col: int) -> tuple[int, int]:
+        """Return the block row and column that hold a pixel of the lattice."""
+        window = self.grid.window
+        down, across = row - window.row, col - window.col
+        if self.grid.flip_y:
+            down = window.height - 1 - down
+        if self.grid.flip_x:
+            across = window.width - 1 - across
+        return down // self.block_shape[0], across // self.block_shape[1]
+
+    def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
+        """Return the requests and bytes that reading a block costs: all bands or the first; before ranges merge."""
+        lengths = self.want(ref, range(len(self.bands))[:n_bands]).lengths
+        return len(lengths), sum(lengths)
+
+    def parts(self, bands: Sequence[int]) -> Sequence[int]:
+        """Return the compressed parts that hold some bands."""
+        return bands if self.planar else [0]
+
+    def held(self, ref: BlockRef, bands: Sequence[int]) -> list[int]:
+        """Return the parts of a block that the file holds; one of length 0 was never written and is all nodata."""
+        row, col = ref.index
+        return [part for part in self.parts(bands) if self.lengths[part, row, col] > 0]
+
+    def want(self, ref: BlockRef, bands: Sequence[int]) -> Want:
+        """Return the byte ranges of a block."""
+        row, col = ref.index
+        held = self.held(ref, bands)
+        lengths = self.lengths[held, row, col]
+        if (share := self.prefix_share(ref)) < 1:
+            lengths = np.ceil(lengths * share).astype(np.int64)
+        return Want(self.place, self.offsets[held, row, col].tolist(), lengths.tolist())
+
+    def prefix_share(self, ref: BlockRef) -> float:
+        """Return which share of a block's bytes holds the rows that matter, with a margin; 1 for all of it."""
+        if not ref.rows or self.compression != "zstd" or not self.planar:
+            return 1.0
+        raw = self.block_shape[0] * self.block_shape[1] * np.dtype(self.dtype).itemsize
+        needed = -(-ref.rows * raw // self.block_shape[0] // _ZSTD_BLOCK) * _ZSTD_BLOCK
+        share = needed / raw + PREFIX_MARGIN
+        return float(share) if share < PREFIX_BELOW else 1.0
+
+    def block(
+        self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | Failed, network: Network = NETWORK
+    ) -> TileBlock:
+        """Put what was fetched for `want` together.
+
+        Raises
+        ------
+        ReadError
+            Naming the block and the band, if it couldn't be had.
+        """
+        payloads: dict[int, Any] = {}
+        if isinstance(fetched, list):
+            payloads = dict(zip(self.held(ref, bands), fetched, strict=True))
+        block = TileBlock(self, ref, tuple(bands), [payloads.get(part) for part in self.parts(bands)], network)
+        if isinstance(fetched, Failed):
+            part = self.held(ref, bands)[fetched.span]
+            raise block.error(list(self.parts(bands)).index(part), str(fetched.error)) from fetched.error
+        return block
+
+    @property
+    def empty(self) -> float:
+        """The value of pixels that were never written."""
+        return 0.0 if self.nodata is None else self.nodata
+
+
+def open_tile(place: str, year: int, network: Network = NETWORK) -> Tile:
+    """Parse one tile's header: see `_header.open_tile`, which knows of tiles, and not the other way round."""
+    from gee_polygons.sources.cog.header import open_tile as parse
+
+    return parse(place, year, network)
+
+
+class TileBlock:
+    """Compressed bytes of one block, for the bands asked for."""
+
+    checks_norms = True  # published pixels are unit vectors: a damaged one shows
+
+    def __init__(
+        self, tile: Tile, ref: BlockRef, bands: tuple[int, ...], payloads: list[Any], network: Network = NETWORK
+    ) -> None:
+        self.tile = tile
+        self.ref = ref
+        self.bands = bands
+        self._payloads = payloads
+        self._network = network
+        self._first_rows = ref.rows if tile.prefix_share(ref) < 1 else 0  # 0: the payloads are whole
+        self._lock = threading.Lock()
+
+    @property
+    def n_parts(self) -> int:
+        """How many separately compressed parts hold the bands asked for."""
+        return len(self._payloads)
+
+    def part_bands(self, part: int) -> Sequence[int]:
+        """Positions, among the bands asked for, that a part holds."""
+        return (part,) if self.tile.planar else range(len(self.bands))
+
+    @cached_property
+    def _plain(self) -> np.dtype[Any]:
+        """The pixels' type in this machine's byte order."""
+        return np.dtype(self.tile.dtype).newbyteorder("=")
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Decode a part to pixels, shape (bands of the part, pixels + PADDING).
+
+        Rows past the reference's `rows` may hold anything.
+        """
+        tile = self.tile
+        height, width = tile.block_shape
+        samples = 1 if tile.planar else len(tile.bands)
+        n_out = 1 if tile.planar else len(self.bands)
+        if scratch is None or scratch.shape != (n_out, height * width + PADDING) or scratch.dtype != self._plain:
+            scratch = np.full((n_out, height * width + PADDING), tile.empty, self._plain)
+        payload = self._bytes(part)
+        if payload is None:
+            scratch[:, : height * width] = tile.empty
+        elif tile.planar:
+            self._decode_into(payload, scratch[0, : height * width], part, samples)
+        else:
+            pixels = np.empty(height * width * samples, self._plain)
+            self._decode_into(payload, pixels, part, samples)
+            by_band = pixels.reshape(height * width, samples).T
+            scratch[:, : height * width] = by_band[list(self.bands)]
+        return scratch
+
+    def _decode_into(self, payload: Any, out: NDArray[Any], part: int, samples: int) -> None:
+        raw = out.view(np.uint8)
+        if not (
+            self._first_rows and _decode_first(payload, raw[: raw.size // self.tile.block_shape[0] * self._first_rows])
+        ):
+            self._decode_whole(payload, part, raw)
+        height = self.tile.block_shape[0]
+        if self.tile.predictor == 3:
+            out[:] = _undo_float_predictor(raw, out.dtype, height, samples)
+            return
+        if not np.dtype(self.tile.dtype).isnative:
+            out.byteswap(inplace=True)
+        if self.tile.predictor == 2:
+            kind = np.dtype(f"u{out.dtype.itemsize}")
+            rows = out.view(kind).reshape(height, -1, samples)
+            np.cumsum(rows, axis=1, dtype=kind, out=rows)
+
+    def _bytes(self, part: int) -> Any:
+        payload = self._payloads[part]
+        if not isinstance(payload, LocalRange | FarRange):
+            return payload
+        try:
+            return payload.read()
+        except ReadError as error:
+            raise self.error(part, str(error)) from error
+
+    def _decode_whole(self, payload: Any, part: int, raw: NDArray[np.uint8]) -> None:
+        if len(payload) < self._stored(part):  # a prefix, and too short
+            with self._lock:  # parts may be decoded by several threads
+                if len(self._payloads[part]) < self._stored(part):
+                    self._payloads[part] = payload
+                    self._fetch_rest(part)
+            payload = self._bytes(part)
+        try:
+            decoded = _decoder(self.tile.compression)(payload, raw)
+        except RuntimeError as error:  # imagecodecs' codec errors are RuntimeErrors
+            raise self.error(part, f"damaged: {error}") from error
+        if decoded != raw.size:
+            raise self.error(part, f"damaged: decodes to {decoded} bytes, {raw.size} expected")
+
+    def _stored(self, part: int) -> int:
+        """Return how many bytes the file holds of a part."""
+        number = self.tile.parts(self.bands)[part]
+        return int(self.tile.lengths[(number, *self.ref.index)])
+
+    def _fetch_rest(self, part: int) -> None:
+        """Complete the payloads, of this part and of those after it: they most likely are too short as well."""
+        numbers = self.tile.parts(self.bands)
+        row, col = self.ref.index
+        short = [
+            i for i in range(part, len(numbers))
+            if self._payloads[i] is not None and len(self._payloads[i]) < self._stored(i)
+        ]  # fmt: skip
+        have = [len(self._payloads[i]) for i in short]
+        starts = [int(self.tile.offsets[numbers[i], row, col]) + n for i, n in zip(short, have, strict=True)]
+        lengths = [self._stored(i) - n for i, n in zip(short, have, strict=True)]
+        rest = next(stream([Want(self.tile.place, starts, lengths)], self._network))
+        if isinstance(rest, Failed):
+            raise self.error(short[rest.span], str(rest.error)) from rest.error
+        for i, more in zip(short, rest, strict=True):
+            try:
+                self._payloads[i] = bytes(self._payloads[i]) + bytes(more)
+            except ReadError as error:
+                raise self.error(i, str(error)) from error
+
+    def error(self, part: int, what: str) -> ReadError:
+        """Return an error that names the tile, the block and the band."""
+        row, col = self.ref.index
+        what = what.removeprefix(f"{self.tile.place}: ")
+        band = f"band {self.tile.bands[self.bands[part]]}" if self.tile.planar else "all bands"
+        return ReadError(
+            f"{self.tile.place}: block (row {row}, column {col}), {band}: {what}",
+            url=self.tile.place,
+            year=self.tile.year,
+        )
+
+
+def _decode_first(payload: Any, out: NDArray[np.uint8]) -> bool:
+    """Decode the beginning of a ZSTD frame that may end early; False if it doesn't hold enough, or is damaged.
+
+    imagecodecs refuses such a frame; Arrow's decoder streams, and takes as long for each byte.
+    """
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(payload)), "zstd") as stream_:
+            done = 0
+            while done < out.size:
+                n = stream_.readinto(out.data[done:])
+                if not n:
+                    return False
+                done += n
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def _decoder(compression: str) -> Callable[[Any, NDArray[np.uint8]], int]:
+    """Return decode(payload, out) -> number of bytes decoded."""
+    import imagecodecs
+
+    if compression == "none":
+
+        def copy(payload: Any, out: NDArray[np.uint8]) -> int:
+            data = np.frombuffer(payload, np.uint8)
+            if data.size <= out.size:
+                out[: data.size] = data
+            return int(data.size)
+
+        return copy
+    function: Any = {"zstd": imagecodecs.zstd_decode, "zlib": imagecodecs.zlib_decode, "lzw": imagecodecs.lzw_decode}[
+        compression
+    ]
+    return lambda payload, out: len(function(payload, out=out))
+
+
+def _undo_float_predictor(raw: NDArray[np.uint8], dtype: np.dtype[Any], height: int, samples: int) -> NDArray[Any]:
+    """TIFF Technical Note 3: each row's bytes lie apart, the highest first, as differences from byte to byte."""
+    size = dtype.itemsize
+    rows = raw.reshape(height, -1, samples)
+    summed = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, size, -1)
+    return np.ascontiguousarray(summed.transpose(0, 2, 1)).view(dtype.newbyteorder(">")).reshape(-1).astype(dtype)

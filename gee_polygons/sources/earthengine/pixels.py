@@ -1,0 +1,322 @@
+"""Pixels of embeddings and of any image, through computePixels.
+
+`CodeWindows` is a pixel source like the others: windows around sites instead of a file's blocks. So every statistic is
+computed by the same exact code, from the same int8 codes, as for the open archives.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
+from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Job, Piece, Plan
+from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.reduction.windows import lattice_window
+from gee_polygons.sources.earthengine.batches import SiteShapes
+from gee_polygons.sources.earthengine.recipes import Place, embedding_codes
+from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError, Service, payload
+from gee_polygons.zonal.grid import Lattice, Window
+from gee_polygons.zonal.kernels import PADDING
+from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.zones import bounding_boxes, home_zones
+
+__all__ = ["CodeWindows", "compute_grid", "image_of_codes"]
+
+MAX_PIXELS_BYTES: Final = 50_331_648  # https://developers.google.com/earth-engine/guides/usage: 48 MiB uncompressed
+MAX_SIDE_PX: Final = 32_768  # of one computePixels
+ANSWER_BYTES: Final = 12_000_000  # wanted size of an answer: small enough that several can be under way
+WINDOW_PX: Final = 512  # a site that is wider is cut into windows of this size
+CLUSTER_PX: Final = 256  # neighbouring sites share a window up to this size
+CLUSTER_WASTE: Final = 2.0  # as long as it isn't larger than so many times their own boxes
+LEAST_SPLIT_PX: Final = 16
+_AHEAD: Final = 8
+
+
+class CodeWindows:
+    """Embeddings of Earth Engine as a pixel source.
+
+    Parameters
+    ----------
+    service : Service
+        Who is asked.
+    years : sequence of int
+        Years that there may be.
+    """
+
+    name = "earthengine"
+
+    def __init__(self, service: Service, years: Sequence[int]) -> None:
+        self._service = service
+        self._years = list(years)
+        self.archive = ALPHA_EMBEDDINGS.collection_id
+
+    def years(self) -> list[int]:
+        """Years that may be asked for."""
+        return self._years
+
+    def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
+        """Return a small region's codes in the UTM zone of its centroid."""
+        return image_of_codes(self._service, region, year, bands)
+
+    def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
+        """Say which windows hold which polygons; asks nothing."""
+        asked = Polygons.of(polygons)
+        wanted = [year for year in years if year in self._years]
+        shapes = SiteShapes(asked.geometries)
+        pieces = tuple(Piece(i, _lattice(str(crs))) for i, crs in enumerate(shapes.zones))
+        jobs: list[Job] = []
+        for crs, some in groupby(shapes.order, key=lambda i: str(shapes.zones[i])):
+            lattice = _lattice(crs)
+            for window, members in _windows(asked, lattice, list(some)):
+                reads = tuple(_ref(lattice, window, year) for year in wanted)
+                jobs.append(Job(lattice=lattice, window=window, pieces=tuple(sorted(members)), reads=reads))
+        n_bytes = sum(job.window.height * job.window.width * N_BANDS * len(job.reads) for job in jobs)
+        requests = sum(-(-len(job.reads) // _years_at_once(job.window, N_BANDS)) for job in jobs)
+        return Plan(
+            source=self.name, years=tuple(years), n_polygons=len(asked), pieces=pieces,
+            jobs=tuple(job for job in jobs if job.reads), requests=requests, bytes=n_bytes,
+        )  # fmt: skip
+
+    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[_CodeBlock | ReadError]:
+        """Fetch windows, in order, several years in one request and several requests at once."""
+        names = list(bands)
+        requests: list[list[BlockRef]] = []
+        for _, years in groupby(refs, key=lambda ref: (ref.tile, ref.window)):
+            of_window = list(years)
+            at_once = _years_at_once(of_window[0].window, len(names))
+            requests += [of_window[i : i + at_once] for i in range(0, len(of_window), at_once)]
+        stopped = threading.Event()
+
+        def fetch(some: Sequence[BlockRef]) -> list[_CodeBlock | ReadError]:
+            return [] if stopped.is_set() else self._fetch(some, names)
+
+        pool = ThreadPoolExecutor(min(_AHEAD, self._service.max_concurrent), thread_name_prefix="earthengine")
+        pending: deque[Future[list[_CodeBlock | ReadError]]] = deque()
+        try:
+            for some in requests:
+                pending.append(pool.submit(fetch, some))
+                if len(pending) > _AHEAD:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, refs: Sequence[BlockRef], names: list[str]) -> list[_CodeBlock | ReadError]:
+        window, crs = refs[0].window, refs[0].tile.rpartition("/")[2]
+        try:
+            planes = _codes(self._service, _lattice(crs), window, [ref.year for ref in refs], names)
+        except RequestFailedError as error:
+            if len(refs) > 1:  # perhaps one year is at fault
+                return [block for ref in refs for block in self._fetch([ref], names)]
+            year = refs[0].year
+            return [ReadError(f"{refs[0].tile}, {year}: {error.refusal.message}", url=refs[0].tile, year=year)]
+        return [_CodeBlock(ref, of_year) for ref, of_year in zip(refs, planes, strict=True)]
+
+
+class _CodeBlock:
+    """Codes of one window and year."""
+
+    checks_norms = False  # Earth Engine decodes its own files
+    n_parts = 1
+
+    def __init__(self, ref: BlockRef, codes: NDArray[np.int8]) -> None:
+        self.ref = ref
+        self._planes = np.zeros((len(codes), codes[0].size + PADDING), np.int8)
+        self._planes[:, : codes[0].size] = codes.reshape(len(codes), -1)
+
+    def part_bands(self, part: int) -> Sequence[int]:
+        return range(len(self._planes))
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        return self._planes
+
+
+def image_of_codes(
+    service: Service, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None
+) -> EmbeddingImage:
+    """Return the codes of a region's bounding box (EPSG:4326), north-up, in the UTM zone of its centroid."""
+    names = tuple(bands) if bands is not None else BANDS
+    if unknown := [name for name in names if name not in BANDS]:
+        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    area = Polygons(bounding_boxes(np.array([region], object)))
+    lattice = _lattice(str(home_zones(area.geometries)[0]))
+    window = lattice_window(area.geometries[0], lattice)
+    distinct = list(dict.fromkeys(names))
+    codes = _codes(service, lattice, window, [year], distinct)[0][[distinct.index(name) for name in names]]
+    return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source="earthengine")
+
+
+def _codes(
+    service: Service, lattice: Lattice, window: Window, years: Sequence[int], names: list[str]
+) -> NDArray[np.int8]:
+    """Return codes of shape (years, bands, height, width)."""
+    import ee
+
+    place = Place.of(_lonlat_box(lattice, window), lattice.crs)
+    images = [
+        embedding_codes(year, place, names).rename([f"p{i}_{name}" for name in names]) for i, year in enumerate(years)
+    ]
+    bands = [f"p{i}_{name}" for i in range(len(years)) for name in names]
+    found = compute_grid(service, ee.Image.cat(images), lattice, window, n_bands=len(bands), itemsize=1)
+    if set(found.dtype.names or ()) != set(bands):
+        told = f"the answer has {len(found.dtype.names or ())} of {len(bands)} bands"
+        raise RequestFailedError(Refusal("other", told))
+    planes = np.stack([found[band] for band in bands]).astype(np.int8, casting="same_kind")
+    return planes.reshape(len(years), len(names), window.height, window.width)
+
+
+def compute_grid(
+    service: Service, image: Any, lattice: Lattice, window: Window, *, n_bands: int, itemsize: int
+) -> NDArray[Any]:
+    """Return an image's pixels on a window of a lattice as a structured array, in as many requests as it takes.
+
+    Parameters
+    ----------
+    service : Service
+        Who is asked.
+    image : ee.Image
+        Unmasked: the format has no place for masks.
+    lattice, window : Lattice, Window
+        Which pixels.
+    n_bands, itemsize : int
+        How many bands of how many bytes are expected.
+
+    Raises
+    ------
+    RequestFailedError
+        If even small parts are refused.
+    """
+    size = window.height * window.width * n_bands * itemsize
+    if size > MAX_PIXELS_BYTES or max(window.height, window.width) > MAX_SIDE_PX:
+        return _in_halves(service, image, lattice, window, n_bands, itemsize)
+    a, _, c, _, e, f = lattice.transform(window)
+    grid = {
+        "dimensions": {"width": window.width, "height": window.height},
+        "affineTransform": {"scaleX": a, "shearX": 0, "translateX": c, "shearY": 0, "scaleY": e, "translateY": f},
+        "crsCode": lattice.crs,
+    }
+    try:
+        content = service.pixels(payload(image, fileFormat="NPY", grid=grid))
+    except RequestFailedError as error:
+        if error.refusal.kind != "too_big" or min(window.height, window.width) < LEAST_SPLIT_PX:
+            raise
+        return _in_halves(service, image, lattice, window, n_bands, itemsize)
+    try:
+        found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise RequestFailedError(Refusal("other", f"the answer is no array of pixels: {error}")) from error
+    if found.shape != (window.height, window.width) or not found.dtype.names:
+        told = f"the answer has the shape {found.shape} of {found.dtype}, asked for {(window.height, window.width)}"
+        raise RequestFailedError(Refusal("other", told))
+    return found
+
+
+def _in_halves(
+    service: Service, image: Any, lattice: Lattice, window: Window, n_bands: int, itemsize: int
+) -> NDArray[Any]:
+    w = window
+    if w.height >= w.width:
+        n = w.height // 2
+        parts, axis = (Window(w.row, w.col, n, w.width), Window(w.row + n, w.col, w.height - n, w.width)), 0
+    else:
+        n = w.width // 2
+        parts, axis = (Window(w.row, w.col, w.height, n), Window(w.row, w.col + n, w.height, w.width - n)), 1
+    found = [compute_grid(service, image, lattice, part, n_bands=n_bands, itemsize=itemsize) for part in parts]
+    return np.concatenate(found, axis=axis)
+
+
+def _lattice(crs: str) -> Lattice:
+    return Lattice(crs, ALPHA_EMBEDDINGS.scale_m, ALPHA_EMBEDDINGS.scale_m)
+
+
+def _ref(lattice: Lattice, window: Window, year: int) -> BlockRef:
+    return BlockRef(
+        tile=f"{ALPHA_EMBEDDINGS.collection_id}/{lattice.crs}", year=year, index=(window.row, window.col),
+        window=window, inside=window,
+    )  # fmt: skip
+
+
+def _years_at_once(window: Window, n_bands: int) -> int:
+    return max(1, ANSWER_BYTES // (window.height * window.width * n_bands))
+
+
+@dataclass
+class _Cluster:
+    """Sites that share a window."""
+
+    window: Window
+    members: list[int]
+    own: int  # pixels of their boxes, added up
+
+    def joined(self, other: Window) -> Window | None:
+        """Return the window around both, if that is worth it."""
+        row, col = min(self.window.row, other.row), min(self.window.col, other.col)
+        height = max(self.window.row_stop, other.row_stop) - row
+        width = max(self.window.col_stop, other.col_stop) - col
+        own = self.own + other.height * other.width
+        if max(height, width) > CLUSTER_PX or height * width > CLUSTER_WASTE * own:
+            return None
+        return Window(row, col, height, width)
+
+
+def _windows(polygons: Polygons, lattice: Lattice, sites: Sequence[int]) -> Iterator[tuple[Window, list[int]]]:
+    """Yield windows and the sites in each; together a site's windows hold each of its pixels once."""
+    bounds = polygons.rings(lattice, np.array(sites, np.int64)).bounds()
+    cluster: _Cluster | None = None
+    for site, (west, north, east, south) in zip(sites, bounds, strict=True):
+        row, col = int(np.floor(north)), int(np.floor(west))
+        box = Window(row, col, max(1, int(np.ceil(south)) - row), max(1, int(np.ceil(east)) - col))
+        if max(box.height, box.width) > WINDOW_PX:
+            for part in _parts(polygons.geometries[site], lattice, box):
+                yield part, [site]
+            continue
+        both = cluster.joined(box) if cluster is not None else None
+        if cluster is not None and both is not None:
+            cluster = _Cluster(both, [*cluster.members, site], cluster.own + box.height * box.width)
+            continue
+        if cluster is not None:
+            yield cluster.window, cluster.members
+        cluster = _Cluster(box, [site], box.height * box.width)
+    if cluster is not None:
+        yield cluster.window, cluster.members
+
+
+def _parts(polygon: Any, lattice: Lattice, box: Window) -> Iterator[Window]:
+    """Cut a large site's box into windows, and leave out those that it doesn't touch."""
+    project = transformer("EPSG:4326", lattice.crs).transform
+    outline = shapely.transform(shapely.segmentize(polygon, 0.01), project, interleaved=False)
+    shapely.prepare(outline)
+    for row in range(box.row, box.row_stop, WINDOW_PX):
+        for col in range(box.col, box.col_stop, WINDOW_PX):
+            part = Window(row, col, min(WINDOW_PX, box.row_stop - row), min(WINDOW_PX, box.col_stop - col))
+            a, _, west, _, _, north = lattice.transform(part)
+            ground = shapely.box(west - a, north - (part.height + 1) * a, west + (part.width + 1) * a, north + a)
+            if shapely.intersects(outline, ground):
+                yield part
+
+
+def _lonlat_box(lattice: Lattice, window: Window) -> dict[str, Any]:
+    a, _, west, _, e, north = lattice.transform(window)
+    project = transformer(lattice.crs, "EPSG:4326").transform
+    edge = shapely.segmentize(shapely.box(west, north + e * window.height, west + a * window.width, north), 5_000)
+    lon, lat = project(*shapely.get_coordinates(edge).T)
+    middle = lon[0]
+    lon = lon + 360.0 * np.round((middle - lon) / 360.0)  # across the antimeridian: one turn
+    w, s, x, n = lon.min() - 1e-5, lat.min() - 1e-5, lon.max() + 1e-5, lat.max() + 1e-5
+    ring = [[round(float(v), 6) for v in corner] for corner in ((w, s), (x, s), (x, n), (w, n))]
+    return {"type": "Polygon", "coordinates": [ring]}

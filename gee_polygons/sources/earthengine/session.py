@@ -1,0 +1,147 @@
+"""Whose session it is: never ours. `connect` starts one when the user asks, everything else only looks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from gee_polygons.errors import DependencyError, EarthEngineError, InputFileError
+from gee_polygons.site.site import earth_engine
+
+__all__ = ["connect", "earth_engine", "project_path", "service_identity", "unknown_client", "unsent"]
+
+PROJECT_SETTINGS: Final = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
+GOOGLE_HOST: Final = "earthengine.googleapis.com"
+
+
+def connect(project: str | None = None, service_account_file: str | os.PathLike[str] | None = None) -> str:
+    """Start a session with Earth Engine; one that is there already is left as it is.
+
+    Parameters
+    ----------
+    project : str, optional
+        Google Cloud project that is registered for Earth Engine. Default: the environment variable ``EE_PROJECT``, else
+        ``GOOGLE_CLOUD_PROJECT``, else the project of the credentials.
+    service_account_file : str or path, optional
+        JSON key of a service account. Default: the credentials that ``ee.Authenticate()`` stored.
+
+    Returns
+    -------
+    str
+        The project of the session.
+
+    Raises
+    ------
+    EarthEngineError
+        Without credentials or project, or if Earth Engine refuses; one line that says what to do.
+    InputFileError
+        If the key isn't there or isn't one.
+    """
+    import ee
+
+    if ee.data.is_initialized():
+        return _project_of_session()
+    chosen = project or next((value for name in PROJECT_SETTINGS if (value := os.environ.get(name))), None)
+    if service_account_file is not None:
+        credentials, own = _service_account(Path(service_account_file))
+    else:
+        credentials, own = _stored_credentials(ee)
+    chosen = chosen or own
+    if not chosen:
+        raise EarthEngineError(
+            'Earth Engine needs a project: call connect("your-project"), or set EE_PROJECT to its name; projects are '
+            "registered at https://code.earthengine.google.com/register"
+        )
+    try:
+        ee.Initialize(credentials, project=chosen)
+    except (ee.EEException, OSError) as error:
+        raise EarthEngineError(
+            f"Earth Engine refuses the project {chosen!r}: {' '.join(str(error).split())}"
+        ) from error
+    return chosen
+
+
+def unsent(resource: str, method: str, **arguments: Any) -> Any:
+    """Return a request of the REST API as the session's client makes it (address, headers, credentials), not sent.
+
+    The client has no public way to this. All that is taken from its inside is taken here, so that a client which is
+    laid out differently is met by one line and not by a wrong number.
+
+    Parameters
+    ----------
+    resource, method : str
+        Such as ``"table"`` and ``"computeFeatures"``.
+    **arguments
+        Of the method, and its body. Default: the session's project.
+
+    Returns
+    -------
+    googleapiclient.http.HttpRequest
+        Its `execute` returns bytes.
+
+    Raises
+    ------
+    DependencyError
+        If this version of the client can't be used.
+    """
+    ee = earth_engine()
+    try:
+        arguments = arguments or {"project": ee.data._get_projects_path(), "body": {}}
+        found = getattr(getattr(ee.data._get_cloud_projects_raw(), resource)(), method)(**arguments)
+        if not all(hasattr(found, name) for name in ("uri", "http", "body", "body_size", "execute")):
+            raise AttributeError(f"{type(found).__name__} is not an HTTP request")
+    except AttributeError as error:
+        raise unknown_client(str(error)) from error
+    return found
+
+
+def unknown_client(what: str) -> DependencyError:
+    """Return the error for a client whose inside isn't as this package knows it."""
+    import ee
+
+    return DependencyError(
+        f"earthengine-api {getattr(ee, '__version__', '(unknown)')} is made differently from the versions that are "
+        f'known ({what}): pip install "earthengine-api>=1.5,<=1.7.50"'
+    )
+
+
+def service_identity() -> str:
+    """Return what tells this service's values from another's: empty for Google's, else host and port."""
+    netloc = urlsplit(str(unsent("value", "compute").uri)).netloc
+    return "" if netloc.endswith(GOOGLE_HOST) else netloc
+
+
+def project_path() -> str:
+    """Return the project of the session, as ``projects/name``."""
+    return urlsplit(str(unsent("value", "compute").uri)).path.rpartition("/")[0].partition("/v1/")[2]
+
+
+def _project_of_session() -> str:
+    return project_path().removeprefix("projects/")
+
+
+def _stored_credentials(ee: Any) -> tuple[Any, str | None]:
+    try:
+        credentials = ee.data.get_persistent_credentials()
+    except (ee.EEException, OSError) as error:
+        raise EarthEngineError(
+            "there are no Earth Engine credentials on this machine: call ee.Authenticate() once, "
+            'then connect("your-project")'
+        ) from error
+    return credentials, getattr(credentials, "quota_project_id", None)
+
+
+def _service_account(path: Path) -> tuple[Any, str | None]:
+    import ee
+
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        credentials = ee.ServiceAccountCredentials(key["client_email"], key_file=str(path))
+    except OSError as error:
+        raise InputFileError(f"can't read the key of the service account {path}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputFileError(f"{path} isn't the JSON key of a service account") from error
+    return credentials, key.get("project_id")

@@ -1,0 +1,1 @@
+"""The global Zarr mosaic of embeddings."""

@@ -1,0 +1,408 @@
+"""The sample archive: a small synthetic copy of the published layout, for demos, tests and benchmarks.
+
+Everything here is made up by `gee_polygons.sources.sample.landscape` and labelled so, in each file: no value is
+AlphaEarth's. The layout is the published one: planar int8 tiles of 64 bands, south-up, in UTM, beside an index with
+the published columns; `path` in the index is relative to the index's folder, so an archive can be moved.
+
+The scene lies in south-east Brazil, where UTM zones 22S and 23S meet (48 W). Tiles A and B (zone 22S) abut, B and C
+(zone 23S) both reach 1 km across the seam::
+
+         A (22S)             B (22S)   48 W
+    |-------------------|--------------:-----|
+                                 |-----:-------------|
+                                        C (23S)
+
+Tile A is missing in 2020; C in 2021 and B in 2022 have nodata in part of what lies beyond their zone's edge; a
+reservoir is masked in all years.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from gee_polygons import __version__
+from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.sources.cog.writing import write_tile
+from gee_polygons.sources.sample.landscape import LAND_COVER, PIXEL_M, UNLABELLED, Landscape
+from gee_polygons.sources.sample.scene import (
+    outline,
+    sample_sites,
+    sample_sites_geojson,
+    truth_codes,
+    truth_label,
+    truth_vectors,
+    write_sample_sites,
+)
+from gee_polygons.store.cache import cache_folder
+from gee_polygons.zonal.grid import Grid
+
+__all__ = [
+    "LAND_COVER",
+    "SAMPLE_YEARS",
+    "UNLABELLED",
+    "build_sample_archive",
+    "make_benchmark_tile",
+    "sample_archive_path",
+    "sample_sites",
+    "sample_sites_geojson",
+    "truth_codes",
+    "truth_label",
+    "truth_vectors",
+    "write_sample_sites",
+    "write_tile",
+]
+
+SAMPLE_YEARS: Final = range(2018, 2025)
+INDEX_PATH: Final = Path("v1/annual/aef_index.parquet")
+MANIFEST: Final = "manifest.json"
+NOTE: Final = "SYNTHETIC.txt"
+SYNTHETIC: Final = "SYNTHETIC test data made by gee_polygons; not AlphaEarth data, no real place"
+
+_GENERATOR = 1  # counts the changes of pixel values or layout, so that an older archive is rebuilt
+_TILE_PX, _BLOCK_PX = 320, 128
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One place of the archive; each year has a file of its own."""
+
+    name: str
+    zone: str
+    west: float
+    south: float
+
+    @property
+    def crs(self) -> str:
+        return f"EPSG:327{self.zone[:2]}"
+
+    @property
+    def zone_west(self) -> float:
+        """Western meridian of the UTM zone, degrees; it is 6 degrees wide."""
+        return -186.0 + 6 * int(self.zone[:2])
+
+    @property
+    def grid(self) -> Grid:
+        """South-up, as published: row 0 is the southern edge."""
+        return Grid(
+            crs=self.crs,
+            transform=(PIXEL_M, 0.0, self.west, 0.0, PIXEL_M, self.south),
+            shape=(_TILE_PX, _TILE_PX),
+        )
+
+    def path(self, year: int) -> str:
+        """Return the file of a year, relative to the index; the id says nothing about place and differs by year."""
+        tag = hashlib.blake2b(f"{self.name} {year}".encode(), digest_size=8).hexdigest()
+        return f"{year}/{self.zone}/x{tag}-0000000000-0000000000.tiff"
+
+
+_TILES = (
+    _Tile("A", "22S", 803_600.0, 7_523_750.0),
+    _Tile("B", "22S", 806_800.0, 7_523_750.0),
+    _Tile("C", "23S", 190_000.0, 7_523_750.0),
+)
+_MISSING = {("A", 2020)}
+
+
+def sample_archive_path() -> Path:
+    """Return the folder of the sample archive that ``open_source("sample")`` reads, building it on first use.
+
+    It lies in the folder named by the environment variable ``GEE_POLYGONS_CACHE``, else in the user's cache folder.
+    """
+    folder = cache_folder() / f"sample-{__version__}"
+    if not _is_complete(folder, SAMPLE_YEARS):
+        _log.info("building the synthetic sample archive in %s (about 90 MB, once)", folder)
+        build_sample_archive(folder)
+    return folder
+
+
+def build_sample_archive(
+    out: Path | str,
+    *,
+    years: Iterable[int] = SAMPLE_YEARS,
+    progress: bool | Callable[[int], object] = False,
+    max_workers: int | None = None,
+) -> Path:
+    """Build the synthetic sample archive, or reuse the one that is there.
+
+    Parameters
+    ----------
+    out : path
+        Folder of the archive. It is built under a temporary name beside it and renamed when complete; a complete
+        archive of the same years is left as it is, an incomplete or other one is replaced.
+    years : iterable of int
+        Years to build, about 13 MB each.
+    progress : bool or callable
+        True for a progress bar; a callable is called with the number of tiles just finished.
+    max_workers : int, optional
+        Threads; as many as cores without it. Doesn't change a byte.
+
+    Returns
+    -------
+    Path
+        The index, ``<out>/v1/annual/aef_index.parquet``.
+
+    Raises
+    ------
+    OutputError
+        If `out` is a file, or a folder with something else in it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> build_sample_archive(Path(tempfile.mkdtemp()) / "sample", years=[2018]).name
+    'aef_index.parquet'
+    """
+    out, wanted = Path(out), tuple(sorted({int(year) for year in years}))
+    if not wanted:
+        raise UsageError("no years to build were given; the sample's own are 2018..2024")
+    if _is_complete(out, wanted):
+        return out / INDEX_PATH
+    _refuse_foreign(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"can't write the sample archive to {out}: {error}") from error
+    try:
+        building.chmod(0o755)  # mkdtemp makes a private folder
+        _build(building, wanted, progress, max_workers)
+        _swap(building, out, wanted)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return out / INDEX_PATH
+
+
+def _parameters(years: Iterable[int]) -> dict[str, Any]:
+    return {"what": SYNTHETIC, "package": __version__, "generator": _GENERATOR, "years": list(years)}
+
+
+def _is_complete(out: Path, years: Iterable[int]) -> bool:
+    """Whether a folder holds a finished archive of these years and this generator."""
+    try:
+        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
+        same = {key: manifest[key] for key in _parameters(years)} == _parameters(years)
+        return same and all((out / name).stat().st_size == size for name, size in manifest["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Only a folder that this function made, or an empty one, is ever replaced."""
+    if out.is_dir():
+        if any(out.iterdir()) and not (out / NOTE).is_file():
+            raise OutputError(f"{out} has other files in it and is no sample archive; give a new or empty folder")
+    elif out.exists() or out.is_symlink():
+        raise OutputError(f"{out} is no folder; give a new or empty folder")
+
+
+def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
+    """Put the finished folder in its place; if another process was first, its archive (of the same bytes) stays."""
+    old = building.with_suffix(".old")
+    try:
+        if out.exists():
+            if _is_complete(out, years):
+                return
+            out.rename(old)
+        building.rename(out)
+    except OSError as error:
+        if not _is_complete(out, years):
+            raise OutputError(f"can't move the finished archive to {out}: {error}") from error
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _build(
+    folder: Path, years: tuple[int, ...], progress: bool | Callable[[int], object], max_workers: int | None
+) -> None:
+    from tqdm.auto import tqdm
+
+    # first of all, so that a half-built folder is known for what it is
+    (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {__version__}.\n", "utf-8")
+    root = folder / INDEX_PATH.parent
+    jobs = [(year, tile) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
+    for year, tile in jobs:
+        (root / tile.path(year)).parent.mkdir(parents=True, exist_ok=True)
+    pool = ThreadPoolExecutor(max_workers or os.cpu_count() or 1)
+    try:
+        futures = {pool.submit(_write_sample_tile, root, tile, year): (year, tile) for year, tile in jobs}
+        with tqdm(total=len(jobs), unit="tile", desc="sample archive", disable=progress is not True) as bar:
+            for future in as_completed(futures):
+                future.result()
+                bar.update(1)
+                if callable(progress):
+                    progress(1)
+        rows = [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
+    write_index(folder / INDEX_PATH, rows)
+    files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    (folder / MANIFEST).write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
+
+
+def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
+    """Write the file of one place and year; returns its row of the index."""
+    write_tile(
+        root / tile.path(year),
+        tile.grid,
+        lambda window: truth_codes(tile.crs, window, year),
+        block=_BLOCK_PX,
+        description=SYNTHETIC,
+        metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {__version__}"},
+        max_workers=1,
+    )
+    west, south, east, north = tile.grid.bounds
+    utm = {"utm_west": west, "utm_south": south, "utm_east": east, "utm_north": north}
+    wgs84 = dict(zip(("west", "south", "east", "north"), _valid_bounds(tile, year), strict=True))
+    return {
+        "crs": tile.crs,
+        "year": year,
+        "utm_zone": tile.zone,
+        **utm,
+        **{f"wgs84_{side}": value for side, value in wgs84.items()},
+        "path": tile.path(year),
+    }
+
+
+def _valid_bounds(tile: _Tile, year: int) -> tuple[float, float, float, float]:
+    """Return west, south, east, north in degrees of the valid pixels, clipped at the zone's edges, as published."""
+    window = tile.grid.window
+    valid = truth_label(tile.crs, window, year) != UNLABELLED
+    # pixels with a masked neighbour or on the rim: the outline is all that bounds need
+    inner = np.zeros_like(valid)
+    inner[1:-1, 1:-1] = valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]
+    rows, cols = np.nonzero(valid & ~inner)
+    corner_x = np.concatenate([cols, cols + 1, cols, cols + 1])
+    corner_y = np.concatenate([rows, rows, rows + 1, rows + 1])
+    lon, lat = _degrees(tile.crs, (window.col + corner_x) * PIXEL_M, -(window.row + corner_y) * PIXEL_M)
+    inside = (lon >= tile.zone_west) & (lon <= tile.zone_west + 6)
+    west, east = (float(np.clip(v, tile.zone_west, tile.zone_west + 6)) for v in (lon.min(), lon.max()))
+    return west, float(lat[inside].min()), east, float(lat[inside].max())
+
+
+def _degrees(crs: str, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    import pyproj
+
+    lon, lat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    return lon, lat
+
+
+def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write an index with the published columns, as GeoParquet 1.1; marked as synthetic."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import pyproj
+
+    bounds = [[row[f"wgs84_{side}"] for side in ("west", "south", "east", "north")] for row in rows]
+    boxes = [shapely.box(*b) for b in bounds]
+    columns: dict[str, Any] = {
+        "fid": pa.array(range(1, len(rows) + 1), pa.int64()),
+        "geom": pa.array([shapely.to_wkb(box, byte_order=1) for box in boxes], pa.binary()),
+        "crs": pa.array([row["crs"] for row in rows], pa.string()),
+        "year": pa.array([row["year"] for row in rows], pa.int32()),
+        "utm_zone": pa.array([row["utm_zone"] for row in rows], pa.string()),
+    }
+    for frame in ("utm", "wgs84"):
+        for side in ("west", "south", "east", "north"):
+            columns[f"{frame}_{side}"] = pa.array([row[f"{frame}_{side}"] for row in rows], pa.float64())
+    columns["path"] = pa.array([row["path"] for row in rows], pa.string())
+    geometry = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": pyproj.CRS("OGC:CRS84").to_json_dict(),
+        "bbox": [*np.min(bounds, axis=0)[:2].tolist(), *np.max(bounds, axis=0)[2:].tolist()],
+    }
+    geo = {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": geometry}}
+    metadata = {"geo": json.dumps(geo), "synthetic": SYNTHETIC}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def make_benchmark_tile(
+    path: Path | str,
+    size: int = 4096,
+    block: int = 1024,
+    seed: int = 0,
+    *,
+    year: int = 2024,
+    south_up: bool = True,
+    max_workers: int | None = None,
+    progress: bool | Callable[[int], object] = False,
+) -> Path:
+    """Write one big synthetic tile with the statistics of real ones, for benchmarks.
+
+    Parameters
+    ----------
+    path : path
+        Where to write; 4096 px are 0.7 GB, 8192 px 2.9 GB.
+    size : int
+        Width and height in pixels. Published tiles have 8192.
+    block : int
+        Width and height of a block in pixels. Published: 1024.
+    seed : int
+        Another seed is other land.
+    year : int
+        Another year is the same land a little changed.
+    south_up : bool
+        Row order: True as published.
+    max_workers : int, optional
+        Threads. Doesn't change a byte.
+    progress : bool or callable
+        True for a progress bar; a callable is called with the number of pixels just finished.
+
+    Returns
+    -------
+    Path
+        The file: EPSG:32722, its western and southern edges at 500,000 m E and 7,500,000 m N.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> make_benchmark_tile(Path(tempfile.mkdtemp()) / "tile.tiff", size=64, block=32).name
+    'tile.tiff'
+    """
+    from tqdm.auto import tqdm
+
+    crs, west, south = "EPSG:32722", 500_000.0, 7_500_000.0
+    middle = size * PIXEL_M / 2
+    lake = outline(
+        middle, middle, 0.01 * (size * PIXEL_M) ** 2 / 10_000
+    )  # 1 % nodata, so that masks cost what they cost on real tiles
+    land = Landscape(lon=-51.0, lat=-22.6, seed=1000 + seed, masked=(lake,))
+    top = south + size * PIXEL_M
+    grid = Grid(
+        crs=crs,
+        transform=(PIXEL_M, 0.0, west, 0.0, PIXEL_M if south_up else -PIXEL_M, south if south_up else top),
+        shape=(size, size),
+    )
+    with tqdm(total=size * size, unit="px", unit_scale=True, desc=Path(path).name, disable=progress is not True) as bar:
+
+        def report(pixels: int) -> None:
+            bar.update(pixels)
+            if callable(progress):
+                progress(pixels)
+
+        return write_tile(
+            path,
+            grid,
+            lambda window: land.codes(crs, window, year),
+            block=block,
+            description=SYNTHETIC,
+            metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {__version__}"},
+            max_workers=max_workers,
+            progress=report,
+        )

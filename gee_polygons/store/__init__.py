@@ -1,0 +1,1 @@
+"""Writes files atomically and keeps caches."""

@@ -1,0 +1,49 @@
+"""Pictures of embeddings: one picture, a strip, a film, a sheet of sites and years; and diagrams of tables.
+
+Public names only; the code is in `gee_polygons.visualize.pictures` and `gee_polygons.visualize.plots`.
+"""
+
+from __future__ import annotations
+
+from gee_polygons.embeddings.colors import PcaColors, add_pca_columns, fit_pca_colors
+from gee_polygons.embeddings.similarity import similarity_image, similarity_matrix
+from gee_polygons.reduction.plan import EmbeddingImage
+from gee_polygons.visualize.pictures.frames import export_frames_as_gif, export_frames_as_strip
+from gee_polygons.visualize.pictures.paint import SimilarityColors, VisParams
+from gee_polygons.visualize.pictures.render import render_image
+from gee_polygons.visualize.pictures.series import contact_sheet, export_timelapse, export_timestrip
+from gee_polygons.visualize.plots import (
+    plot_band_profile,
+    plot_change,
+    plot_pca_hexbin,
+    plot_pca_scatter,
+    plot_similarity_matrix,
+    plot_sites,
+    plot_trajectory,
+    save_plot,
+)
+
+__all__ = [
+    "EmbeddingImage",
+    "PcaColors",
+    "SimilarityColors",
+    "VisParams",
+    "add_pca_columns",
+    "contact_sheet",
+    "export_frames_as_gif",
+    "export_frames_as_strip",
+    "export_timelapse",
+    "export_timestrip",
+    "fit_pca_colors",
+    "plot_band_profile",
+    "plot_change",
+    "plot_pca_hexbin",
+    "plot_pca_scatter",
+    "plot_similarity_matrix",
+    "plot_sites",
+    "plot_trajectory",
+    "render_image",
+    "save_plot",
+    "similarity_image",
+    "similarity_matrix",
+]

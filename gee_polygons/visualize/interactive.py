@@ -1,0 +1,44 @@
+"""Interactive maps, by lonboard."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import geopandas
+
+from gee_polygons.errors import DependencyError
+from gee_polygons.site.site import earth_engine
+
+__all__ = ["interactive_map"]
+
+OUTLINE: Final = [255, 176, 0, 255]
+FILL: Final = [255, 176, 0, 40]
+
+
+def interactive_map(
+    sites: geopandas.GeoDataFrame, image: Any = None, vis_params: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a lonboard map of sites, over an `ee.Image` if there is one."""
+    try:
+        lonboard: Any = importlib.import_module("lonboard")
+    except ImportError as error:
+        raise DependencyError(
+            'an interactive map needs lonboard: pip install "gee_polygons[map]"; render_image draws without it'
+        ) from error
+    layers = []
+    if image is not None:
+        earth_engine()
+        tiles = image.getMapId(dict(vis_params or {}))["tile_fetcher"].url_format
+        layers.append(lonboard.BitmapTileLayer(data=tiles, tile_size=256))
+    outlines = lonboard.PolygonLayer.from_geopandas(
+        _arrow_ready(sites), get_line_color=OUTLINE, get_fill_color=FILL, line_width_min_pixels=2
+    )
+    return lonboard.Map([*layers, outlines])
+
+
+def _arrow_ready(sites: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Write columns of mixed values, such as ids 7 and "a", as text: the map's tables have one type a column."""
+    mixed = [name for name in sites.columns.drop(sites.geometry.name) if sites[name].dtype == object]
+    return sites.assign(**{name: sites[name].map(str, na_action="ignore") for name in mixed})

@@ -1,0 +1,285 @@
+"""Many pictures in the same colours: the years of a site side by side or as a film, and sheets of sites and years."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import shapely
+from PIL import Image
+
+from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
+from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.errors import UsageError
+from gee_polygons.reduction.plan import EmbeddingImage, Source
+from gee_polygons.visualize.pictures.caption import Caption, with_caption
+from gee_polygons.visualize.pictures.draw import Plates, nodata_pattern
+from gee_polygons.visualize.pictures.frames import (
+    check_film,
+    check_still,
+    export_frames_as_gif,
+    grid,
+    info_of,
+    save_still,
+    strip,
+)
+from gee_polygons.visualize.pictures.paint import Colour, Style, as_style, bands_of
+from gee_polygons.visualize.pictures.render import is_pca, render_image
+from gee_polygons.visualize.pictures.view import Dimensions, view_of
+
+if TYPE_CHECKING:
+    from gee_polygons.site import Site
+
+__all__ = ["contact_sheet", "export_timelapse", "export_timestrip"]
+
+
+def export_timestrip(
+    site: Site,
+    path: str | Path,
+    *,
+    years: Sequence[int] | None = None,
+    source: Source | str | None = None,
+    vis_params: Style | Mapping[str, Any] | str | None = None,
+    buffer_m: float = 500.0,
+    dimensions: Dimensions = 400,
+    boundary_color: Colour = "white",
+    wrap: int | None = None,
+) -> Path:
+    """Write one picture with a site's years side by side.
+
+    Parameters
+    ----------
+    site : Site
+        Its polygon is outlined.
+    path : str or Path
+        ``.png``, ``.jpg`` or ``.webp``.
+    years : sequence of int, optional
+        By default all that the source has. A year that it lacks is a hatched frame.
+    source : Source or str, optional
+        As `open_source` takes it.
+    vis_params : VisParams, mapping, PcaColors, SimilarityColors or "pca", optional
+        The same for all years. ``"pca"`` fits one basis to all frames, and saves it beside the picture as
+        ``<name>.pca.json``.
+    buffer_m : float
+        Metres of ground shown around the site.
+    dimensions : int, (width, height) or "WIDTHxHEIGHT"
+        Largest size of a frame in pixels.
+    boundary_color : str
+        Name or hex.
+    wrap : int, optional
+        Frames per row: see `export_frames_as_strip`.
+
+    Returns
+    -------
+    Path of the picture.
+    """
+    check_still(path)
+    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
+    return series.written(save_still(with_caption(strip(frames, wrap=wrap), caption), path, info_of(frames)))
+
+
+def export_timelapse(
+    site: Site,
+    path: str | Path,
+    *,
+    years: Sequence[int] | None = None,
+    source: Source | str | None = None,
+    vis_params: Style | Mapping[str, Any] | str | None = None,
+    buffer_m: float = 500.0,
+    dimensions: Dimensions = 512,
+    boundary_color: Colour = "white",
+    duration_ms: int | Sequence[int] = 700,
+    loop: int | None = 0,
+) -> Path:
+    """Write a film of a site's years: ``.gif``, ``.webp`` or ``.mp4``.
+
+    The parameters are those of `export_timestrip` and `export_frames_as_gif`.
+    """
+    check_film(path)
+    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
+    captioned = [with_caption(frame, caption) for frame in frames]
+    return series.written(export_frames_as_gif(captioned, path, duration_ms=duration_ms, loop=loop))
+
+
+def contact_sheet(
+    sites: Sequence[Site],
+    path: str | Path,
+    *,
+    years: Sequence[int] | None = None,
+    source: Source | str | None = None,
+    vis_params: Style | Mapping[str, Any] | str | None = None,
+    buffer_m: float = 300.0,
+    dimensions: Dimensions = 200,
+    boundary_color: Colour = "white",
+) -> Path:
+    """Write one picture with sites as rows and years as columns.
+
+    The parameters are those of `export_timestrip`. With ``"pca"`` one basis is fitted to all frames, and their codes
+    are held in memory: 64 bytes per pixel.
+
+    Returns
+    -------
+    Path of the picture.
+    """
+    if not sites:
+        raise UsageError("a contact sheet needs at least one site")
+    check_still(path)
+    series = _Series.of(
+        sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True
+    )  # cells of a sheet are equal
+    rows, caption = series.draw(dimensions, boundary_color, labelled=False)
+    years_above, sites_aside = [[str(year) for year in series.years]], [str(site.site_id) for site in sites]
+    sheet = grid(rows, titles=years_above, row_titles=sites_aside, gap=None)
+    info = info_of(frame for row in rows for frame in row)
+    return series.written(save_still(with_caption(sheet, caption), path, info))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """Sites and years, and how all their frames are coloured.
+
+    `fitted` says whether the colours were fitted to what is drawn: then they are kept beside the picture.
+    """
+
+    sites: Sequence[Site]
+    years: list[int]
+    regions: list[shapely.Geometry]
+    images: Iterable[Sequence[EmbeddingImage | None]]
+    style: Style
+    fitted: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        sites: Sequence[Site],
+        *,
+        years: Sequence[int] | None,
+        source: Source | str | None,
+        vis_params: Style | Mapping[str, Any] | str | None,
+        buffer_m: float,
+        square: bool = False,
+    ) -> _Series:
+        """Choose one set of colours for all."""
+        found = _open(source)
+        chosen = _years(found, years)
+        regions = [_region(site, buffer_m, square=square) for site in sites]
+        if is_pca(vis_params):
+            images = [_images(region, found, chosen, None) for region in regions]
+            basis = fit_pca_colors(image for row in images for image in row if image is not None)
+            return cls(sites=sites, years=chosen, regions=regions, images=images, style=basis, fitted=True)
+        style = as_style(cast(Any, vis_params), BANDS)
+        one_by_one = (_images(region, found, chosen, bands_of(style)) for region in regions)
+        return cls(sites=sites, years=chosen, regions=regions, images=one_by_one, style=style)
+
+    def written(self, path: Path) -> Path:
+        """Keep a fitted basis beside a picture that was written; return the picture's path."""
+        if self.fitted and isinstance(self.style, PcaColors):
+            self.style.save(path.with_suffix(".pca.json"))
+        return path
+
+    def draw(
+        self, dimensions: Dimensions, boundary_color: Colour, *, labelled: bool
+    ) -> tuple[list[list[Image.Image]], Caption]:
+        """Render all frames, a row for each site, and say what stands under them.
+
+        Frames of a sheet aren't labelled with their year, and each row has its own scale, drawn in its first frame.
+        """
+        rows, has_gaps = [], False
+        for site, region, images in zip(self.sites, self.regions, self.images, strict=True):
+            row: list[Image.Image | None] = []
+            scaled = labelled
+            for year, image in zip(self.years, images, strict=True):
+                if image is None:
+                    row.append(None)
+                    continue
+                valid = image.valid
+                picture = render_image(
+                    image,
+                    region,
+                    self.style,
+                    dimensions,
+                    site.polygon,
+                    _label(year, labelled, empty=not valid.any()),
+                    boundary_color=boundary_color,
+                    scale_bar=not scaled and bool(valid.any()),
+                )
+                scaled |= bool(valid.any())
+                has_gaps |= not valid.all()
+                row.append(picture)
+            has_gaps |= None in row
+            rows.append(_with_placeholders(row, self.years, labelled))
+        metres = view_of(_first(images).grid, region, dimensions).metres_per_pixel if labelled else None
+        caption = Caption(
+            style=self.style,
+            frame=rows[0][0].size,
+            metres_per_pixel=metres,
+            nodata=has_gaps,
+            credit=info_of(frame for row in rows for frame in row).get("Attribution", ""),
+        )
+        return rows, caption
+
+
+def _first(images: Sequence[EmbeddingImage | None]) -> EmbeddingImage:
+    """Return the first image that there is: one of the years asked for is the source's."""
+    return next(image for image in images if image is not None)
+
+
+def _label(year: int, labelled: bool, *, empty: bool) -> str | None:
+    if labelled:
+        return f"{year}: no data" if empty else str(year)
+    return "no data" if empty else None
+
+
+def _with_placeholders(
+    pictures: Sequence[Image.Image | None], years: Sequence[int], labelled: bool
+) -> list[Image.Image]:
+    size = next(p.size for p in pictures if p is not None)
+    filled = []
+    for year, picture in zip(years, pictures, strict=True):
+        if picture is None:
+            picture = Image.fromarray(nodata_pattern(size[1], size[0]))
+            Plates(picture).label(str(_label(year, labelled, empty=True)), "top-left")
+        filled.append(picture)
+    return filled
+
+
+def _region(site: Site, buffer_m: float, *, square: bool) -> shapely.Geometry:
+    """Return what is shown of a site, in EPSG:4326; a square of ground where asked for."""
+    region = site.region(buffer_m=buffer_m)
+    if not square:
+        return region
+    west, south, east, north = region.bounds
+    shrink = math.cos(math.radians((south + north) / 2))
+    half = max((east - west) * shrink, north - south) / 2
+    x, y = (west + east) / 2, (south + north) / 2
+    return shapely.box(x - half / shrink, y - half, x + half / shrink, y + half)
+
+
+def _images(
+    region: shapely.Geometry, source: Source, years: Sequence[int], bands: Sequence[str] | None
+) -> list[EmbeddingImage | None]:
+    has = set(source.years())
+    return [source.image(region, year, bands) if year in has else None for year in years]
+
+
+def _open(source: Source | str | None) -> Source:
+    if source is not None and not isinstance(source, str | Path):
+        return source
+    import gee_polygons
+
+    opened: Source = gee_polygons.open_source(source)
+    return opened
+
+
+def _years(source: Source, years: Sequence[int] | None) -> list[int]:
+    has = source.years()
+    chosen = [int(year) for year in (has if years is None else years)]
+    if not set(chosen) & set(has):
+        span = f"{has[0]}..{has[-1]}" if has else "none"
+        raise UsageError(f"the source {source.name!r} has none of the years {chosen}; it has {span}")
+    return chosen

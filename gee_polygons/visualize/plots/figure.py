@@ -1,0 +1,144 @@
+"""What all diagrams share: where they are drawn, in which colours, and how they are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons.errors import UsageError
+from gee_polygons.store.atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# black last: it is the boundary of everything else
+OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+NO_DATA: Final = "#d6d6d6"
+INK: Final = "#222222"
+BESIDE: Final[dict[str, Any]] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+
+
+def save_plot(ax: Axes, path: str | Path, *, dpi: int = 150) -> Path:
+    """Write the figure of an axes: ``.png``, ``.pdf`` or ``.svg``; whole or not at all, the same bytes each time.
+
+    Parameters
+    ----------
+    ax : Axes
+        What a plot function returned.
+    path : str or Path
+        Missing folders are created; an existing file is replaced.
+    dpi : int
+        Dots per inch: 150 for a screen, 300 for print.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gee_polygons.visualize.plots import plot_similarity_matrix
+    >>> matrix = pd.DataFrame(np.eye(2), index=["a", "b"], columns=["a", "b"])
+    >>> save_plot(plot_similarity_matrix(matrix), Path(tempfile.mkdtemp(), "m.png")).name
+    'm.png'
+    """
+    import matplotlib as mpl
+
+    suffix = Path(path).suffix.lower()
+    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    if suffix not in undated:
+        raise UsageError(f"{Path(path).name!r}: the name must end in {', '.join(undated)}")
+    with replacing(path) as part, mpl.rc_context({"svg.hashsalt": "gee_polygons"}):
+        figure = ax.get_figure(root=True)
+        assert figure is not None, "an axes always belongs to a figure"
+        figure.savefig(part, dpi=dpi, metadata=undated[suffix], bbox_inches="tight", facecolor="white")
+    return Path(path)
+
+
+def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """Return the axes given, or those of a new figure that no window system knows of."""
+    if ax is not None:
+        return ax
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
+
+
+def colour_bar(
+    ax: Axes, mappable: Any, label: str, *, whole: bool = False, plain: bool = False, extend: str = "neither"
+) -> None:
+    """Draw a colour bar beside an axes.
+
+    `whole` is for numbers that are counted, such as years; `plain` for powers of ten that are written out.
+    """
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+
+    # as high as the axes, whatever its proportions
+    bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), extend=extend)
+    if whole:
+        bar.locator = MaxNLocator(integer=True, nbins=6, min_n_ticks=1)
+        bar.update_ticks()
+    if plain:
+        bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+
+
+def colormap(name: str) -> Any:
+    """Return the matplotlib colour map of that name."""
+    import matplotlib as mpl
+
+    if name not in mpl.colormaps:
+        raise UsageError(f"unknown colour map {name!r}; give one of matplotlib's, such as 'viridis'")
+    return mpl.colormaps[name].copy()
+
+
+def white_edge() -> list[Any]:
+    """Return what keeps a text readable over lines and dark fills."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.2, foreground="white")]
+
+
+def tidy(ax: Axes) -> None:
+    """Hide the top and right spines and set the tick size."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.xaxis.label.set_fontsize(9)
+    ax.yaxis.label.set_fontsize(9)
+
+
+def column_named(table: pd.DataFrame, name: str) -> str:
+    """Return the column name, or raise if the table has no such column."""
+    if name not in table.columns:
+        raise UsageError(f"the table has no column {name!r}")
+    return name
+
+
+def is_colour_column(column: pd.Series[Any]) -> bool:
+    """Whether every value is a colour like ``#00ff00``."""
+    present = column.dropna()
+    return len(present) > 0 and bool(present.astype(str).str.fullmatch(r"#[0-9a-fA-F]{6}").all())
+
+
+def class_colours(column: pd.Series[Any]) -> dict[str, str]:
+    """Return one colour per class."""
+    classes = sorted(column.dropna().astype(str).unique())
+    if len(classes) > len(OKABE_ITO):
+        raise UsageError(f"{len(classes)} classes can't be told apart by colour (at most {len(OKABE_ITO)}); group them")
+    return dict(zip(classes, OKABE_ITO, strict=False))
+
+
+def readable_on(rgba: Any) -> str:
+    """Black or white, whichever has the higher contrast (WCAG 2.1)."""
+    c = np.asarray(rgba[:3], float)
+    luminance = float(np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+    return INK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"

@@ -1,0 +1,200 @@
+"""A map of sites."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons.errors import UsageError
+from gee_polygons.visualize.pictures.draw import round_length
+from gee_polygons.visualize.plots.figure import (
+    BESIDE,
+    INK,
+    NO_DATA,
+    OKABE_ITO,
+    axes_or_new,
+    class_colours,
+    colormap,
+    colour_bar,
+    column_named,
+    is_colour_column,
+    tidy,
+    white_edge,
+)
+from gee_polygons.visualize.plots.labels import write_beside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_MOST_STEPS: Final = 8
+_MARKER_PT: Final = 6.0  # the point that stands for a small site
+_METRES_PER_DEGREE: Final = 111_195.0  # of latitude, on a sphere of the Earth's mean radius
+
+
+def plot_sites(
+    sites: Any,
+    ax: Axes | None = None,
+    *,
+    color: str | Sequence[Any] | pd.Series[Any] | None = None,
+    label: str | None = None,
+    cmap: str = "viridis",
+    names: bool | None = None,
+) -> Axes:
+    """Draw a map of sites, coloured by anything.
+
+    Parameters
+    ----------
+    sites : SiteCollection or GeoDataFrame
+        Polygons; a GeoDataFrame's CRS is read.
+    ax : Axes, optional
+        Where to draw.
+    color : column name or one value per site, optional
+        Numbers get `cmap` and a colour bar, words the Okabe-Ito colours and a legend, ``"#rrggbb"`` (such as
+        ``pca_rgb``) are drawn as they are.
+    label : str, optional
+        What the colour bar or legend says, with its unit; by default the column's name.
+    cmap : str
+        Name of a colour map.
+    names : bool, optional
+        Whether to write site ids, where there is room for them; by default up to 20 sites.
+
+    Returns
+    -------
+    Axes in longitude and latitude, scaled so that a kilometre is the same both ways at the middle of the map.
+    """
+    frame = sites.to_geodataframe() if hasattr(sites, "to_geodataframe") else sites
+    if not hasattr(frame, "geometry") or not hasattr(frame, "to_crs"):
+        raise UsageError(f"sites are a SiteCollection or a GeoDataFrame, found {type(sites).__name__}")
+    if len(frame) == 0:
+        raise UsageError("there are no sites to draw")
+    if not frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"]).all():
+        found = sorted({str(kind) for kind in frame.geometry.geom_type} - {"Polygon", "MultiPolygon"})[0]
+        raise UsageError(f"sites are polygons, found a {found}; buffer it, or leave it out")
+    frame = frame if frame.crs is None else frame.to_crs("EPSG:4326")
+    values, title = _values_of(frame, color)
+    ax = axes_or_new(ax, (6.4, 4.6))
+    west, south, east, north = frame.total_bounds
+    middle = np.cos(np.radians((south + north) / 2))
+    span = max((east - west) * middle, north - south, 1e-4)
+    _draw_polygons(ax, frame, values, label or title, cmap, span)
+    # room around the sites, in proportions of ground
+    for set_limits, low, high, scale in ((ax.set_xlim, west, east, middle), (ax.set_ylim, south, north, 1.0)):
+        half = max((high - low) / 2, 0.3 * span / scale) + 0.09 * span / scale
+        set_limits((low + high) / 2 - half, (low + high) / 2 + half)
+    ax.set_aspect(1 / middle)
+    ax.set_xlabel("longitude (°)")
+    ax.set_ylabel("latitude (°)")
+    ax.locator_params(nbins=5)
+    ax.ticklabel_format(useOffset=False)
+    tidy(ax)
+    _scale_bar(ax, span)
+    if (names if names is not None else len(frame) <= 20) and "site_id" in frame.columns:
+        _write_names(ax, frame)
+    return ax
+
+
+def _values_of(frame: Any, color: Any) -> tuple[pd.Series[Any] | None, str]:
+    if color is None:
+        return None, ""
+    if isinstance(color, str):
+        return frame[column_named(frame, color)], color
+    if isinstance(color, pd.Series):
+        values = color.reset_index(drop=True)
+        title = str(color.name or "")
+    else:
+        values, title = pd.Series(list(color)), ""
+    if len(values) != len(frame):
+        raise UsageError(f"{len(frame)} sites need as many values to colour by, found {len(values)}")
+    return values.set_axis(frame.index), title
+
+
+def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: str, cmap: str, span: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PathCollection
+    from matplotlib.colors import Normalize
+
+    if values is None:
+        colours: list[Any] = [OKABE_ITO[0]] * len(frame)
+    elif is_colour_column(values):
+        colours = [NO_DATA if pd.isna(v) else v for v in values]
+    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        numbers = values.to_numpy(np.float64)
+        shown = numbers[np.isfinite(numbers)] if np.isfinite(numbers).any() else np.array([0.0, 1.0])
+        flat = 0.5 if shown.min() == shown.max() else 0.0
+        norm, scale = Normalize(shown.min() - flat, shown.max() + flat), colormap(cmap)
+        colours = [scale(norm(v)) if np.isfinite(v) else NO_DATA for v in numbers]
+        steps = np.unique(shown)
+        whole = bool(np.all(shown == np.rint(shown)))
+        if whole and len(steps) <= _MOST_STEPS:  # a few years are read off a list, not off a ramp
+            _legend(ax, {f"{v:.0f}": scale(norm(v)) for v in steps}, title, gaps=NO_DATA in colours)
+        else:
+            colour_bar(ax, ScalarMappable(norm, scale), title, whole=whole)
+            if NO_DATA in colours:
+                ax.set_title("grey: no value", fontsize=8, color=INK, loc="left")
+    else:
+        classes = class_colours(values)
+        colours = [NO_DATA if pd.isna(v) else classes[str(v)] for v in values]
+        _legend(ax, classes, title, gaps=NO_DATA in colours)
+    outlines = PathCollection(
+        [_outline(geometry) for geometry in frame.geometry],
+        facecolors=colours,
+        edgecolors=INK,
+        linewidths=0.5,
+        zorder=2,
+    )
+    ax.add_collection(outlines, autolim=False)
+    # a site too small to be seen on the map gets a point
+    bounds = frame.geometry.bounds
+    size = np.maximum(bounds["maxx"] - bounds["minx"], bounds["maxy"] - bounds["miny"]).to_numpy()
+    small = np.flatnonzero(size < span / 60)
+    if len(small):
+        points = frame.geometry.iloc[small].representative_point()
+        own = [colours[i] for i in small]
+        ax.scatter(points.x, points.y, s=_MARKER_PT**2, color=own, edgecolors=INK, linewidths=0.5, zorder=3)
+
+
+def _legend(ax: Axes, colours: dict[str, Any], title: str, *, gaps: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    shown = {**colours, "no value": NO_DATA} if gaps else colours
+    style: dict[str, Any] = {"marker": "s", "linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
+    handles = [Line2D([], [], color=c, label=name, **style) for name, c in shown.items()]
+    # a long title would push the map aside
+    ax.legend(handles=handles, title=textwrap.fill(title, 18), fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+
+
+def _scale_bar(ax: Axes, span: float) -> None:
+    """Draw a bar of a round length on the ground, bottom right."""
+    metres = round_length(span * _METRES_PER_DEGREE * 0.3)
+    low, high = ax.get_ylim()
+    west, east = ax.get_xlim()
+    length = metres / (_METRES_PER_DEGREE * np.cos(np.radians((low + high) / 2)))
+    start, up = east - 0.03 * (east - west) - length, low + 0.03 * (high - low)
+    ax.plot([start, start + length], [up, up], color=INK, linewidth=2, solid_capstyle="butt", zorder=5)
+    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    ax.annotate(
+        text, (start + length / 2, up), xytext=(0, 2.5), textcoords="offset points", ha="center", fontsize=7, color=INK,
+        path_effects=white_edge(), zorder=5,
+    )  # fmt: skip
+
+
+def _outline(geometry: Any) -> Any:
+    """All rings of a polygon or multipolygon as one path: holes stay open."""
+    import shapely
+    from matplotlib.path import Path as Outline
+
+    rings = [ring for part in shapely.get_parts(geometry) for ring in (part.exterior, *part.interiors)]
+    return Outline.make_compound_path(*[Outline(np.asarray(ring.coords)[:, :2], closed=True) for ring in rings])
+
+
+def _write_names(ax: Axes, frame: Any) -> None:
+    """Write site ids beside the sites, where they cover no other site and no other name."""
+    boxes = frame.geometry.bounds.to_numpy()
+    # large sites first: their names have the fewest places
+    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]), kind="stable")
+    write_beside(ax, frame["site_id"].astype(str).to_numpy()[order].tolist(), boxes[order], least=_MARKER_PT)
