@@ -35,7 +35,7 @@ from gee_polygons.extract import extract_continuous
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import sites_from_geodataframe
 from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.cog.source import tile as _tile
+from gee_polygons.sources.cog import tile as _tile
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.raster import RasterSource
 from gee_polygons.sources.sample import truth_codes
