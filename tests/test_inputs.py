@@ -102,7 +102,7 @@ def test_the_order_of_rows_and_of_references_changes_nothing(background):
 
 def test_sites_in_other_chunks_have_the_same_bands(monkeypatch):
     whole = recovery(way_table(), references=REFS, start_years=STARTS).sites
-    monkeypatch.setattr("gee_polygons.recovery.bands._SITES_AT_A_TIME", 2)
+    monkeypatch.setattr("gee_polygons.recovery.intervals._SITES_AT_A_TIME", 2)
     # what each site's own bend draws differs; nothing else does
     assert recovery(way_table(), references=REFS, start_years=STARTS).sites["share"].equals(whole["share"])
 

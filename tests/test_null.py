@@ -6,7 +6,7 @@ import pytest
 from simulated_null import null_table, null_units
 
 from gee_polygons.change import change
-from gee_polygons.change.null import null_noise
+from gee_polygons.change.null_distribution import null_noise
 from gee_polygons.change.templates import Templates
 from gee_polygons.embeddings.quantization import BANDS
 

@@ -12,7 +12,7 @@ from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.recovery import block_sites, recovery
-from gee_polygons.recovery.way import interpolated_year, share_of_way
+from gee_polygons.recovery.geometry import interpolated_year, share_of_way
 
 REFERENCES = ["forest-reference-1", "forest-reference-2"]
 

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from gee_polygons.change.calm import densest
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.drift import Drift, base_years, estimate_drift
-from gee_polygons.change.null import null_p_values
-from gee_polygons.change.ring import blend_rings
+from gee_polygons.change.null_distribution import null_p_values
+from gee_polygons.change.rings import blend_rings
 from gee_polygons.change.series import Flags, Floats, Series, positions_of, series_of, years_of_sites
+from gee_polygons.change.significance import adjusted_p_values, learned_null, robust_z, to_p, to_z
+from gee_polygons.change.stable_sites import densest
 from gee_polygons.change.templates import Fit, Templates, fit_templates
-from gee_polygons.change.testing import adjusted_p_values, learned_null, robust_z, to_p, to_z
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError

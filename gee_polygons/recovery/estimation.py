@@ -32,12 +32,12 @@ from gee_polygons.change.series import Floats, Series, positions_of, series_of, 
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
-from gee_polygons.recovery.bands import Bands, Doubt, bootstrap_bands
-from gee_polygons.recovery.beside import Shared, fit_bend, own_end
-from gee_polygons.recovery.between import LAND_SCATTER, balanced, scatter_of
-from gee_polygons.recovery.groups import EIGHTY, Progress, group_of, progress_of
-from gee_polygons.recovery.way import interpolated_year, mean_start
-from gee_polygons.recovery.ways import Starts, Ways, starting_states
+from gee_polygons.recovery.classes import EIGHTY, Progress, group_of, progress_of
+from gee_polygons.recovery.curvature import Shared, fit_bend, own_end
+from gee_polygons.recovery.geometry import interpolated_year, mean_start
+from gee_polygons.recovery.intervals import Bands, Doubt, bootstrap_bands
+from gee_polygons.recovery.scatter import LAND_SCATTER, balanced, scatter_of
+from gee_polygons.recovery.trajectories import Starts, Ways, starting_states
 
 if TYPE_CHECKING:
     from gee_polygons.site import Site, SiteCollection

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from gee_polygons.recovery.groups import STALLED_RATE
+from gee_polygons.recovery.classes import STALLED_RATE
 from gee_polygons.report.findings import Findings
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from simulated_land import simulate_archive, simulate_land
 from simulated_sites import simulate
 
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
-from gee_polygons.recovery.bands import _part_of
-from gee_polygons.recovery.beside import Bend, _between
+from gee_polygons.recovery.curvature import Bend, _between
 from gee_polygons.recovery.estimation import _Cast, _doubt, recovery
-from gee_polygons.recovery.ways import Ways
+from gee_polygons.recovery.intervals import _part_of
+from gee_polygons.recovery.trajectories import Ways
 
 YEARS = range(2016, 2025)
 AXES = np.eye(N_BANDS)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from gee_polygons.change.noise import Noise, spectral_freedom
 from gee_polygons.change.series import Floats, ar1
-from gee_polygons.recovery.between import Scatter
-from gee_polygons.recovery.ways import Starts, Ways
+from gee_polygons.recovery.scatter import Scatter
+from gee_polygons.recovery.trajectories import Starts, Ways
 
 __all__ = ["Bend", "Shared", "fit_bend", "own_end"]
 

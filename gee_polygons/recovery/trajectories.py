@@ -12,8 +12,8 @@ from gee_polygons.change.drift import Drift
 from gee_polygons.change.series import Flags, Floats, Series
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
-from gee_polygons.recovery.between import balanced
-from gee_polygons.recovery.way import Place, mean_start, share_of_way
+from gee_polygons.recovery.geometry import Place, mean_start, share_of_way
+from gee_polygons.recovery.scatter import balanced
 
 __all__ = ["Starts", "Ways", "starting_states"]
 

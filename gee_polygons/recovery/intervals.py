@@ -30,9 +30,9 @@ from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
-from gee_polygons.recovery.beside import Bend
-from gee_polygons.recovery.between import Scatter
-from gee_polygons.recovery.ways import Starts, Ways
+from gee_polygons.recovery.curvature import Bend
+from gee_polygons.recovery.scatter import Scatter
+from gee_polygons.recovery.trajectories import Starts, Ways
 
 __all__ = ["Bands", "Doubt", "bootstrap_bands"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from gee_polygons.change.series import Floats
-from gee_polygons.recovery.bands import Bands
+from gee_polygons.recovery.intervals import Bands
 
 __all__ = ["EIGHTY", "Progress", "group_of", "progress_of"]
 
