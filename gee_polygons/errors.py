@@ -7,7 +7,7 @@ meant for programs; `exit_status` is what the command line returns (2: the call 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "ArchiveError",
@@ -30,6 +30,20 @@ class GeePolygonsError(Exception):
 
     code: ClassVar[str] = "error"
     exit_status: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy without `__init__`, whose arguments may differ from the message in `args`."""
+        reduced = super().__reduce__()
+        assert isinstance(reduced, tuple)
+        return (_restored, reduced[:2], *reduced[2:])
+
+
+def _restored(kind: type[GeePolygonsError], args: tuple[Any, ...]) -> GeePolygonsError:
+    """Return an error of a class with the given `args`; pickle and copy then set its attributes."""
+    error = kind.__new__(kind, *args)
+    builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    builtin.__init__(error, *args)
+    return error
 
 
 class UsageError(GeePolygonsError, ValueError):

@@ -1,35 +1,49 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed."""
+"""Writes files atomically: under a temporary name first, renamed when they are complete."""
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from gee_polygons.errors import OutputError
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "temporary_name"]
+
+_WRITE_ERRNO: Final = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)
+)
+
+
+def temporary_name(path: Path, purpose: str = "part") -> Path:
+    """Return a hidden file name in the same folder, with the same suffix, that no other process or thread uses."""
+    owner = f"{os.getpid()}-{threading.get_native_id()}"
+    return path.with_name(f".{path.stem}.{owner}.{purpose}{path.suffix}")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, with the same suffix; rename it when the block ends without an error.
+    """Write a file under a temporary name; flush it to disk and rename it when the block ends without an error.
 
     Parameters
     ----------
     path : str or Path
-        Where the file goes. Missing parent folders are created; a file of that name is replaced.
+        Final name. Missing parent folders are created; an existing file is replaced.
 
     Yields
     ------
     Path
-        The temporary name. It is removed if anything, Ctrl-C too, comes between.
+        The temporary name, in the same folder and with the same suffix. The file is removed if the block fails.
 
     Raises
     ------
     OutputError
-        If the folder or the file can't be written.
+        If the folder or the file can't be written. Other errors raised in the block pass unchanged, also an `OSError`
+        of another file that is read there.
 
     Examples
     --------
@@ -41,18 +55,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ('whole', ['a.txt'])
     """
     target = Path(path)
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; name a file in it")
+    part = temporary_name(target)
     try:
-        if target.is_dir():
-            raise OutputError(f"{target} is a folder; name a file in it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(target)
-    except OutputError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"can't write {target}: {reason}; choose a folder you may write to") from error
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.touch()  # libraries that write the file report a forbidden folder in many ways
+            part.unlink()
+        except OSError as error:
+            raise _not_written(target, error) from error
+        try:
+            yield part
+        except OSError as error:
+            if error.errno in _WRITE_ERRNO or part.name in str(error):
+                raise _not_written(target, error) from error
+            raise
+        try:
+            _flush(part)
+            part.replace(target)
+        except OSError as error:
+            raise _not_written(target, error) from error
     finally:
-        with suppress(OSError):  # where it couldn't be made, it can't be removed
+        with suppress(OSError):  # it was never made, or its folder is gone
             part.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content is on the disk, so that no crash leaves an empty file under its final name."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _not_written(target: Path, error: OSError) -> OutputError:
+    return OutputError(f"can't write {target}: {error.strerror or error}; choose a folder you may write to")

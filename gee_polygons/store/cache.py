@@ -1,4 +1,4 @@
-"""Where on this machine what can be made again is kept."""
+"""Finds the folder of files that can be made again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again: ``GEE_POLYGONS_CACHE``, else in the user's cache folder."""
+    """Return ``GEE_POLYGONS_CACHE`` if it is set, else this package's folder in the user's cache folder."""
     if chosen := os.environ.get("GEE_POLYGONS_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":

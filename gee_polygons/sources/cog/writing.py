@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import UsageError
+from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Grid, Window
 
 __all__ = ["Codes", "write_tile"]
@@ -160,15 +161,10 @@ def write_tile(
         raise UsageError("TIFF has no predictor without compression: use predictor=1")
     raw = len(layout.bands) * layout.blocks_down * layout.blocks_across * block**2
     big = raw > _CLASSIC_LIMIT if bigtiff is None else bigtiff
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY, dir=str(path.parent)) as spool:
-            spans = _spool_blocks(spool, layout, _as_function(codes, layout), max_workers, progress)
-            with temporary.open("wb") as out:
-                _assemble(out, spool, spans, layout, big, description, metadata or {})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part, tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY, dir=str(path.parent)) as spool:
+        spans = _spool_blocks(spool, layout, _as_function(codes, layout), max_workers, progress)
+        with part.open("wb") as out:
+            _assemble(out, spool, spans, layout, big, description, metadata or {})
     return path
 
 

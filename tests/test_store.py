@@ -1,0 +1,146 @@
+"""Files are whole or not there, whoever writes them at the same time and whatever fails."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gee_polygons.errors import InputFileError, OutputError, ReadError
+from gee_polygons.sources.sample import write_tile
+from gee_polygons.store import atomic
+from gee_polygons.store.atomic import replacing, temporary_name
+from gee_polygons.zonal.grid import Grid
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_threads_write_the_same_file(tmp_path):
+    """Both had one temporary file: the second to finish found it gone, and the content could be a mixture."""
+    target, both = tmp_path / "a.bin", threading.Barrier(2)
+    failures = []
+
+    def write(content):
+        try:
+            with replacing(target) as part:
+                both.wait(10)
+                part.write_bytes(content)
+                both.wait(10)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter * 1000,)) for letter in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert target.read_bytes() in (b"a" * 1000, b"b" * 1000)
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_a_temporary_name_carries_process_and_thread(tmp_path):
+    name = temporary_name(tmp_path / "a.tiff").name
+    assert name.startswith(".a.")
+    assert name.endswith(".tiff")
+    assert f".{os.getpid()}-{threading.get_native_id()}." in name
+
+
+GRID = Grid(crs="EPSG:32722", transform=(10, 0, 800000, 0, 10, 7500000), shape=(16, 16))
+WRITERS = {
+    "replacing": lambda path: _write_with_replacing(path),
+    "write_tile": lambda path: write_tile(path, GRID, np.zeros((64, 16, 16), np.int8), block=16),
+}
+
+
+def _write_with_replacing(path):
+    with replacing(path) as part:
+        part.write_bytes(b"whole")
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_files_are_synced_before_they_are_renamed(writer, tmp_path, monkeypatch):
+    """After a crash of the machine a renamed file without its content would look complete."""
+    done, fsync, replace = [], os.fsync, Path.replace
+
+    def noted_fsync(number):
+        done.append(("fsync", os.fstat(number).st_ino))
+        fsync(number)
+
+    def noted_replace(self, target):
+        done.append(("replace", self.stat().st_ino))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    WRITERS[writer](tmp_path / "a.tiff")
+    inode = (tmp_path / "a.tiff").stat().st_ino
+    assert done == [("fsync", inode), ("replace", inode)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/input.tiff"),
+        PermissionError(errno.EACCES, "Permission denied", "/data/input.tiff"),
+        OSError(errno.EIO, "Input/output error"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        ReadError("https://host/a.tiff: can't be read", url="https://host/a.tiff"),
+        InputFileError("sites.geojson: no such file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_reading_something_else_is_not_one_of_writing(error, tmp_path):
+    with pytest.raises(type(error)) as caught, replacing(tmp_path / "out.parquet"):
+        raise error
+    assert caught.value is error
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_an_error_of_writing(code, tmp_path):
+    with (
+        pytest.raises(OutputError, match=r"can't write .*out\.parquet: ") as caught,
+        replacing(tmp_path / "out.parquet"),
+    ):
+        raise OSError(code, os.strerror(code))
+    assert caught.value.__cause__.errno == code
+    assert names(tmp_path) == []
+
+
+def test_what_names_the_temporary_file_is_an_error_of_writing(tmp_path):
+    with pytest.raises(OutputError, match=r"can't write .*out\.npy: "), replacing(tmp_path / "out.npy") as part:
+        (part / "below").open("wb")  # NotADirectoryError or FileNotFoundError, by the system
+    with pytest.raises(OutputError, match=r"can't write .*out\.npy: "), replacing(tmp_path / "out.npy"):
+        pass  # nothing was written
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path, tmp_path / "file" / "a.txt"):
+        with pytest.raises(OutputError, match="folder"), replacing(target):
+            raise AssertionError("not reached")
+
+
+def test_an_interrupted_file_is_removed_and_the_old_one_stays(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(target) as part:  # noqa: PT012 - after a part is written
+        part.write_text("ne")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_file_that_cannot_be_synced_is_not_renamed(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"), replacing(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert names(tmp_path) == []
