@@ -15,8 +15,8 @@ import shapely
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
 from gee_polygons.errors import OutputError, UsageError
-from gee_polygons.sources import sample
 from gee_polygons.sources.sample import (
+    archive,
     LAND_COVER,
     UNLABELLED,
     build_sample_archive,
@@ -408,9 +408,6 @@ def test_a_complete_archive_is_reused_and_a_damaged_one_rebuilt(tmp_path):
     tiff.write_bytes(whole[:1000])
     build_sample_archive(out, years=[2020])
     assert tiff.read_bytes() == whole
-    (out / "manifest.json").unlink()
-    build_sample_archive(out, years=[2020])
-    assert (out / "manifest.json").is_file()
     build_sample_archive(out, years=[2021])  # other years: another archive
     assert sorted(p.name for p in (out / "v1" / "annual").iterdir()) == ["2021", "aef_index.parquet"]
 
@@ -428,12 +425,41 @@ def test_a_folder_with_other_things_in_it_is_never_replaced(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "v1/annual/2020/22S/mine.tiff", "v1/annual/2021/x.tiff"])
+def test_a_file_that_the_build_did_not_write_is_never_deleted(tmp_path, name):
+    out = tmp_path / "sample"
+    tiff = next(build_sample_archive(out, years=[2020]).parent.rglob("*.tiff"))
+    own = out / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("mine")
+    build_sample_archive(out, years=[2020])  # complete: left as it is
+    whole = tiff.read_bytes()
+    for years in ([2021], [2020]):
+        with pytest.raises(OutputError, match=f"holds other files, such as {name}"):
+            build_sample_archive(out, years=years)
+        assert own.read_text() == "mine"
+        tiff.write_bytes(whole[:1000])  # damaged, for the second turn
+    own.unlink()
+    build_sample_archive(out, years=[2020])
+    assert tiff.read_bytes() == whole
+
+
+@pytest.mark.parametrize("manifest", [None, "", "[]", '{"files": {"SYNTHETIC.txt": 4}}', '{"what": "mine", "files": []}'])
+def test_a_note_alone_does_not_make_a_folder_replaceable(tmp_path, manifest):
+    (tmp_path / "SYNTHETIC.txt").write_text("mine")
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(OutputError, match="other files"):
+        build_sample_archive(tmp_path, years=[2020])
+    assert (tmp_path / "SYNTHETIC.txt").read_text() == "mine"
+
+
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     def stop(root, tile, year):
         (root / tile.path(year)).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample, "_write_sample_tile", stop)
+    monkeypatch.setattr(archive, "_write_sample_tile", stop)
     with pytest.raises(KeyboardInterrupt):
         build_sample_archive(tmp_path / "sample", years=[2020])
     assert not list(tmp_path.iterdir())
@@ -441,12 +467,12 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
 def test_the_cache_folder_can_be_chosen(tmp_path, monkeypatch):
     monkeypatch.setenv("GEE_POLYGONS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sample, "SAMPLE_YEARS", range(2019, 2020))
-    monkeypatch.setattr(sample, "build_sample_archive", lambda out: build_sample_archive(out, years=[2019]))
+    monkeypatch.setattr(archive, "SAMPLE_YEARS", range(2019, 2020))
+    monkeypatch.setattr(archive, "build_sample_archive", lambda out: build_sample_archive(out, years=[2019]))
     folder = sample_archive_path()
     assert folder.parent == tmp_path / "cache"
-    assert (folder / sample.INDEX_PATH).is_file()
-    monkeypatch.setattr(sample, "build_sample_archive", None)  # the second time nothing is built
+    assert (folder / archive.INDEX_PATH).is_file()
+    monkeypatch.setattr(archive, "build_sample_archive", None)  # the second time nothing is built
     assert sample_archive_path() == folder
 
 

@@ -143,8 +143,9 @@ def build_sample_archive(
     Parameters
     ----------
     out : path
-        Folder of the archive. It is built under a temporary name beside it and renamed when complete; a complete
-        archive of the same years is left as it is, an incomplete or other one is replaced.
+        Folder of the archive. It is built under a temporary name beside it and renamed when complete. A complete
+        archive of the same years is left as it is; a damaged one, or one of other years, is replaced, unless the
+        folder holds a file that its ``manifest.json`` doesn't list.
     years : iterable of int
         Years to build, about 13 MB each.
     progress : bool or callable
@@ -160,7 +161,7 @@ def build_sample_archive(
     Raises
     ------
     OutputError
-        If `out` is a file, or a folder with something else in it.
+        If `out` is a file, or a folder with files that this function didn't write: nothing is deleted then.
 
     Examples
     --------
@@ -194,21 +195,40 @@ def _parameters(years: Iterable[int]) -> dict[str, Any]:
 
 def _is_complete(out: Path, years: Iterable[int]) -> bool:
     """Whether a folder holds a finished archive of these years and this generator."""
+    manifest, wanted = _manifest(out), _parameters(years)
+    if {key: manifest.get(key) for key in wanted} != wanted:
+        return False
     try:
-        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
-        same = {key: manifest[key] for key in _parameters(years)} == _parameters(years)
-        return same and all((out / name).stat().st_size == size for name, size in manifest["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return all((out / name).stat().st_size == size for name, size in manifest["files"].items())
+    except OSError:
         return False
 
 
+def _manifest(out: Path) -> dict[str, Any]:
+    """Return what the manifest of a sample archive says; of anything else, a manifest of no files."""
+    try:
+        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
+        if manifest["what"] == SYNTHETIC and isinstance(manifest["files"], dict):
+            return dict(manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {"files": {}}
+
+
 def _refuse_foreign(out: Path) -> None:
-    """Only a folder that this function made, or an empty one, is ever replaced."""
-    if out.is_dir():
-        if any(out.iterdir()) and not (out / NOTE).is_file():
-            raise OutputError(f"{out} has other files in it and is no sample archive; give a new or empty folder")
-    elif out.exists() or out.is_symlink():
-        raise OutputError(f"{out} is no folder; give a new or empty folder")
+    """Raise an error unless everything in a folder is listed in the manifest written with it."""
+    if not out.is_dir():
+        if out.exists() or out.is_symlink():
+            raise OutputError(f"{out} is no folder; give a new or empty folder")
+        return
+    written = _manifest(out)["files"]
+    own = {out / name for name in written} | ({out / MANIFEST} if written else set())
+    others = [path for path in sorted(out.rglob("*")) if path not in own and (path.is_symlink() or not path.is_dir())]
+    if others:
+        raise OutputError(
+            f"{out} holds other files, such as {others[0].relative_to(out)}, which would be lost: the sample archive "
+            "replaces only files that its manifest lists; give a new or empty folder, or remove them"
+        )
 
 
 def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
