@@ -19,7 +19,15 @@ from rangeserver import Faults, serve
 
 from gee_polygons.collection import Dataset, as_collection, build, build_from_table, datasets, load, register
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
-from gee_polygons.errors import ArchiveError, InputFileError, ReadError, SiteError, UsageError
+from gee_polygons.errors import (
+    ArchiveError,
+    GeePolygonsError,
+    InputFileError,
+    ReadError,
+    SiteError,
+    TileError,
+    UsageError,
+)
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.request import Network
 from gee_polygons.reduction.plan import open_source
@@ -207,6 +215,75 @@ def test_a_header_that_fails_names_the_tile(sample_archive, tmp_path):
     with serve(sample_archive.parent, faults=faults) as server, pytest.raises(ReadError, match=says):
         build(SAMPLE, source=f"{server.url}/aef_index.parquet", path=tmp_path / "c.parquet", network=QUICK)
     assert not (tmp_path / "c.parquet").exists()
+
+
+def rewritten(path, out, metadata=None, header=None):
+    """Copy a collection's file with other metadata of this package, or other values in its column of headers."""
+    table = pq.read_table(path)
+    if header is not None:
+        rows = [{**row, **header} for row in table["header"].to_pylist()]
+        table = table.set_column(table.column_names.index("header"), "header", pa.array(rows))
+    found = dict(table.schema.metadata)
+    if metadata is not None:
+        found[b"gee_polygons"] = metadata
+    pq.write_table(table.replace_schema_metadata(found), out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        (b'{"dataset": {"id"', "isn't JSON"),
+        (b"\xff\xfe", "isn't JSON"),
+        (b"[1, 2]", "isn't a JSON object"),
+        (b'{"dataset": 3}', "describes no dataset"),
+        (b'{"dataset": {"id": "x", "colour": "red"}}', "describes no dataset.*colour"),
+        (b'{"dataset": {"id": "x", "bands": 3}}', "describes no dataset"),
+        (b'{"dataset": {"id": "x", "dtype": "int7"}}', "describes no dataset.*int7"),
+        (b'{"dataset": {"id": 3}}', "describes no dataset.*id is 3"),
+    ],
+)
+def test_damaged_metadata_is_told_in_a_line(built, tmp_path, metadata, says):
+    path = rewritten(built.place, tmp_path / "damaged.parquet", metadata)
+    for use in (load, as_collection, lambda place: build(SAMPLE, path=place)):
+        with pytest.raises(ArchiveError, match=f"damaged.parquet: .*{says}") as caught:
+            use(path)
+        assert "\n" not in str(caught.value)
+    if "JSON" in says:
+        with pytest.raises(ArchiveError, match=says):
+            open_source(str(path))
+    with pytest.raises(ArchiveError, match="describes no dataset"):  # metadata without a dataset
+        build(SAMPLE, path=rewritten(built.place, tmp_path / "none.parquet", b"{}"))
+
+
+@pytest.mark.parametrize("header", [{"offsets": [1, 2]}, {"transform": [1.0]}, {"block_height": 0}, {"width": None}])
+def test_a_damaged_header_is_told_in_a_line(built, tmp_path, header):
+    collection = load(rewritten(built.place, tmp_path / "damaged.parquet", header=header))
+    with pytest.raises(TileError, match=r"\.tiff: its header in the collection is damaged"):
+        collection.get_numpy(BOX, years=[2023])
+    other = pq.read_table(built.place).drop_columns(["header"]).append_column("header", pa.array(["x"] * 20))
+    with pytest.raises(ArchiveError, match="column 'header' isn't what build"):
+        as_collection(other)
+
+
+def test_a_damaged_file_is_told_in_a_line(built, tmp_path):
+    """Whatever bytes are damaged: an error of this package, or the numbers."""
+    raw, chance = Path(built.place).read_bytes(), np.random.default_rng(0)
+    path = tmp_path / "damaged.parquet"
+    told = 0
+    for i in range(60):
+        data = bytearray(raw)
+        for place in chance.integers(0 if i % 3 else len(raw) // 2, len(raw), 3):
+            data[place] = chance.integers(256)
+        path.write_bytes(data)
+        try:
+            collection = load(path)
+            assert collection.years
+            assert len(collection.bands)
+        except GeePolygonsError as error:
+            assert "\n" not in str(error)
+            told += 1
+    assert told > 20
 
 
 # --- as a table

@@ -13,6 +13,7 @@ import numpy as np
 
 from gee_polygons.collection.catalogue import AEF_ID, Dataset, dataset, datasets
 from gee_polygons.collection.table import (
+    HEADER,
     as_arrow,
     checked_bbox,
     checked_dates,
@@ -28,7 +29,7 @@ from gee_polygons.errors import ArchiveError, InputFileError, UsageError
 from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_url
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.header import Content
-from gee_polygons.sources.cog.records import Area, canonical, file_metadata, read_records
+from gee_polygons.sources.cog.records import Area, canonical, file_metadata, package_metadata, read_records
 from gee_polygons.store.cache import cache_folder
 
 __all__ = ["as_collection", "build", "build_from_table", "load"]
@@ -277,10 +278,20 @@ def as_collection(data: Any, *, dataset: Dataset | None = None, place: str = "-"
 def _opened(place: str, how: Network, entry: Dataset | None) -> Collection:
     table = canonical(read_records(place, network=how), place=place)
     if not has_suffix(place, ".csv", ".gpkg"):
-        metadata = json.loads(file_metadata(place, how)[0].get(b"gee_polygons", b"{}"))
+        metadata = package_metadata(file_metadata(place, how)[0], place)
         if "dataset" in metadata:
-            entry = Dataset.from_dict(metadata["dataset"])
+            entry = _dataset_of(metadata, place)
     return Collection(table, dataset=entry or _guessed(table, place), place=place, network=how)
+
+
+def _dataset_of(metadata: Mapping[str, Any], place: str) -> Dataset:
+    """Return the dataset that a collection's metadata describes."""
+    try:
+        return Dataset.from_dict(metadata["dataset"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchiveError(
+            f"{place}: its metadata describes no dataset that this version knows ({error}); build the collection anew"
+        ) from error
 
 
 def _guessed(table: Any, place: str) -> Dataset:
@@ -288,6 +299,8 @@ def _guessed(table: Any, place: str) -> Dataset:
     entry = replace(dataset(AEF_ID), id="", index=place, title="")
     if "header" in table.column_names and len(table):
         header = table["header"][0].as_py()
+        if not isinstance(header, dict) or not header.keys() >= {field.name for field in HEADER}:
+            raise ArchiveError(f"{place or 'the table'}: column 'header' isn't what build() writes; build it anew")
         if tuple(header["bands"]) != entry.bands or header["dtype"] not in ("int8", "|i1"):
             return Dataset(id="", index=place, annual="period" not in table.column_names)
     return entry
@@ -311,8 +324,8 @@ def _finish(
 
 
 def _reopened(target: Path, parameters: dict[str, Any], how: Network) -> Collection:
-    metadata = json.loads(file_metadata(str(target))[0].get(b"gee_polygons", b"{}"))
-    known = {**metadata, "dataset": metadata.get("dataset", {}).get("id")}
+    metadata = package_metadata(file_metadata(str(target))[0], str(target))
+    known = {**metadata, "dataset": _dataset_of(metadata, str(target)).id}
     for key, value in parameters.items():
         if known.get(key) != value:
             raise UsageError(

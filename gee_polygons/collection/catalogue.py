@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import InputFileError, UsageError
@@ -24,6 +26,16 @@ SAMPLE_ID: Final = "gee-polygons/sample"
 _ATTRIBUTION: Final = (
     "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
 )
+
+
+# the annotations of `Dataset` -> what `isinstance` takes
+_TYPES: Final[Mapping[str, Any]] = {
+    "str": str,
+    "bool": bool,
+    "tuple[str, ...]": tuple,
+    "float | None": int | float | None,
+    "Mapping[str, str]": Mapping,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +102,20 @@ class Dataset:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Dataset:
-        """Return the dataset that `as_dict` described."""
-        return cls(**{"id": "", **found, "bands": tuple(found.get("bands", ()))})
+        """Return the dataset that `as_dict` described.
+
+        Raises
+        ------
+        TypeError
+            For a key that a dataset doesn't have, or a value of another type.
+        """
+        made = cls(**{"id": "", **found, "bands": tuple(found.get("bands", ()))})
+        for item in fields(cls):
+            value = getattr(made, item.name)
+            if not isinstance(value, _TYPES[str(item.type)]):
+                raise TypeError(f"{item.name} is {value!r}")
+        np.dtype(made.dtype or "int8")  # raises TypeError for a name that NumPy doesn't know
+        return made
 
 
 def _built_in() -> dict[str, Dataset]:

@@ -15,7 +15,7 @@ import pyproj
 import shapely
 
 from gee_polygons.collection.catalogue import Dataset
-from gee_polygons.errors import ArchiveError, UsageError
+from gee_polygons.errors import UsageError
 from gee_polygons.network.places import hide_query, is_url, join, rewrite
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.header import Content, header_of, open_tiles
@@ -239,13 +239,3 @@ def _leaves(schema: Any) -> list[str]:
     for item in schema:
         visit(item.name, item.type)
     return found
-
-
-def read_metadata(metadata: dict[str, Any], place: str) -> Dataset | None:
-    """Return the dataset that a collection's metadata names."""
-    if "dataset" not in metadata:
-        return None
-    try:
-        return Dataset.from_dict(metadata["dataset"])
-    except (TypeError, ValueError) as error:
-        raise ArchiveError(f"{place}: its metadata names no dataset that this version knows: {error}") from error

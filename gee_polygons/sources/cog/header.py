@@ -267,20 +267,29 @@ def header_of(tile: Tile) -> dict[str, Any]:
 
 
 def tile_from_header(place: str, year: int, header: Mapping[str, Any]) -> Tile:
-    """Return the tile that `header_of` described."""
-    shape = (int(header["height"]), int(header["width"]))
-    block = (int(header["block_height"]), int(header["block_width"]))
-    blocks = (int(header["parts"]), -(-shape[0] // block[0]), -(-shape[1] // block[1]))
-    return Tile(
-        place=place,
-        year=year,
-        grid=Grid(crs=header["crs"], transform=tuple(header["transform"]), shape=shape),
-        block_shape=block,
-        offsets=np.asarray(header["offsets"], np.int64).reshape(blocks),
-        lengths=np.asarray(header["lengths"], np.int64).reshape(blocks),
-        compression=header["compression"],
-        predictor=int(header["predictor"]),
-        bands=tuple(header["bands"]),
-        dtype=header["dtype"],
-        nodata=header["nodata"],
-    )
+    """Return the tile that `header_of` described.
+
+    Raises
+    ------
+    TileError
+        If it lacks a field, or they don't agree.
+    """
+    try:
+        shape = (int(header["height"]), int(header["width"]))
+        block = (int(header["block_height"]), int(header["block_width"]))
+        blocks = (int(header["parts"]), -(-shape[0] // block[0]), -(-shape[1] // block[1]))
+        return Tile(
+            place=place,
+            year=year,
+            grid=Grid(crs=header["crs"], transform=tuple(header["transform"]), shape=shape),
+            block_shape=block,
+            offsets=np.asarray(header["offsets"], np.int64).reshape(blocks),
+            lengths=np.asarray(header["lengths"], np.int64).reshape(blocks),
+            compression=header["compression"],
+            predictor=int(header["predictor"]),
+            bands=tuple(header["bands"]),
+            dtype=header["dtype"],
+            nodata=header["nodata"],
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise TileError(f"{place}: its header in the collection is damaged ({error}); build it anew") from error

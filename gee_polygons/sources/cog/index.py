@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from gee_polygons.errors import ArchiveError
 from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_url, join, rewrite
 from gee_polygons.network.request import NETWORK, Network
-from gee_polygons.sources.cog.records import SIDES, Area, canonical, file_metadata, read_records
+from gee_polygons.sources.cog.records import SIDES, Area, canonical, file_metadata, package_metadata, read_records
 
 __all__ = ["ArchiveIndex", "TileIndex"]
 
@@ -131,7 +130,7 @@ class ArchiveIndex:
         names: list[str] = []
         if not has_suffix(place, ".csv", ".gpkg"):
             found, names = file_metadata(place, network)
-            self.metadata = json.loads(found.get(b"gee_polygons", b"{}"))
+            self.metadata = package_metadata(found, place)
             self.synthetic = b"synthetic" in found
         # without these columns every row has to be looked at anyway
         if not (is_url(place) and set(_COLUMNS) <= set(names)):

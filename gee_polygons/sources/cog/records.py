@@ -10,9 +10,11 @@ tiles' headers); and whatever else there is.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +23,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.errors import ArchiveError, InputFileError, ReadError
+from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError
 from gee_polygons.network.places import has_suffix, hide_query, is_url
 from gee_polygons.network.remote_file import RemoteFile
 from gee_polygons.network.request import NETWORK, Network
 
-__all__ = ["SIDES", "Area", "canonical", "file_metadata", "read_records"]
+__all__ = ["SIDES", "Area", "canonical", "file_metadata", "package_metadata", "read_records"]
 
 SIDES: Final = ("west", "south", "east", "north")
 _PATHS: Final = ("path", "href", "url", "location")
@@ -150,18 +152,46 @@ def _unreadable(place: str, error: ReadError) -> InputFileError:
 
 def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, bytes], list[str]]:
     """Return a Parquet file's key-value metadata and column names; from its footer alone."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     place = hide_query(place)
     try:
-        with pq.ParquetFile(_opened(place, network)) as file:
+        with _reading_parquet(place), pq.ParquetFile(_opened(place, network)) as file:
             schema = file.schema_arrow
             return dict(schema.metadata or {}), list(schema.names)
-    except pa.ArrowInvalid as error:
-        raise InputFileError(f"{place}: not a Parquet file: {str(error).splitlines()[0]}") from error
     except ReadError as error:
         raise _unreadable(place, error) from error
+
+
+@contextmanager
+def _reading_parquet(place: str) -> Iterator[None]:
+    """Turn what Arrow raises for a file that isn't Parquet, or is damaged, into an InputFileError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except GeePolygonsError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: texts that aren't UTF-8
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputFileError(f"{place}: not a Parquet file, or a damaged one: {reason}") from error
+
+
+def package_metadata(metadata: Mapping[bytes, bytes], place: str) -> dict[str, Any]:
+    """Return what this package wrote into a Parquet file's metadata: a JSON object, empty where there is none.
+
+    Raises
+    ------
+    ArchiveError
+        If it isn't a JSON object.
+    """
+    try:
+        found = json.loads(metadata.get(b"gee_polygons", b"{}"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ArchiveError(f"{place}: its metadata 'gee_polygons' isn't JSON ({error}); build the file anew") from error
+    if not isinstance(found, dict):
+        raise ArchiveError(f"{place}: its metadata 'gee_polygons' isn't a JSON object; build the file anew")
+    return found
 
 
 def _opened(place: str, network: Network) -> Any:
@@ -173,20 +203,16 @@ def _opened(place: str, network: Network) -> Any:
 
 
 def _read_parquet(place: str, wanted: Filter, columns: Sequence[str] | None, network: Network) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        source = _opened(place, network)
-        with pq.ParquetFile(source, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            chosen = names if columns is None else [name for name in names if name in columns]
-            groups = [i for i in range(file.num_row_groups) if _may_match(file.metadata.row_group(i), wanted)]
-            if isinstance(source, RemoteFile):
-                source.preload(_chunks(file.metadata, groups, frozenset(chosen)))
-            return _filtered(file.read_row_groups(groups, columns=chosen), wanted)
-    except pa.ArrowInvalid as error:
-        raise InputFileError(f"{place}: not a Parquet file: {str(error).splitlines()[0]}") from error
+    source = _opened(place, network)
+    with _reading_parquet(place), pq.ParquetFile(source, pre_buffer=False) as file:
+        names = file.schema_arrow.names
+        chosen = names if columns is None else [name for name in names if name in columns]
+        groups = [i for i in range(file.num_row_groups) if _may_match(file.metadata.row_group(i), wanted)]
+        if isinstance(source, RemoteFile):
+            source.preload(_chunks(file.metadata, groups, frozenset(chosen)))
+        return _filtered(file.read_row_groups(groups, columns=chosen), wanted)
 
 
 def _chunks(metadata: Any, groups: Sequence[int], names: frozenset[str]) -> list[tuple[int, int]]:
