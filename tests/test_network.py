@@ -16,8 +16,8 @@ from gee_polygons.network.ranges import stream
 from gee_polygons.network.request import Network
 from gee_polygons.reduction.windows import paste, refs_in
 from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.cog.header import Content, open_tiles
 from gee_polygons.sources.cog import tile as _tile
+from gee_polygons.sources.cog.header import Content, open_tiles
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid, Window
 

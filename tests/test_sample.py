@@ -16,9 +16,9 @@ import shapely
 from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.sources.sample import (
-    archive,
     LAND_COVER,
     UNLABELLED,
+    archive,
     build_sample_archive,
     make_benchmark_tile,
     sample_archive_path,
@@ -444,7 +444,7 @@ def test_a_file_that_the_build_did_not_write_is_never_deleted(tmp_path, name):
     assert tiff.read_bytes() == whole
 
 
-@pytest.mark.parametrize("manifest", [None, "", "[]", '{"files": {"SYNTHETIC.txt": 4}}', '{"what": "mine", "files": []}'])
+@pytest.mark.parametrize("manifest", [None, "", "[]", '{"files": {"SYNTHETIC.txt": 4}}', '{"what": "x", "files": []}'])
 def test_a_note_alone_does_not_make_a_folder_replaceable(tmp_path, manifest):
     (tmp_path / "SYNTHETIC.txt").write_text("mine")
     if manifest is not None:
