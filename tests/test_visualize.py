@@ -894,7 +894,6 @@ def test_bad_diagrams_get_one_line(call, message):
 def test_heavy_packages_are_imported_where_they_are_used():
     code = (
         "import sys, gee_polygons.visualize, gee_polygons.embeddings.similarity, gee_polygons.embeddings.colors;"
-        "from gee_polygons.visualize.pictures.draw import font; font(12);"
         "print([m for m in ('matplotlib', 'rasterio', 'ee', 'numba', 'zarr', 'geopandas') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings._inputs import PixelImage, band_columns, band_matrix, image_planes, reference_vector
 from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.inputs import PixelImage, band_columns, band_matrix, image_planes, reference_vector
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.directional import mean_resultant_length
+from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import DependencyError, UsageError
 
 __all__ = ["ProbeResult", "ValueResult", "cross_validate", "fit_probe", "spatial_blocks"]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.colors import PcaColors, add_pca_columns, fit_pca_colors
 from gee_polygons.embeddings.directional import mean_resultant_length, normalize
+from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.report.findings import Findings
 

@@ -39,7 +39,6 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 WHITE: Final = (255, 255, 255)
 DARK: Final = (22, 24, 28)
 PLATE: Final = (*DARK, 178)
-FONTS: Final = Path(__file__).parent / "fonts"
 NODATA_COLOURS: Final = ((236, 236, 236), (214, 214, 214))
 
 _TEXT_GROWTH: Final = 0.85  # text size over the root of the picture's longer side: 12 px at 200, 19 at 512, 27 at 1024
@@ -215,12 +214,13 @@ def round_length(longest: float) -> float:
 
 @lru_cache(maxsize=64)
 def font(size: int, bold: bool = False) -> Font:
-    """Return DejaVu Sans at a size in pixels: Latin, Greek and Cyrillic letters with all their accents.
+    """Return DejaVu Sans at a size in pixels, from the font files that every matplotlib brings along.
 
-    The two files (a part of DejaVu 2.37's letters, with their licence) come with this package, so that a picture is the
-    same on every machine.
+    So a picture doesn't depend on the fonts of the machine.
     """
-    path = FONTS / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+    import matplotlib as mpl
+
+    path = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
     # the basic layout is the same on every machine; raqm needn't be there
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, GifImagePlugin, Image, ImageDraw
+from PIL import ExifTags, GifImagePlugin, Image, ImageChops, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from gee_polygons.errors import DependencyError, UsageError
@@ -328,35 +328,28 @@ def _centred(picture: Image.Image, size: tuple[int, int], paper: tuple[int, int,
 
 
 def _gif(pictures: Sequence[Image.Image], durations: Sequence[int], loop: int | None, comment: str) -> bytes:
-    """Put a GIF together: one global palette, no local ones, and of each frame the part that changes."""
-    width, height = pictures[0].size
+    """Encode a GIF with one palette for all frames, storing of each frame only the part that changes.
+
+    It is put together from Pillow's parts, because `Image.save` merges equal frames into one.
+    """
     indices, palette = _with_one_palette([np.asarray(p) for p in pictures])
-    out = [b"GIF89a", struct.pack("<HHBBB", width, height, 0xF7, 0, 0), palette]
-    if loop is not None and len(pictures) > 1:
-        out.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", loop, 0))
-    text = comment.encode("utf-8")
-    if text:
-        blocks = [text[start : start + 255] for start in range(0, len(text), 255)]
-        out.append(b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0")
-    before: NDArray[np.uint8] | None = None
-    for index, duration in zip(indices, durations, strict=True):
-        top, left, bottom, right = _changed(before, index)
-        part = Image.fromarray(np.ascontiguousarray(index[top:bottom, left:right]))
+    frames = [Image.fromarray(index) for index in indices]
+    info: dict[str, Any] = {"duration": durations[0], "comment": comment}
+    if loop is not None and len(frames) > 1:
+        info["loop"] = loop
+    first = frames[0].copy()
+    first.putpalette(palette)
+    header, _ = GifImagePlugin.getheader(first, info=info)
+    whole = (0, 0, *first.size)
+    boxes = [ImageChops.difference(*pair).getbbox() for pair in itertools.pairwise(frames)]
+    data = list(header)
+    for frame, box, duration in zip(frames, [whole, *boxes], durations, strict=True):
+        left, top, right, bottom = box or (0, 0, 1, 1)  # an equal frame still takes its time
         # disposal 1: leave the frame standing, the next is drawn over it
-        out += GifImagePlugin.getdata(part, (left, top), duration=duration, disposal=1)
-        before = index
-    return b"".join([*out, b";"])
-
-
-def _changed(before: NDArray[np.uint8] | None, after: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return (top, left, bottom, right) of what differs; one pixel where nothing does."""
-    if before is None:
-        return 0, 0, after.shape[0], after.shape[1]
-    rows = np.flatnonzero((before != after).any(axis=1))
-    columns = np.flatnonzero((before != after).any(axis=0))
-    if not len(rows):
-        return 0, 0, 1, 1
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+        data += GifImagePlugin.getdata(
+            frame.crop((left, top, right, bottom)), (left, top), duration=duration, disposal=1
+        )
+    return b"".join([*data, b";"])
 
 
 def _with_one_palette(pixels: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], bytes]:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings._inputs import band_matrix
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
+from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
 from gee_polygons.visualize.plots.figure import (
     BESIDE,

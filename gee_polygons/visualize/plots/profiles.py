@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings._inputs import band_matrix, reference_vector
+from gee_polygons.embeddings.inputs import band_matrix, reference_vector
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
