@@ -7,11 +7,10 @@ import pytest
 from gee_polygons import extract_embeddings
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS
 from gee_polygons.errors import EarthEngineError
-from gee_polygons.sources.earthengine import EarthEngineSource
+from gee_polygons.sources.earthengine import EarthEngineSource, transport
+from gee_polygons.sources.earthengine import exports as exporting
 from gee_polygons.sources.earthengine.batches import SiteShapes
 from gee_polygons.sources.earthengine.exports import read_exports, resume_exports
-from gee_polygons.sources.earthengine.source import exports as exporting
-from gee_polygons.sources.earthengine.source import transport
 
 from .dialect import DIALECTS
 from .places import fields

@@ -6,8 +6,8 @@ import pytest
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
 from gee_polygons.site import SiteCollection
+from gee_polygons.sources.earthengine import exports as exporting
 from gee_polygons.sources.earthengine.exports import read_exports, resume_exports
-from gee_polygons.sources.earthengine.source import exports as exporting
 
 from .places import fields, site_at
 from .test_layers import COVER, NDVI, square

@@ -13,8 +13,7 @@ from PIL import Image
 from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS, EMBEDDING_VIS_DEFAULT, get_embedding_image
 from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.site import Site, SiteCollection
-from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels, shapely_geometry
-from gee_polygons.sources.earthengine.source import transport
+from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels, shapely_geometry, transport
 from gee_polygons.visualize import render_image
 
 from .places import blob, fields, lonlat, site_at
@@ -157,7 +156,7 @@ def test_masked_ground_is_drawn_as_no_data(ee_server):
 
 
 def test_large_pictures_are_fetched_in_parts(ee_server, monkeypatch):
-    from gee_polygons.sources.earthengine.source import pixels
+    from gee_polygons.sources.earthengine import pixels
 
     region = site_at(0, 700_500, 7_500_400).region(50)
     image = get_embedding_image(ee.Geometry(shapely.geometry.mapping(region), None, False), 2020)

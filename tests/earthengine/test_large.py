@@ -13,8 +13,7 @@ from rasterio.transform import Affine
 from gee_polygons import extract_embeddings, load_sites
 from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS
 from gee_polygons.site import Site, SiteCollection
-from gee_polygons.sources.earthengine import EarthEngineSource
-from gee_polygons.sources.earthengine.source import batches
+from gee_polygons.sources.earthengine import EarthEngineSource, batches
 from gee_polygons.zonal.zones import home_zones
 
 from .faults import PAYLOAD_LIMIT

@@ -15,9 +15,8 @@ from gee_polygons.errors import DependencyError, EarthEngineError, UsageError
 from gee_polygons.reduction import plan as base
 from gee_polygons.reduction.plan import open_source
 from gee_polygons.site import Site, SiteCollection
-from gee_polygons.sources.earthengine import EarthEngineSource, fetch_pixels
+from gee_polygons.sources.earthengine import EarthEngineSource, batches, cache, fetch_pixels, session, transport
 from gee_polygons.sources.earthengine.batches import SiteShapes
-from gee_polygons.sources.earthengine.source import batches, cache, session, transport
 from gee_polygons.sources.earthengine.transport import Refusal
 
 from .places import blob, fields, lonlat, site_at
@@ -252,7 +251,7 @@ def test_no_data_is_asked_again_the_next_day_and_values_never(earth, tmp_path, m
         statuses = extract_embeddings(fields(2), years=[2019, 2020], source=source)["status"].tolist()
         assert statuses == ["ok", "no_data"] * 2
         server.log.clear()
-        now[0] += cache.NOTHING_LASTS_S - 1
+        now[0] += cache.EXPIRES_AFTER_S - 1
         assert extract_embeddings(fields(2), years=[2019, 2020], source=source)["status"].tolist() == statuses
         assert not posts(server)
         now[0] += 2

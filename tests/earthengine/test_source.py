@@ -19,10 +19,9 @@ from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_B
 from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.reduction.plan import open_source
 from gee_polygons.site import Site, SiteCollection, load_sites
-from gee_polygons.sources.earthengine import EarthEngineSource
+from gee_polygons.sources.earthengine import EarthEngineSource, transport
 from gee_polygons.sources.earthengine.batches import SITES_PER_REQUEST, SiteShapes, make_batches
 from gee_polygons.sources.earthengine.recipes import embedding_recipe
-from gee_polygons.sources.earthengine.source import transport
 
 from .places import CODES, blob, fields, lonlat, site_at
 from .synthetic import position_codes, write_aef_tile, write_raster
@@ -123,7 +122,7 @@ def test_other_statistics_come_from_pixels_and_do_not_contradict_the_mean(ee_ser
 
 
 def test_a_large_site_is_cut_into_windows(earth, tmp_path, monkeypatch):
-    from gee_polygons.sources.earthengine.source import pixels
+    from gee_polygons.sources.earthengine import pixels
 
     monkeypatch.setattr(pixels, "WINDOW_PX", 40)
     write_aef_tile(tmp_path / "t", 2020, 32722, 700_000, 7_502_000, (200, 200))
@@ -358,14 +357,6 @@ def test_the_cache_is_safe_under_threads(tmp_path):
     assert [found[k] for k in keys] == [[n, None, i] for n in range(8) for i in range(50)]
     for cache in caches:
         cache.close()
-
-
-def test_a_cache_that_is_broken_is_done_without(ee_server, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("GEE_POLYGONS_CACHE", str(tmp_path))
-    (tmp_path / "earthengine.sqlite").write_text("no database at all, but text that is long enough to be refused")
-    table = extract_embeddings(fields(1), years=2020)
-    assert table["status"].tolist() == ["ok"]
-    assert "no cache" in caplog.text
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

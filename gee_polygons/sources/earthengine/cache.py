@@ -1,8 +1,8 @@
-"""Finished site-years, kept on this machine: what was computed once is never asked for again.
+"""Keeps Earth Engine results on disk, so that what was computed once isn't computed again.
 
-One SQLite file. A key is a digest of everything that a value depends on (service, asset, geometry, period, reducer,
-grid), so nothing has to be thrown away when sites or layers change. Each request's results are one transaction: a kill
-loses what was under way and nothing else.
+Results are rows of one SQLite file. A row's key is a digest of everything that its values depend on (service, asset,
+geometry, period, reducer, grid), so changed sites or layers get new rows and nothing has to be deleted. The results of
+a request are written in one transaction: a process that is killed loses only the requests under way.
 """
 
 from __future__ import annotations
@@ -12,31 +12,39 @@ import json
 import logging
 import math
 import sqlite3
-import struct
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import numpy as np
+
+from gee_polygons.errors import DataWarning
 from gee_polygons.store.cache import cache_folder
-
-__all__ = ["Cache", "NoCache", "digest", "open_cache"]
 
 log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "earthengine.sqlite"
-VERSION: Final = 1  # of what is computed: a change in a formula makes old values unreachable
-# "no data" is asked again the next day: a new year's tiles appear one by one in January. To ask costs little
-NOTHING_LASTS_S: Final = 86_400.0
-_AT_ONCE: Final = 500  # keys of one SELECT; SQLite allows 999 or more
-_BUSY_S: Final = 30.0
+# Version of the formulas: a higher number makes the values of older versions unreachable. 2: version 1 kept values of
+# unfinished years and of half-published embeddings for good
+VERSION: Final = 2
+# Values that may still change are computed again after a day: scenes arrive daily, and the tiles of a new year one by
+# one in January
+EXPIRES_AFTER_S: Final = 86_400.0
+_KEYS_PER_SELECT: Final = 500  # SQLite allows 999 or more
+_BUSY_TIMEOUT_S: Final = 30.0
+# primary result codes: another schema, a damaged file, not a database
+_DAMAGED: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Values = list[Any]
+_T = TypeVar("_T")
 
 
 def digest(*parts: str) -> bytes:
-    """Return a key for what the parts say.
+    """Return the key of values that depend on these texts.
 
     Examples
     --------
@@ -46,94 +54,120 @@ def digest(*parts: str) -> bytes:
     return hashlib.sha256("\0".join([str(VERSION), *parts]).encode()).digest()
 
 
-class NoCache:
-    """Remembers nothing."""
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Values]:
-        """Know nothing."""
-        return {}
-
-    def put(self, found: Mapping[bytes, Values], nothing: Iterable[bytes] = ()) -> None:
-        """Forget at once."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class Cache(NoCache):
-    """Values by key, in one SQLite file; threads and processes may share it.
+class Cache:
+    """Values by key in one SQLite file, which threads and processes may share.
 
     Parameters
     ----------
-    path : Path
-        The file; it and its folder are made if need be.
+    path : Path or None
+        The file; it and its folder are created if need be. A damaged file is renamed to ``<name>.damaged``, with a
+        `DataWarning`, and a new one begun. None, or a file that can't be opened: nothing is kept.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        self._closed = False
-        self._file = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
-        self._file.execute("PRAGMA journal_mode=WAL")
-        self._file.execute("PRAGMA synchronous=NORMAL")
-        self._file.execute(
-            "CREATE TABLE IF NOT EXISTS site_periods (key BLOB PRIMARY KEY, value BLOB NOT NULL, until REAL) "
-            "WITHOUT ROWID"
-        )
-        self._file.commit()
+        self._file: sqlite3.Connection | None = None
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("there is no cache of Earth Engine results: %s: %s", path, error)
+        self._use(_create, None)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Values]:
-        """Return what is known of some keys."""
-        found: dict[bytes, Values] = {}
-        now = time.time()
-        with self._lock:
-            for start in range(0, len(keys), _AT_ONCE):
-                some = keys[start : start + _AT_ONCE]
+        """Return the values of those keys that have any."""
+
+        def select(file: sqlite3.Connection) -> dict[bytes, Values]:
+            found: dict[bytes, Values] = {}
+            for start in range(0, len(keys), _KEYS_PER_SELECT):
+                some = keys[start : start + _KEYS_PER_SELECT]
                 marks = ",".join("?" * len(some))
-                rows = self._file.execute(
+                rows = file.execute(
                     f"SELECT key, value FROM site_periods WHERE key IN ({marks}) AND (until IS NULL OR until > ?)",
-                    [*some, now],
+                    [*some, time.time()],
                 )
                 found.update((bytes(key), _unpacked(value)) for key, value in rows)
-        return found
+            return found
 
-    def put(self, found: Mapping[bytes, Values], nothing: Iterable[bytes] = ()) -> None:
-        """Keep values, all or none of them; those of the keys in `nothing` only for a while."""
-        fleeting = set(nothing)
-        until = time.time() + NOTHING_LASTS_S
-        rows = [(key, _packed(values), until if key in fleeting else None) for key, values in found.items()]
-        with self._lock:
-            if self._closed:  # what was under way when the caller gave up
-                return
-            try:
-                with self._file:
-                    self._file.executemany("INSERT OR REPLACE INTO site_periods VALUES (?, ?, ?)", rows)
-            except sqlite3.Error as error:  # a full disk must not lose what was computed
-                log.warning("the cache of Earth Engine results can't be written: %s", error)
+        return self._use(select, {})
+
+    def put(self, found: Mapping[bytes, Values], expiring: Iterable[bytes] = ()) -> None:
+        """Keep values, all or none of them; those of the keys in `expiring` for a day."""
+        passing = set(expiring)
+        until = time.time() + EXPIRES_AFTER_S
+        rows = [(key, _packed(values), until if key in passing else None) for key, values in found.items()]
+
+        def insert(file: sqlite3.Connection) -> None:
+            with file:
+                file.executemany("INSERT OR REPLACE INTO site_periods VALUES (?, ?, ?)", rows)
+
+        self._use(insert, None)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; requests that are answered later are not kept."""
         with self._lock:
-            self._closed = True
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
+            self._file = None
+
+    def _use(self, work: Callable[[sqlite3.Connection], _T], default: _T) -> _T:
+        """Return what `work` returns for the file, or `default`: a cache that fails must not stop an extraction."""
+        with self._lock:
+            for _ in range(2):
+                if self._file is None:
+                    break
+                try:
+                    return work(self._file)
+                except (sqlite3.Error, ValueError) as error:  # ValueError: a value's bytes are damaged
+                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                    if isinstance(error, sqlite3.Error) and code not in _DAMAGED:
+                        log.warning("the cache of Earth Engine results %s can't be used: %s", self._path, error)
+                        break
+                    self._begin_again(error)
+        return default
+
+    def _begin_again(self, error: Exception) -> None:
+        """Move a damaged file aside and begin a new one."""
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+        aside = f"{self._path}.damaged"
+        try:
+            for suffix in ("", "-wal", "-shm"):  # SQLite would replay a journal that stays into the new file
+                with suppress(FileNotFoundError):
+                    Path(f"{self._path}{suffix}").replace(f"{aside}{suffix}")
+            self._file = sqlite3.connect(f"{self._path}", timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+            _create(self._file)
+        except (OSError, sqlite3.Error) as failed:
+            log.warning("there is no cache of Earth Engine results: %s: %s", self._path, failed)
+        warnings.warn(
+            f"the cache of Earth Engine results, {self._path}, is damaged ({error}): moved to {aside}, and a new one "
+            "begun; its values are computed again",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
-def open_cache(wanted: bool) -> NoCache:
-    """Open the cache, or one that remembers nothing where it isn't wanted or can't be had."""
-    if not wanted:
-        return NoCache()
-    path = cache_folder() / FILE_NAME
-    try:
-        return Cache(path)
-    except (OSError, sqlite3.Error) as error:
-        log.warning("there is no cache of Earth Engine results: %s: %s", path, error)
-        return NoCache()
+def open_cache(wanted: bool) -> Cache:
+    """Open the cache of this machine, or one that keeps nothing."""
+    return Cache(cache_folder() / FILE_NAME if wanted else None)
+
+
+def _create(file: sqlite3.Connection) -> None:
+    file.execute("PRAGMA journal_mode=WAL")
+    file.execute("PRAGMA synchronous=NORMAL")
+    file.execute(
+        "CREATE TABLE IF NOT EXISTS site_periods (key BLOB PRIMARY KEY, value BLOB NOT NULL, until REAL) WITHOUT ROWID"
+    )
 
 
 def _packed(values: Values) -> bytes:
-    """Doubles where all are numbers (None as NaN), JSON otherwise."""
+    """Return doubles where all are numbers (None as NaN), JSON otherwise."""
     if all(v is None or isinstance(v, int | float) for v in values):
-        return b"d" + struct.pack(f"<{len(values)}d", *(math.nan if v is None else v for v in values))
+        return b"d" + np.array(values, "<f8").tobytes()
     return b"j" + json.dumps(values).encode()
 
 
@@ -141,5 +175,4 @@ def _unpacked(blob: bytes) -> Values:
     if blob[:1] == b"j":
         loaded: Values = json.loads(blob[1:])
         return loaded
-    numbers = struct.unpack(f"<{(len(blob) - 1) // 8}d", blob[1:])
-    return [None if math.isnan(v) else v for v in numbers]
+    return [None if math.isnan(v) else v for v in np.frombuffer(blob, "<f8", offset=1).tolist()]

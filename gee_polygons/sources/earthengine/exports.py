@@ -31,6 +31,7 @@ from gee_polygons.sources.earthengine.recipes import (
     embedding_recipe,
     histogram_recipe,
     layer_recipe,
+    today,
 )
 from gee_polygons.sources.earthengine.session import earth_engine, project_path
 from gee_polygons.sources.earthengine.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
@@ -215,7 +216,10 @@ def start_exports(
     tasks = []
     for number, (some, dates) in enumerate(parts):
         told = "".join(shapes.texts[i] + json.dumps(sites.site_ids[i]) for i in some)
-        mark = digest(recipe.text, told, *dates, str(drive_folder), str(bucket)).hex()[:8]
+        # the same job again takes over what is there; not if it would compute something else by now
+        stamp = "" if recipe.is_over(dates[-1]) else today().isoformat()
+        stamp = stamp if recipe.text else str(time.time_ns())
+        mark = digest(recipe.text, told, *dates, str(drive_folder), str(bucket), stamp).hex()[:8]
         name = f"{named}_{mark}_{number + 1:04d}of{len(parts):04d}"
         work = _Work(shapes, sites.site_ids, recipe, layer.name, frequency, some, dates)
         task = _Task(name.replace("/", "_"), len(some), work.body(name, drive_folder, bucket))

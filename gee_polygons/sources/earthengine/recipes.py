@@ -7,17 +7,17 @@ A *period* is a text, such as ``"2020"``, ``"2020-05"`` or ``"2020-05-17"``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import DataWarning, UsageError
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 from gee_polygons.sources.earthengine.images import layer_collection, layer_image
 from gee_polygons.zonal.zones import zone_cell
-
-__all__ = ["REDUCERS", "Place", "Recipe", "embedding_codes", "embedding_recipe", "histogram_recipe", "layer_recipe"]
 
 REDUCERS: Final = ("mean", "median", "min", "max", "stdDev")
 VALID, COVERED = "valid", "covered"
@@ -28,6 +28,9 @@ NODATA_CODE: Final = -128
 IRREGULAR_NORTH_OF: Final = 56.0
 IRREGULAR_WEST_OF: Final = 42.0
 FINEST_SCALE_M: Final = 10.0  # of the datasets here
+COMPLETE: Final = 1 - 1e-6  # share of a site's pixels that tiles cover when none is missing, but for rounding
+
+_warned_of: set[str] = set()  # layers whose results are not kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class Recipe:
     Parameters
     ----------
     text : str
-        Everything, besides geometry, period and zone, that the values depend on.
+        Everything, besides geometry, period and zone, that the values depend on; empty: not known, don't keep them.
     scale_m : float
         Pixel size, in the site's UTM zone.
     bands : tuple of str
@@ -80,8 +83,10 @@ class Recipe:
         (period, Place) -> ee.Image with exactly these bands.
     reducer, output : str
         Name of the reducer, and of its output.
-    is_nothing : callable
-        Whether values say that there is no data.
+    is_complete : callable
+        (values) -> whether none of the data is missing.
+    until : str
+        First day that doesn't count, where it lies before a period's end.
     """
 
     text: str
@@ -89,12 +94,26 @@ class Recipe:
     bands: tuple[str, ...]
     image: Callable[[str, Place], Any]
     reducer: str
-    output: str
-    is_nothing: Callable[[list[Any]], bool]
+    is_complete: Callable[[list[Any]], bool]
+    until: str = "9999-12-31"
+
+    def is_over(self, period: str) -> bool:
+        """Whether all days that count lie in the past (UTC): no more images will be taken on them."""
+        return min(limits(period)[1], self.until) <= today().isoformat()
+
+    def is_final(self, period: str, values: list[Any]) -> bool:
+        """Whether values can be kept for good."""
+        return self.is_complete(values) and self.is_over(period)
 
 
-def _all_missing(values: list[Any]) -> bool:
-    return all(value is None for value in values)
+def today() -> date:
+    """Return the day that it is (UTC)."""
+    return datetime.now(UTC).date()
+
+
+def has_values(values: list[Any]) -> bool:
+    """Whether there is any value."""
+    return any(value is not None for value in values)
 
 
 def embedding_recipe(bands: Sequence[str]) -> Recipe:
@@ -123,8 +142,7 @@ def embedding_recipe(bands: Sequence[str]) -> Recipe:
         bands=(*names, VALID, COVERED),
         image=image,
         reducer="mean",
-        output="mean",
-        is_nothing=lambda values: not values[-1],
+        is_complete=lambda values: values[-1] is not None and values[-1] > COMPLETE,
     )
 
 
@@ -215,14 +233,15 @@ def layer_recipe(layer: ContinuousLayer, reducer: str, starts: str, ends: str) -
         # a day's images are one overpass, cut into tiles: they are laid over one another, not averaged
         return images.mosaic() if len(period) == len("2020-05-17") else getattr(images, layer.composite)()
 
+    expression = _expression(layer)
     return Recipe(
-        text=f"{_of(layer)} {','.join(names)} {layer.composite} {reducer} {starts} {ends}",
+        text=expression and f"{expression} {reducer} {starts} {ends}",
         scale_m=layer.scale_m,
         bands=tuple(names),
         image=image,
         reducer=reducer,
-        output=reducer,
-        is_nothing=_all_missing,
+        is_complete=has_values,
+        **({"until": ends} if layer.composite != "mosaic" else {}),
     )
 
 
@@ -232,16 +251,16 @@ def histogram_recipe(layer: CategoricalLayer) -> Recipe:
     def image(period: str, place: Place) -> Any:
         return layer_image(layer, place.box, int(period))
 
+    expression = _expression(layer)
     return Recipe(
-        text=f"{_of(layer)} {layer.band} {layer.composite} histogram",
+        text=expression and f"{expression} {layer.band} histogram",
         # coarse pixels lie on another grid than UTM's: sampled finely, their areas come out right to a few per cent of
         # one of them, however the two grids lie to each other
         scale_m=min(layer.scale_m, FINEST_SCALE_M),
         bands=(layer.band_name,),
         image=image,
         reducer="frequencyHistogram",
-        output="histogram",
-        is_nothing=lambda values: not values[0],
+        is_complete=lambda values: bool(values[0]),
     )
 
 
@@ -253,8 +272,6 @@ def limits(period: str) -> tuple[str, str]:
     >>> limits("2020"), limits("2020-12"), limits("2020-02-28")
     (('2020-01-01', '2021-01-01'), ('2020-12-01', '2021-01-01'), ('2020-02-28', '2020-02-29'))
     """
-    from datetime import date, timedelta
-
     parts = [int(part) for part in period.split("-")]
     year, month, day = (*parts, 1, 1)[:3]
     first = date(year, month, day)
@@ -267,7 +284,22 @@ def limits(period: str) -> tuple[str, str]:
     return first.isoformat(), after.isoformat()
 
 
-def _of(layer: ContinuousLayer | CategoricalLayer) -> str:
-    prepared = layer.prepare
-    how = "" if prepared is None else f"{prepared.__module__}.{prepared.__qualname__}"
-    return " ".join([layer.collection_id, *layer.related_ids, how])
+def _expression(layer: ContinuousLayer | CategoricalLayer) -> str:
+    """Return the Earth Engine expression of a layer's image; empty, with a warning, where it differs each time.
+
+    It holds what `prepare` does, whatever kind of callable that is and whatever variables it reads.
+    """
+    from ee import serializer
+
+    first, second = (str(serializer.toJSON(layer_image(layer, None, layer.first_year))) for _ in range(2))
+    if first == second:
+        return first
+    if layer.name not in _warned_of:
+        _warned_of.add(layer.name)
+        warnings.warn(
+            f"results of layer {layer.name!r} are not kept in the cache: its prepare function makes another expression "
+            "each time it is called; leave out what changes (the time, random numbers) to have them kept",
+            DataWarning,
+            stacklevel=2,
+        )
+    return ""

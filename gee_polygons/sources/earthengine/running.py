@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from gee_polygons.sources.earthengine.batches import MOST_TILE_SCALE, Batch, SiteShapes, make_batches
-from gee_polygons.sources.earthengine.cache import NoCache
+from gee_polygons.sources.earthengine.cache import Cache
 from gee_polygons.sources.earthengine.recipes import Recipe
 from gee_polygons.sources.earthengine.session import service_identity
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError, Service
@@ -45,7 +45,7 @@ class Answers:
 
 
 def known_and_missing(
-    shapes: SiteShapes, recipe: Recipe, wanted: Sequence[Pair], cache: NoCache
+    shapes: SiteShapes, recipe: Recipe, wanted: Sequence[Pair], cache: Cache
 ) -> tuple[dict[Pair, list[Any]], dict[int, list[str]], dict[Pair, bytes]]:
     """Return what the cache has, what has to be asked for, and the keys of all pairs."""
     service = service_identity()
@@ -67,7 +67,7 @@ def ask(
     recipe: Recipe,
     wanted: Sequence[Pair],
     *,
-    cache: NoCache,
+    cache: Cache,
     progress: Progress = False,
 ) -> Answers:
     """Get the values of site-periods, from the cache or from Earth Engine.
@@ -82,7 +82,7 @@ def ask(
         What is asked.
     wanted : sequence of (site, period)
         Of which.
-    cache : NoCache
+    cache : Cache
         What is known already; every answer goes into it as it comes.
     progress : bool or callable
         A bar, or a function called with (site-periods done, in all).
@@ -91,6 +91,8 @@ def ask(
     -------
     Answers
     """
+    if not recipe.text:
+        cache = Cache(None)
     known, missing, keys = known_and_missing(shapes, recipe, wanted, cache)
     answers = Answers(found=known)
     batches = make_batches(shapes, recipe, missing)
@@ -107,7 +109,7 @@ class _Run:
     service: Service
     shapes: SiteShapes
     recipe: Recipe
-    cache: NoCache
+    cache: Cache
     keys: dict[Pair, bytes]
     answers: Answers
     advance: Callable[[int], None]
@@ -145,8 +147,8 @@ class _Run:
         except RequestFailedError as error:
             return error.refusal
         found = batch.read(features, self.recipe)
-        nothing = [self.keys[pair] for pair, values in found.items() if self.recipe.is_nothing(values)]
-        self.cache.put({self.keys[pair]: values for pair, values in found.items()}, nothing)
+        passing = [self.keys[pair] for pair, values in found.items() if not self.recipe.is_final(pair[1], values)]
+        self.cache.put({self.keys[pair]: values for pair, values in found.items()}, passing)
         return found
 
     def _settle(self, batch: Batch, outcome: dict[Pair, list[Any]] | Refusal, smaller: list[Batch]) -> list[Batch]:

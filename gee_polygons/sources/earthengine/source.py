@@ -24,11 +24,11 @@ from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage, Failure
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.earthengine.batches import SiteShapes, make_batches
-from gee_polygons.sources.earthengine.cache import NoCache, open_cache
+from gee_polygons.sources.earthengine.cache import Cache, open_cache
 from gee_polygons.sources.earthengine.drawing import fetch_pixels, shapely_geometry
 from gee_polygons.sources.earthengine.pixels import CodeWindows, image_of_codes
-from gee_polygons.sources.earthengine.recipes import Recipe, embedding_recipe
-from gee_polygons.sources.earthengine.running import Answers, Trouble, ask, known_and_missing, reporter
+from gee_polygons.sources.earthengine.recipes import COMPLETE, Recipe, embedding_recipe
+from gee_polygons.sources.earthengine.running import Trouble, ask, known_and_missing, reporter
 from gee_polygons.sources.earthengine.session import connect, earth_engine
 from gee_polygons.sources.earthengine.transport import (
     DEFAULT_CONCURRENT,
@@ -140,7 +140,7 @@ class EarthEngineSource:
         earth_engine()
         return Service(max_concurrent=int(self._options["max_concurrent"]), deadline_s=self._options["deadline_s"])
 
-    def open_cache(self) -> NoCache:
+    def open_cache(self) -> Cache:
         """Open the cache of finished site-years."""
         return open_cache(self._cache)
 
@@ -237,7 +237,7 @@ def askable(years: Sequence[int]) -> list[int]:
 
 
 def _means(
-    service: Service, cache: NoCache, polygons: NDArray[Any], years: Sequence[int], bands: Sequence[str],
+    service: Service, cache: Cache, polygons: NDArray[Any], years: Sequence[int], bands: Sequence[str],
     progress: Progress,
 ) -> Results:  # fmt: skip
     """Reduce on the server."""
@@ -288,7 +288,7 @@ def _note_troubles(results: Results, troubles: Sequence[Trouble], column: dict[s
 
 
 def _measure_slivers(
-    service: Service, cache: NoCache, results: Results, shapes: SiteShapes, pairs: Sequence[tuple[int, str]],
+    service: Service, cache: Cache, results: Results, shapes: SiteShapes, pairs: Sequence[tuple[int, str]],
     bands: Sequence[str], column: dict[str, int],
 ) -> None:  # fmt: skip
     """Read the pixels of sites so thin that the server, whose fractions have 8 bits, sees none of them."""
@@ -319,7 +319,7 @@ class _Pixels:
     """Every statistic, from codes."""
 
     service: Service
-    cache: NoCache
+    cache: Cache
     polygons: NDArray[Any]
     bands: Sequence[str]
     statistics: Sequence[str]
@@ -359,42 +359,39 @@ class _Pixels:
             CodeWindows(self.service, years), shapes.polygons[sites], years, bands=self.bands,
             statistics=self.statistics, on_error="collect", max_workers=self.max_workers,
         )  # fmt: skip
-        empty = [(i, j) for i, j in np.argwhere(found.status == "masked").tolist()]
-        covered = self._covered(shapes, sites, years, empty)
-        for i, j in empty:
+        # pixels without a value are masked, or no tile covers them
+        partial = np.isin(found.status, ("ok", "masked")) & (found.valid_fraction < COMPLETE)
+        pairs = [(sites[i], str(years[j])) for i, j in np.argwhere(partial).tolist()]
+        coverage = embedding_recipe(self.bands[:1])
+        covered = ask(self.service, shapes, coverage, pairs, cache=self.cache)
+        empty = {(sites[i], str(years[j])): (i, j) for i, j in np.argwhere(found.status == "masked").tolist()}
+        for pair, place in empty.items():
             # a sliver's answer is None: it is as likely outside the tiles, nobody can tell
-            if not covered.found.get((sites[i], str(years[j])), [None])[-1]:
-                found.status[i, j] = "no_data"
-        unknown = {pair for trouble in covered.troubles for pair in trouble.pairs}
+            if not covered.found.get(pair, [None])[-1]:
+                found.status[place] = "no_data"
+        troubles = [replace(t, pairs=tuple(pair for pair in t.pairs if pair in empty)) for t in covered.troubles]
+        unknown = {pair for trouble in troubles for pair in trouble.pairs}
+        columns = [column[year] for year in years]
+        results.status[np.ix_(sites, columns)] = found.status
+        for mine, theirs in zip(results.numbers(), found.numbers(), strict=True):
+            mine[np.ix_(sites, columns)] = theirs
         fresh: dict[bytes, list[Any]] = {}
-        nothing = []
-        for i, site in enumerate(sites):
-            for j, year in enumerate(years):
-                here = site, column[year]
-                for mine, theirs in zip(results.numbers(), found.numbers(), strict=True):
-                    mine[here] = theirs[i, j]
-                results.status[here] = found.status[i, j]
-                if found.status[i, j] != "error" and (site, str(year)) not in unknown:
-                    key = keys[site, str(year)]
-                    fresh[key] = self._pack(found, i, j)
-                    nothing += [key] if found.status[i, j] == "no_data" else []
-        self.cache.put(fresh, nothing)
+        expiring = []
+        for i, j in np.argwhere(found.status != "error").tolist():
+            pair = sites[i], str(years[j])
+            if pair in unknown:
+                continue
+            fresh[keys[pair]] = self._pack(found, i, j)
+            complete = found.valid_fraction[i, j] >= COMPLETE or coverage.is_complete(covered.found.get(pair, [None]))
+            if not (complete and coverage.is_over(pair[1])):
+                expiring.append(keys[pair])
+        self.cache.put(fresh, expiring)
         results.failures += [replace(f, polygons=tuple(sites[i] for i in f.polygons)) for f in found.failures]
-        _note_troubles(results, covered.troubles, {str(year): column[year] for year in years})
-
-    def _covered(
-        self, shapes: SiteShapes, sites: list[int], years: tuple[int, ...], empty: list[tuple[int, int]]
-    ) -> Answers:
-        """Ask whether any tile covers the site-years without a valid pixel."""
-        pairs = [(sites[i], str(years[j])) for i, j in empty]
-        return ask(self.service, shapes, embedding_recipe(self.bands[:1]), pairs, cache=self.cache)
+        _note_troubles(results, troubles, {str(year): column[year] for year in years})
 
     def _recipe(self) -> Recipe:
         recipe = embedding_recipe(self.bands)
-        return Recipe(
-            text=f"{recipe.text} by pixels: {','.join(self.statistics)}", scale_m=recipe.scale_m, bands=recipe.bands,
-            image=recipe.image, reducer="", output="", is_nothing=recipe.is_nothing,
-        )  # fmt: skip
+        return replace(recipe, text=f"{recipe.text} by pixels: {','.join(self.statistics)}", reducer="")
 
     _STATUS = ("ok", "masked", "no_data")
 

@@ -17,7 +17,7 @@ import pandas as pd
 from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box
-from gee_polygons.sources.earthengine.recipes import histogram_recipe, layer_recipe, limits
+from gee_polygons.sources.earthengine.recipes import has_values, histogram_recipe, layer_recipe, limits
 from gee_polygons.sources.earthengine.running import Trouble, ask
 from gee_polygons.sources.earthengine.source import EarthEngineSource
 from gee_polygons.sources.earthengine.transport import RequestFailedError, Service
@@ -100,7 +100,7 @@ def continuous_table(
     rows = [
         [sites.site_ids[site], *_period_cells(period, frequency), *values]
         for (site, period), values in sorted(answers.found.items())
-        if not recipe.is_nothing(values)
+        if has_values(values)
     ]
     names = {"yearly": ["year"], "monthly": ["year", "month"], "all": ["date"]}[frequency]
     return _frame(rows, ["site_id", *names, *layer.bands], layer, answers.troubles, sites)
