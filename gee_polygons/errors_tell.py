@@ -7,8 +7,6 @@ import warnings
 
 from gee_polygons.errors import DataWarning
 
-__all__ = ["tell"]
-
 
 def tell(message: str) -> None:
     """Warn with a `DataWarning`, as if from the first line outside of this package that led here."""

@@ -15,7 +15,8 @@ import pandas as pd
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import SiteError, UsageError
-from gee_polygons.reduction.pipeline import Progress, Results, reduce_polygons
+from gee_polygons.reduction.merging import Results
+from gee_polygons.reduction.pipeline import Progress, reduce_polygons
 from gee_polygons.reduction.plan import SOURCE_SETTING, Failure, PixelSource, ReducingSource, Source, open_source
 from gee_polygons.tables import WEIGHTS, columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics

@@ -26,7 +26,8 @@ from gee_polygons.reduction.plan import PixelSource
 from gee_polygons.sources.cog.source import CogSource
 from gee_polygons.sources.mosaic.source import MosaicSource
 from gee_polygons.sources.raster import RasterSource
-from gee_polygons.sources.sample.archive import build_sample_archive, sample_sites
+from gee_polygons.sources.sample.archive import build_sample_archive
+from gee_polygons.sources.sample.scene import sample_sites
 
 __all__ = ["WarmUp", "warm_up"]
 

@@ -15,8 +15,6 @@ from gee_polygons.audit.values import UNIT
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import UsageError
 
-__all__ = ["reference_findings"]
-
 Vectors = NDArray[np.float64]
 Rows = NDArray[np.intp]
 

@@ -17,13 +17,11 @@ import pandas as pd
 
 from gee_polygons.audit.against import reference_findings
 from gee_polygons.audit.columns import column_findings
-from gee_polygons.audit.report import AuditReport, Finding, Severity, in_order
+from gee_polygons.audit.report import AuditReport, Finding, in_order
 from gee_polygons.audit.rows import row_findings
 from gee_polygons.audit.table import Audited, is_spread, look_at
 from gee_polygons.audit.values import kinds_of_rows, value_findings
 from gee_polygons.tables import read_table
-
-__all__ = ["AuditReport", "Finding", "Severity", "audit"]
 
 
 def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path | None = None) -> AuditReport:

@@ -9,8 +9,6 @@ from gee_polygons.audit.report import Finding
 from gee_polygons.audit.table import Audited, is_spread
 from gee_polygons.audit.values import LONGEST, UNIT
 
-__all__ = ["column_findings"]
-
 
 def column_findings(table: Audited) -> list[Finding]:
     """Check the columns beside the vectors: the other statistics, Rbar, and shares."""

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from gee_polygons.audit.report import Finding
 from gee_polygons.audit.table import Audited, Vectors
 
-__all__ = ["ROWS_AT_A_TIME", "rounded", "row_by_row"]
-
 Mask = NDArray[np.bool_]
 
 ROWS_AT_A_TIME: Final = 4_096

@@ -10,8 +10,6 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-__all__ = ["AuditReport", "Finding", "Severity"]
-
 Severity = Literal["error", "warning"]
 
 _SHOWN_EXAMPLES: Final = 5

@@ -12,8 +12,6 @@ from gee_polygons.audit.report import Finding
 from gee_polygons.audit.table import Audited
 from gee_polygons.embeddings.similarity import angular_distance_deg
 
-__all__ = ["row_findings"]
-
 Mask = NDArray[np.bool_]
 
 # Real steps of a year: median 13 degrees, 5 % above 26; other land cover in another region: 80..104

@@ -15,8 +15,6 @@ from gee_polygons.audit.report import Finding, Severity, examples_of
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
-__all__ = ["Audited", "Vectors", "look_at"]
-
 # compared without case, spaces, "_", "-" and ":"; the first that the table has counts
 SITE_COLUMNS: Final = (
     "siteid", "site", "rid", "featureid", "fieldid", "plotid", "polygonid", "parcelid", "fid", "id", "objectid",

@@ -39,8 +39,6 @@ from gee_polygons.errors_tell import tell
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
-__all__ = ["Change", "Corrected", "change", "corrected", "ring_sites"]
-
 MODELS: Final = ("auto", "translation", "rotation")
 _CLEANINGS: Final = 3  # times that changed sites are told and left out of a background of all sites
 _SUSPECT_P: Final = 0.2  # a site below this is no background while another one is to be had

@@ -17,8 +17,6 @@ from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
 
-__all__ = ["direction_shares", "prototype_vectors"]
-
 _SWEEPS: Final = 200  # of coordinate descent: a handful of labels converge in a few tens
 _SAME_DEG: Final = 20.0  # sites of one cover differ by so much: what is nearer to where the site was is what it was
 

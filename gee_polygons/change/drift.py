@@ -20,8 +20,6 @@ from gee_polygons.change.series import Flags, Floats, Series
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 
-__all__ = ["Drift", "base_years", "estimate_drift", "robust_location", "unseen_steps"]
-
 _ITERATIONS: Final = 40
 _CUTOFF: Final = 2.5  # biweight: what is further off than so many median distances counts for nothing
 _CLEARLY: Final = 0.9  # sites of one cover show both models nearly alike: a small gain is chance

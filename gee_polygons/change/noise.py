@@ -25,8 +25,6 @@ from gee_polygons.change.templates import MIN_YEARS, Templates, fit_templates
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.quantization import N_BANDS
 
-__all__ = ["Noise", "estimate_noise", "spectral_freedom"]
-
 # Where the table can't tell: a pixel's squared step from year to year is 2 (1 - 0.973) by the median cosine; the scene
 # shares 0.44..0.87 of it, the middle is 0.655; a step has the noise of two years.
 PRIOR_VARIANCE: Final = (1 - 0.655) * 2 * (1 - 0.973) / 2

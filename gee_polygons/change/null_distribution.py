@@ -24,8 +24,6 @@ from gee_polygons.change.series import Floats, ar1
 from gee_polygons.change.templates import MIN_YEARS, Fit, Templates, centred, explained_by, log_ratio
 from gee_polygons.embeddings.quantization import N_BANDS
 
-__all__ = ["NullNoise", "null_noise", "null_p_values"]
-
 _DRAWS: Final = 8_000  # with 2,000 a p-value of 0.001 is off by half, the same way in every table
 _TAIL: Final = 0.01  # beyond this the null is continued by an exponential tail, on the log scale: cautious
 _ROUNDS: Final = 3  # of matching the noise to its residuals

@@ -8,8 +8,6 @@ from gee_polygons.change.drift import Drift, base_years
 from gee_polygons.change.series import Floats, Series
 from gee_polygons.embeddings.directional import normalize
 
-__all__ = ["blend_rings"]
-
 
 def blend_rings(series: Series, units: Floats, rings: Series, drift: Drift) -> tuple[Floats, float]:
     """Take off a share of what each site's ring still moved after the common step; the share is estimated.

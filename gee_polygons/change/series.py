@@ -16,8 +16,6 @@ from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.errors import UsageError
 
-__all__ = ["Series", "ar1", "positions_of", "series_of", "start_years_of", "years_of_sites"]
-
 _LONGEST: Final = 1.5  # means of unit vectors are at most 1, made-up tables have some noise on it; codes are far longer
 
 Floats = NDArray[np.float64]

@@ -13,8 +13,6 @@ import numpy as np
 
 from gee_polygons.change.series import Flags, Floats
 
-__all__ = ["adjusted_p_values", "learned_null", "robust_z", "to_p", "to_z"]
-
 MIN_FOR_NULL: Final = 50  # sites that an empirical null needs; with fewer the simulated one stands
 _MODE_SHARE: Final = (
     0.2  # the shortest interval with so many of the sites, among the lowest so many, holds unchanged ones:

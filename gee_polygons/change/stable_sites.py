@@ -14,8 +14,6 @@ import numpy as np
 
 from gee_polygons.change.series import Flags, Floats, Series
 
-__all__ = ["densest"]
-
 _SHARE: Final = 0.2  # of the sites that the densest part is looked for with, and at least so many:
 _LEAST: Final = 3
 _MOST: Final = 2_000  # sites that are compared with each other; of more, evenly spaced ones

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from gee_polygons.change.series import Flags, Floats
 from gee_polygons.embeddings.quantization import N_BANDS
 
-__all__ = ["MIN_YEARS", "Fit", "Templates", "centred", "explained_by", "fit_templates", "log_ratio"]
-
 MIN_YEARS: Final = 3  # two years differ, but there is nothing to compare the difference with
 _SITES_AT_A_TIME: Final = 1_000  # x years x 64 bands: about 5 MB
 _SUPPORT: Final = 2.0  # units of log-likelihood within which two paths fit alike

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from gee_polygons.collection.catalogue import Dataset
     from gee_polygons.collection.tiles import Collection
 
-__all__ = ["datasets", "download", "index"]
-
 
 def _parse_bbox(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """Read WEST,SOUTH,EAST,NORTH."""

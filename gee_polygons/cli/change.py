@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["change", "recovery", "report"]
-
 _TABLE_HELP = (
     "TABLE is a .parquet or .csv file with site_id, year, A00..A63 and, if they are known, n_pixels and status: "
     "what `gee-polygons extract` writes, or a table of the same columns from anywhere else."

@@ -14,8 +14,6 @@ from gee_polygons.cli.shared import SITES_HELP, load, parse_source, say, with_si
 if TYPE_CHECKING:
     from gee_polygons.costs import Offer
 
-__all__ = ["plan"]
-
 
 @click.command(epilog=SITES_HELP, short_help="Say what an extraction would cost.")
 @with_sites
@@ -135,7 +133,7 @@ def _connect_if_configured() -> None:
     if not os.environ.get("EE_PROJECT"):
         return
     from gee_polygons.errors import GeePolygonsError
-    from gee_polygons.sources.earthengine.source import connect
+    from gee_polygons.sources.earthengine.session import connect
 
     try:
         connect()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from gee_polygons.reduction.plan import Source
     from gee_polygons.site import Site
 
-__all__ = ["DEMO_SITE", "Step", "run_demo"]
-
 DEMO_SITE: Final = "hole"  # the sample site that is pictured: pasture around an old grove, which turns into forest
 YEARS: Final = range(2018, 2025)
 STRIP_FRAME_PX: Final = 176  # seven of them fit a page; with JPEG, below 150 kB
@@ -76,7 +74,8 @@ def run_demo(
     from gee_polygons.extract import extract_embeddings
     from gee_polygons.reduction.plan import open_source
     from gee_polygons.site import load_sites
-    from gee_polygons.sources.sample.archive import build_sample_archive, write_sample_sites
+    from gee_polygons.sources.sample.archive import build_sample_archive
+    from gee_polygons.sources.sample.scene import write_sample_sites
     from gee_polygons.tables import check_output, write_table
     from gee_polygons.visualize import plot_similarity_matrix, save_plot
 

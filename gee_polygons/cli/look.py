@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from gee_polygons.site import Site, SiteCollection
     from gee_polygons.visualize.pictures.paint import Style
 
-__all__ = ["audit", "render", "similarity"]
-
 OUTPUTS: Final = Path("outputs")
 MAX_PICTURED: Final = 40  # sites of one sheet
 _FILM: Final = (".gif", ".webp", ".mp4")

@@ -44,8 +44,6 @@ from gee_polygons.errors import DataWarning, GeePolygonsError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["main"]
-
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 MAX_SHOWN: Final = 20  # failures that are shown one by one
@@ -202,7 +200,8 @@ def sample(*, out: Path, years: tuple[int, ...]) -> None:
       gee-polygons sample --out sample
       gee-polygons extract sample/sample_sites.geojson --years 2018-2024 --source sample -o t.csv
     """
-    from gee_polygons.sources.sample.archive import build_sample_archive, write_sample_sites
+    from gee_polygons.sources.sample.archive import build_sample_archive
+    from gee_polygons.sources.sample.scene import write_sample_sites
 
     index = build_sample_archive(out, years=years, progress=on_terminal())
     sites = write_sample_sites(out / "sample_sites.geojson")

@@ -13,21 +13,6 @@ import click
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
-__all__ = [
-    "SITES_HELP",
-    "count",
-    "load",
-    "near",
-    "on_terminal",
-    "parse_names",
-    "parse_source",
-    "parse_years",
-    "say",
-    "source_option",
-    "with_sites",
-    "years_option",
-]
-
 EXIT_DATA: Final = 1
 MAX_YEARS: Final = 200  # of one range: more is a slip of the finger
 
@@ -54,7 +39,7 @@ def parse_source(ctx: click.Context, param: click.Parameter, value: str | None) 
     The setting GEE_POLYGONS_SOURCE isn't asking: it may be years old.
     """
     if value == "earthengine":
-        from gee_polygons.sources.earthengine.source import connect
+        from gee_polygons.sources.earthengine.session import connect
 
         connect()
     return value

@@ -32,8 +32,6 @@ from gee_polygons.sources.cog.header import Content
 from gee_polygons.sources.cog.records import Area, canonical, file_metadata, package_metadata, read_records
 from gee_polygons.store.cache import cache_folder
 
-__all__ = ["as_collection", "build", "build_from_table", "load"]
-
 
 def build(
     dataset_id: str = AEF_ID,

@@ -19,8 +19,6 @@ from gee_polygons.sources.sample.archive import sample_archive_path
 from gee_polygons.store.atomic import replacing
 from gee_polygons.store.cache import cache_folder
 
-__all__ = ["AEF_ID", "SAMPLE_ID", "Dataset", "dataset", "datasets", "register"]
-
 AEF_ID: Final = "aef/v1-annual"
 SAMPLE_ID: Final = "gee-polygons/sample"
 _ATTRIBUTION: Final = (

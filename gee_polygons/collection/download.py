@@ -36,8 +36,6 @@ from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.zones import cells_touched
 
-__all__ = ["FORMATS", "download"]
-
 log = logging.getLogger(__name__)
 
 FORMATS: Final = ("archive", "tif", "npy")

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from gee_polygons.collection.table import as_arrow, checked_bbox
 from gee_polygons.errors import SiteError, UsageError
 
-__all__ = ["Asked", "asked"]
-
 _NAMES: Final = ("geometry", "geom", "wkb_geometry", "wkb")
 _DEGREES_PER_PIXEL: Final = 1e-7  # what a point is widened to: a centimetre
 

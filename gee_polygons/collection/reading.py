@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from gee_polygons.collection import Collection
 
-__all__ = ["dataset_of", "frame_of", "masked_arrays", "samples_of"]
-
 _CHUNK_PX: Final = 1024
 
 

@@ -23,8 +23,6 @@ from gee_polygons.sources.cog.records import SIDES
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.store.atomic import replacing
 
-__all__ = ["HEADER", "as_arrow", "enrich", "resolved", "within", "write", "years_of"]
-
 HEADER: Final = pa.struct(
     [
         pa.field("crs", pa.string()),

@@ -21,8 +21,6 @@ from gee_polygons.sources.cog.source import CogSource
 if TYPE_CHECKING:
     import geopandas
 
-__all__ = ["Collection"]
-
 
 class Collection:
     """Tiles as a table, and their pixels. Made by `build`, `load`, `build_from_table` or `as_collection`.

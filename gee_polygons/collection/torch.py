@@ -17,8 +17,6 @@ from gee_polygons.zonal.grid import Window
 if TYPE_CHECKING:
     from gee_polygons.collection import Collection
 
-__all__ = ["Chips", "chips_of"]
-
 
 def chips_of(collection: Collection, bands: Sequence[str], years: Sequence[int], chip_size: int) -> Chips:
     """See `Collection.to_torchgeo_dataset`."""

@@ -27,8 +27,6 @@ from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA, SCALE, 
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.store.atomic import replacing
 
-__all__ = ["Moments", "PcaColors", "add_pca_columns", "fit_pca_colors"]
-
 N_COMPONENTS: Final = 3
 SAMPLE_ROWS: Final = 20_000  # rows kept for the percentiles of the stretch: 5 MB, percentiles good to about 0.1 %
 _FORMAT: Final = "gee_polygons pca colours 1"

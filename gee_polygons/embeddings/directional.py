@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
-__all__ = ["mean_resultant_length", "normalize"]
-
 
 def mean_resultant_length(means: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return Rbar, the length of mean vectors. It needs all 64 bands: for fewer it is NaN.

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.quantization import BANDS, N_BANDS, codes_to_vectors
 from gee_polygons.errors import UsageError
 
-__all__ = ["PixelImage", "band_columns", "band_matrix", "image_planes", "reference_vector"]
-
 
 @runtime_checkable
 class PixelImage(Protocol):

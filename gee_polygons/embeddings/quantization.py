@@ -20,18 +20,6 @@ from numpy.typing import NDArray
 
 from gee_polygons.errors import UsageError
 
-__all__ = [
-    "BANDS",
-    "MAX_CODE",
-    "NODATA",
-    "N_BANDS",
-    "SCALE",
-    "codes_to_vectors",
-    "is_on_codes",
-    "signed_squares",
-    "vectors_to_codes",
-]
-
 N_BANDS: Final = 64
 BANDS: Final[tuple[str, ...]] = tuple(f"A{i:02d}" for i in range(N_BANDS))
 NODATA: Final = -128

@@ -19,8 +19,6 @@ from gee_polygons.embeddings.inputs import PixelImage, band_columns, band_matrix
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 
-__all__ = ["angular_distance_deg", "nearest_sites", "similarity_image", "similarity_matrix"]
-
 ImageT = TypeVar("ImageT", bound=PixelImage)
 
 MAX_MATRIX_ROWS: Final = 20_000  # a matrix of 20,000 x 20,000 float64 takes 3.2 GB

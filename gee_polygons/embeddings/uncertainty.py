@@ -25,16 +25,6 @@ from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
-__all__ = [
-    "AEF_CORRELATION",
-    "SpatialCorrelation",
-    "add_uncertainty",
-    "concentration",
-    "effective_pixels",
-    "fit_spatial_correlation",
-    "mean_direction_error_deg",
-]
-
 # Real AlphaEarth pixels (the project's notes on the data): cosine of two pixels by distance in 10 m pixels, and the
 # mean resultant length of squares by side in pixels; Rbar^2 is the mean cosine of all pairs, so both tell of C(h).
 MEASURED_COSINES: Final = {1.0: 0.989, 10.0: 0.82, 50.0: 0.64}

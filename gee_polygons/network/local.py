@@ -11,8 +11,6 @@ from pathlib import Path
 from gee_polygons.errors import ReadError
 from gee_polygons.network.places import local_path
 
-__all__ = ["AbsentError", "LocalFile", "LocalRange", "read_local", "size_of"]
-
 
 class AbsentError(ReadError):
     """There is no such file, which may be an answer: a chunk that was never written."""

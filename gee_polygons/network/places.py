@@ -13,11 +13,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gee_polygons.errors import ReadError
 
-__all__ = [
-    "first_line", "folder_of", "has_suffix", "hide_query", "is_url", "join", "local_path", "locate", "read_ranges",
-    "rewrite", "without_query",
-]  # fmt: skip
-
 OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # dots in its name, and it lives in us-west-2
 # object_store's own retries are off: `_fetch` retries, for bodies that break off too, and counts every request
 _NO_RETRIES: Final[Any] = {"max_retries": 0}

@@ -26,8 +26,6 @@ from gee_polygons.network.local import LocalFile, LocalRange
 from gee_polygons.network.places import local_path
 from gee_polygons.network.request import NETWORK, Network, fetch
 
-__all__ = ["Failed", "FarRange", "LocalRange", "Request", "Want", "cost", "merge", "stream"]
-
 # Two ranges are one request where the bytes between them that nobody wants, over the whole request, stay below this:
 # at 100 Mbit/s they take 5 ms, a new request's latency is 20-100 ms.
 MAX_WASTE_BYTES: Final = 64 * 2**10

@@ -10,8 +10,6 @@ from typing import Any, Final
 from gee_polygons.network.ranges import Failed, Want, stream
 from gee_polygons.network.request import NETWORK, Network, fetch, fetch_some
 
-__all__ = ["RemoteFile"]
-
 _CHUNK: Final = 4 * 2**20  # of a whole file: so many bytes a request
 _HEAD: Final = 32 * 2**10  # comes with the size; a short file whole
 _TAIL: Final = 64 * 2**10  # Parquet's footer is read from the end

@@ -18,8 +18,6 @@ from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.network.local import AbsentError, read_local, size_of
 from gee_polygons.network.places import local_path, locate, without_query
 
-__all__ = ["NETWORK", "Network", "fetch", "fetch_end", "fetch_some", "fetch_whole"]
-
 _LENGTH_ATTEMPTS: Final = 3  # a server that gives a wrong length mostly goes on doing so
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STATUS: Final = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+?))?(?=:| Debug|$)")

@@ -22,8 +22,6 @@ from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import DependencyError, UsageError
 
-__all__ = ["ProbeResult", "ValueResult", "cross_validate", "fit_probe", "spatial_blocks"]
-
 MODELS: Final = {"classes": ("knn", "logistic"), "values": ("knn", "ridge")}
 TASKS: Final = ("auto", *MODELS)
 BLOCK_M: Final = 5_000.0

@@ -10,8 +10,6 @@ import numpy as np
 from gee_polygons.change.series import Floats
 from gee_polygons.recovery.intervals import Bands
 
-__all__ = ["EIGHTY", "Progress", "group_of", "progress_of"]
-
 EIGHTY: Final = 0.8  # R80P: a site beyond is there
 STALLED_RATE: Final = 0.04  # share per year: slower than this takes more than 25 years
 _RECENT: Final = 4  # years with data that tell how a site does lately

@@ -24,8 +24,6 @@ from gee_polygons.change.series import Floats, ar1
 from gee_polygons.recovery.scatter import Scatter
 from gee_polygons.recovery.trajectories import Starts, Ways
 
-__all__ = ["Bend", "Shared", "fit_bend", "own_end"]
-
 _LEAST_HUMP: Final = 0.05  # largest p (1 - p) of a site whose bend can be seen
 _NOTHING: Final = 1e-9  # variance added where noise is 0; distance between references that are copies of each other
 _LEAST_SHARE: Final = 0.01  # of the way: before it nothing can be seen of the end

@@ -42,8 +42,6 @@ from gee_polygons.recovery.trajectories import Starts, Ways, starting_states
 if TYPE_CHECKING:
     from gee_polygons.site import Site, SiteCollection
 
-__all__ = ["Recovery", "block_sites", "recovery"]
-
 _FORESEEN: Final = 10.0  # years: what lies further ahead isn't foreseen
 _LEFT_DEG: Final = 20.0  # a site that was among the references and is so much further off has left them; and what
 # counts as near where one reference can't tell

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from gee_polygons.change.series import Floats
 from gee_polygons.embeddings.directional import normalize
 
-__all__ = ["Place", "interpolated_year", "mean_start", "share_of_way"]
-
 _LEAST_HEIGHT: Final = 0.05  # cosine; a vector so far off the way's middle has no share of it
 _NEIGHBOURS: Final = 15  # sites that are surely of a kind
 _NEAR: Final = 1.5  # times as far as these from the middle: still of that kind

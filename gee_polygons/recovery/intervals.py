@@ -34,8 +34,6 @@ from gee_polygons.recovery.curvature import Bend
 from gee_polygons.recovery.scatter import Scatter
 from gee_polygons.recovery.trajectories import Starts, Ways
 
-__all__ = ["Bands", "Doubt", "bootstrap_bands"]
-
 _SITES_AT_A_TIME: Final = 250  # x 2,000 draws x 9 years: 36 MB an array
 _NOTHING: Final = 1e-9  # squared length of a way to references that lie where the site starts
 

@@ -15,8 +15,6 @@ from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.recovery.geometry import Place, mean_start, share_of_way
 from gee_polygons.recovery.scatter import balanced
 
-__all__ = ["Starts", "Ways", "starting_states"]
-
 _RANGE: Final = 0.1  # the reference range begins at this quantile of the reference sites
 
 

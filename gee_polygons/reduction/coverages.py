@@ -17,8 +17,6 @@ from gee_polygons.reduction.plan import Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.zonal.coverage import Coverage, compute_coverage
 
-__all__ = ["Coverages"]
-
 MANY_JOBS: Final = 6
 
 

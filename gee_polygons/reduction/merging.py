@@ -21,8 +21,6 @@ from gee_polygons.zonal.partials import CODE_SCALE, Partials
 from gee_polygons.zonal.reduce import Reduced
 from gee_polygons.zonal.statistics import Needs, quantile_of, quantiles
 
-__all__ = ["Merger", "Results", "StoppedError"]
-
 
 @dataclass(kw_only=True)
 class Results:

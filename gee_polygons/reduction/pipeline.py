@@ -35,8 +35,6 @@ from gee_polygons.zonal.medoid import Candidates, find_candidates
 from gee_polygons.zonal.reduce import BlockReducer, Reduced
 from gee_polygons.zonal.statistics import Needs, parse_statistics
 
-__all__ = ["Progress", "Results", "reduce_polygons"]
-
 Progress = bool | Callable[[int, int], object]
 T = TypeVar("T")
 

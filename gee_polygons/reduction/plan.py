@@ -25,21 +25,6 @@ from gee_polygons.zonal.grid import Grid, Lattice, Window
 if TYPE_CHECKING:
     from gee_polygons.network.request import Network
 
-__all__ = [
-    "Block",
-    "BlockRef",
-    "EmbeddingImage",
-    "Failure",
-    "Job",
-    "Piece",
-    "PixelSource",
-    "Plan",
-    "ReducingSource",
-    "Source",
-    "network_by_settings",
-    "open_source",
-]
-
 SOURCE_SETTING = "GEE_POLYGONS_SOURCE"
 MIRROR_SETTING = "GEE_POLYGONS_MIRROR"
 SOURCE_COOP_INDEX = "https://data.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"

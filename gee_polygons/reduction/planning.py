@@ -16,8 +16,6 @@ from gee_polygons.zonal.coverage import Coverage, compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import Rings
 
-__all__ = ["Blocked", "make_plan"]
-
 
 class Blocked(Protocol):
     """A raster in blocks, for one year."""

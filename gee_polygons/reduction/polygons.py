@@ -14,8 +14,6 @@ from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.projection import Rings, project_to_lattice
 from gee_polygons.zonal.zones import unwrap, wrap
 
-__all__ = ["Polygons"]
-
 
 class Polygons:
     """Polygons in EPSG:4326, put back together at the antimeridian, with their projections kept.

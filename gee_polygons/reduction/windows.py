@@ -17,8 +17,6 @@ from gee_polygons.reduction.planning import Blocked
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import project_to_lattice, transformer
 
-__all__ = ["lattice_window", "near_grid", "paste", "refs_in"]
-
 _MOST_PIXELS: Final = 4096 * 4096  # 64 bands of it are 1 GB; pictures need far fewer
 _MARGIN_DEG: Final = 0.1
 

@@ -22,8 +22,6 @@ from gee_polygons.report.findings import Findings
 if TYPE_CHECKING:
     pass
 
-__all__ = ["in_words", "site_records", "strip_of"]
-
 _RECOVERY: Final = {
     "group": "group",
     "evidence": "evidence",

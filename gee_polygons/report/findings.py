@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from gee_polygons.recovery.estimation import Recovery
     from gee_polygons.site import SiteCollection
 
-__all__ = ["Findings"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:

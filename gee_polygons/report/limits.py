@@ -10,8 +10,6 @@ from typing import Final
 from gee_polygons.report.findings import Findings
 from gee_polygons.report.words import counted, named
 
-__all__ = ["missing", "unknowns"]
-
 FEW_REFERENCES: Final = 5
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
-__all__ = ["map_of"]
-
 MAP_WIDTH: Final = 1000.0
 _LEAST_RADIUS: Final = 4.0  # of the map's units: a site of a pixel must still be seen and clicked
 _SIMPLIFY: Final = 0.4

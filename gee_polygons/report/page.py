@@ -14,8 +14,6 @@ from gee_polygons.report.style import CSS
 from gee_polygons.report.words import headline, how_to_read, named, tiles
 from gee_polygons.tables import ATTRIBUTION
 
-__all__ = ["page_of"]
-
 _COLOURS: Final = {"group": "recovery: group", "share": "recovery: share of the way"}
 
 

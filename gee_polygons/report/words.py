@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from gee_polygons.change.detection import Change
     from gee_polygons.recovery.estimation import Recovery
 
-__all__ = ["be", "counted", "headline", "how_to_read", "named", "tiles"]
-
 GROUPS: Final = ("declining", "stalled", "no evidence", "recovering")
 CANT_TELL: Final = (
     "An embedding says that a place became more like others, not why, and not how many trees or species there are. A "

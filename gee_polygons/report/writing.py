@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from gee_polygons.reduction.plan import Source
     from gee_polygons.site import SiteCollection
 
-__all__ = ["check_references", "check_report", "check_shared", "of_kind", "prototypes_of", "write_report"]
-
 FEW_SITES: Final = 12  # so many get pictures without being asked for
 MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may have
 MAX_BYTES: Final = 25_000_000

@@ -23,8 +23,6 @@ from gee_polygons.site.verbs import Extractable
 if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
-__all__ = ["SiteCollection", "SiteRepairWarning", "UnknownSiteError", "collected"]
-
 SHOWN_SITES: Final = 10  # in the HTML of a notebook
 
 

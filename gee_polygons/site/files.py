@@ -20,8 +20,6 @@ from gee_polygons.site.polygons import WGS84, same_crs
 from gee_polygons.site.table import SiteTable, site_table
 from gee_polygons.site.values import listed, near
 
-__all__ = ["read_sites"]
-
 
 def read_sites(
     path: str | PathLike[str],

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import zone_crs
 
-__all__ = ["area_ha", "buffered", "ee_geojson", "ee_properties"]
-
 EE_DECIMALS: Final = 7  # 1 cm
 MAX_EDGE_DEG: Final = 0.02  # about 2 km: edges are straight in EPSG:4326, so longer ones get vertices first
 

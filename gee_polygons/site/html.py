@@ -10,8 +10,6 @@ from typing import Any, Final
 import numpy as np
 import shapely
 
-__all__ = ["Drawing", "outline_svg", "table_html"]
-
 _PADDING_PX: Final = 3.0
 _CELL_CHARS: Final = 80
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from gee_polygons.errors import CrsError, SiteError, UsageError
 from gee_polygons.site.values import listed
 
-__all__ = ["WGS84", "RowNamer", "normalised", "polygon_fault", "same_crs"]
-
 RowNamer: TypeAlias = Callable[[int], str]
 
 WGS84: Final = pyproj.CRS.from_epsg(4326)

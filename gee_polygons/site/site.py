@@ -18,8 +18,6 @@ from gee_polygons.site.polygons import polygon_fault
 from gee_polygons.site.values import plain, plain_id, plain_year
 from gee_polygons.site.verbs import Extractable
 
-__all__ = ["Site", "earth_engine"]
-
 SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
 

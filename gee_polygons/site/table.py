@@ -14,8 +14,6 @@ from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.site.polygons import RowNamer, normalised
 from gee_polygons.site.values import listed, near, plain_id, plain_year
 
-__all__ = ["SiteTable", "site_table"]
-
 ID_COLUMNS: Final = ("site_id", "rid", "id", "fid")
 
 

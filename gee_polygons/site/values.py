@@ -14,8 +14,6 @@ import shapely
 
 from gee_polygons.errors import SiteError
 
-__all__ = ["listed", "near", "plain", "plain_id", "plain_year"]
-
 _SHOWN: Final = 5  # names in a message before "and n more"
 
 

@@ -10,8 +10,6 @@ import pandas as pd
 if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
-__all__ = ["Extractable"]
-
 
 class Extractable:
     """Methods of `Site` and `SiteCollection`."""

@@ -28,8 +28,6 @@ from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import bounding_boxes
 
-__all__ = ["RasterSource"]
-
 _BLOCK: Final = 512  # 64 float32 bands of 512 x 512 pixels are 67 MB
 _FIRST_YEAR: Final = 2017
 

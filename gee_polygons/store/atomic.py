@@ -12,8 +12,6 @@ from typing import Final
 
 from gee_polygons.errors import OutputError
 
-__all__ = ["replacing", "temporary_name"]
-
 _WRITE_ERRNO: Final = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)
 )

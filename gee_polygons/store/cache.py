@@ -6,8 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_folder"]
-
 
 def cache_folder() -> Path:
     """Return ``GEE_POLYGONS_CACHE`` if it is set, else this package's folder in the user's cache folder."""

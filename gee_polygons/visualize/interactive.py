@@ -11,8 +11,6 @@ import geopandas
 from gee_polygons.errors import DependencyError
 from gee_polygons.site.site import earth_engine
 
-__all__ = ["interactive_map"]
-
 OUTLINE: Final = [255, 176, 0, 255]
 FILL: Final = [255, 176, 0, 40]
 

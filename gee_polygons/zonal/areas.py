@@ -28,8 +28,6 @@ from gee_polygons.zonal.coverage import FULL, AreaWeights, BlockCoverage
 from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.kernels import add_histograms
 
-__all__ = ["AREA_ONE", "row_areas", "weigh"]
-
 AREA_ONE: Final = 2**26  # a pixel at the equator
 
 

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.projection import Rings
 
-__all__ = ["FULL", "AreaWeights", "BlockCoverage", "Coverage", "clip_to_block", "compute_coverage"]
-
 FULL: Final = 2**24  # the weight of a fully covered pixel
 _LEAST: Final = 1e-6  # coverage below this is 0
 

@@ -16,8 +16,6 @@ from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.kernels import CHUNK, add_norms, off_norm, touched_chunks
 from gee_polygons.zonal.planes import PlaneSource, planes
 
-__all__ = ["MAX_NORM_ERROR", "DamagedPixels", "NormCheck"]
-
 MAX_NORM_ERROR: Final = 0.012  # valid pixels have length 1 within 0.009 (AEF.md); more is damage
 # what add_norms gives for vectors on the brink: 64 truncations lose between 0 and 64. Suspects are measured exactly.
 _NORM_LIMITS: Final = (

@@ -14,8 +14,6 @@ from functools import cached_property
 
 from gee_polygons.errors import TileError
 
-__all__ = ["Grid", "Lattice", "Window"]
-
 Transform = tuple[float, float, float, float, float, float]
 
 _PHASE_BITS = 30  # a grid's offset within a pixel is kept to 1e-9 px

@@ -22,25 +22,6 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import signed_squares
 
-__all__ = [
-    "CHUNK",
-    "PADDING",
-    "add_counts",
-    "add_extremes",
-    "add_float_extremes",
-    "add_float_sums",
-    "add_float_weights",
-    "add_histograms",
-    "add_norms",
-    "add_similarities",
-    "add_squares",
-    "add_sums",
-    "add_weights",
-    "nearest_entries",
-    "off_norm",
-    "touched_chunks",
-]
-
 CHUNK: Final = 32
 PADDING: Final = CHUNK
 

@@ -19,8 +19,6 @@ from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.kernels import add_similarities, nearest_entries
 from gee_polygons.zonal.planes import PlaneSource, planes
 
-__all__ = ["Candidates", "find_candidates"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:

@@ -16,8 +16,6 @@ from gee_polygons.embeddings.quantization import SCALE, signed_squares
 from gee_polygons.zonal.coverage import FULL
 from gee_polygons.zonal.statistics import Needs, std
 
-__all__ = ["CODE_SCALE", "FLOAT_SCALE", "Partials"]
-
 CODE_SCALE: Final = SCALE
 FLOAT_SCALE: Final = 2.0**30
 

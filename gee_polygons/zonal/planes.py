@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-__all__ = ["PlaneSource", "Scratch", "planes"]
-
 
 class PlaneSource(Protocol):
     """What a block offers here: its parts, decoded on demand."""

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from gee_polygons.errors import CrsError, SiteError
 from gee_polygons.zonal.grid import Lattice
 
-__all__ = ["Rings", "project_to_lattice", "transformer"]
-
 MAX_DEVIATION_PX: Final = 0.01
 # Edges below this can't deviate by 0.01 px of 10 m or less: an arc of length L leaves its chord by about
 # L^2 tan(lat) / 8R, 0.1 m for 1.5 km at 65 degrees. Only a shortcut: longer ones are measured. In pixels the

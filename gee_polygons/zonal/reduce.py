@@ -28,8 +28,6 @@ from gee_polygons.zonal.partials import CODE_SCALE, FLOAT_SCALE, Partials
 from gee_polygons.zonal.planes import PlaneSource, Scratch, planes
 from gee_polygons.zonal.statistics import Needs, quantiles
 
-__all__ = ["BlockReducer", "Reduced"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reduced:

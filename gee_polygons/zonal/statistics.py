@@ -41,8 +41,6 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.quantization import SCALE, signed_squares
 from gee_polygons.errors import UsageError
 
-__all__ = ["STATISTICS", "Needs", "parse_statistics", "quantiles", "std"]
-
 STATISTICS: Final = ("mean", "std", "min", "max", "median", "count", "medoid", "pNN")
 
 # the value of each histogram bin (code + 128), ascending; bin 0 is nodata and never filled

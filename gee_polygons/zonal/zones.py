@@ -15,8 +15,6 @@ import shapely
 import shapely.affinity
 from numpy.typing import NDArray
 
-__all__ = ["bounding_boxes", "cells_touched", "home_zones", "unwrap", "wrap", "zone_cell", "zone_crs"]
-
 Box = tuple[float, float, float, float]
 
 

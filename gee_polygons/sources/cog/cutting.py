@@ -21,8 +21,6 @@ from gee_polygons.sources.cog.zoning import ZonePart, crosses_cells, split_parts
 if TYPE_CHECKING:
     from gee_polygons.sources.cog.source import CogSource
 
-__all__ = ["parts_of", "read_parts", "settled_parts"]
-
 
 def parts_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Region]]:
     """Return each area's windows: one in its home zone, or one in each zone that it is cut into, its home first.

@@ -19,8 +19,6 @@ from gee_polygons.zonal.zones import cells_touched
 if TYPE_CHECKING:
     from gee_polygons.sources.cog.source import CogSource
 
-__all__ = ["fill_from_neighbours"]
-
 
 def fill_from_neighbours(
     source: CogSource, area: shapely.Geometry, patch: Patch, year: int, bands: Sequence[str]

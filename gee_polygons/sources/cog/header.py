@@ -18,8 +18,6 @@ from gee_polygons.network.request import NETWORK, Network, fetch_some
 from gee_polygons.sources.cog.tile import COMPRESSIONS, Tile
 from gee_polygons.zonal.grid import Grid, Transform
 
-__all__ = ["AEF", "Content", "header_of", "open_tile", "open_tiles", "tile_from_header"]
-
 # The header of a published tile of 8192 px, its overviews' included: 4096 positions of 8 bytes and lengths of 4, a
 # third as much for overviews, band names. One request gets it whole.
 PREFETCH_BYTES: Final = 96 * 2**10

@@ -13,8 +13,6 @@ from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_ur
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.records import SIDES, Area, canonical, file_metadata, package_metadata, read_records
 
-__all__ = ["ArchiveIndex", "TileIndex"]
-
 _COLUMNS: Final = ("crs", "year", "path", *(f"utm_{s}" for s in SIDES), *(f"wgs84_{s}" for s in SIDES))
 # further columns that the same facts may stand in, and the headers of a collection
 _OTHERS: Final = ("bbox", "datetime", "proj:epsg", "proj:code", "proj:bbox", "proj:transform", "proj:shape", "assets",

@@ -30,11 +30,6 @@ from gee_polygons.zonal.projection import transformer
 if TYPE_CHECKING:
     from gee_polygons.sources.cog.source import CogSource
 
-__all__ = [
-    "Patch", "Region", "inside", "open_near", "read_patches", "read_regions", "region_of", "regions_of", "sample",
-]  # fmt: skip
-
-
 _REACH_DEG = 0.001  # for each pixel of reach, so much further is looked for tiles: enough for pixels of 100 m
 
 

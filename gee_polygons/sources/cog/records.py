@@ -28,8 +28,6 @@ from gee_polygons.network.places import has_suffix, hide_query, is_url
 from gee_polygons.network.remote_file import RemoteFile
 from gee_polygons.network.request import NETWORK, Network
 
-__all__ = ["SIDES", "Area", "canonical", "file_metadata", "package_metadata", "read_records"]
-
 SIDES: Final = ("west", "south", "east", "north")
 _PATHS: Final = ("path", "href", "url", "location")
 _GEOMETRIES: Final = ("geometry", "geom", "wkb_geometry")

@@ -41,8 +41,6 @@ from gee_polygons.sources.cog.zoning import (
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import bounding_boxes
 
-__all__ = ["CogSource"]
-
 INDEX_NAME: Final = "aef_index.parquet"
 _MOST_UNKNOWN: Final = 1000  # headers that are parsed without asking whether their tiles lie near
 

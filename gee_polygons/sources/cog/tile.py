@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.network.ranges import Failed, FarRange, LocalRange, Want, stream
+from gee_polygons.network.local import LocalRange
+from gee_polygons.network.ranges import Failed, FarRange, Want, stream
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
-
-__all__ = ["COMPRESSIONS", "Tile", "TileBlock", "open_tile"]
 
 # Of a ZSTD block whose first rows are wanted, so much more is read than their share of the rows: rows differ in how
 # well they compress (by 1.4 % of the block on the sample's tiles). Too little costs one more request for each band.

@@ -31,8 +31,6 @@ from gee_polygons.errors import UsageError
 from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Grid, Window
 
-__all__ = ["Codes", "write_tile"]
-
 Codes = NDArray[np.int8] | Callable[[Window], NDArray[np.int8] | None]
 
 _COMPRESSION: Final = {"none": 1, "deflate": 8, "zstd": 50000}

@@ -24,18 +24,6 @@ Box = tuple[float, float, float, float]
 
 _TOUCH_M2: Final = 1e-4  # a millionth of a pixel: polygons that only share an edge with a file aren't served by it
 
-__all__ = [
-    "ZonePart",
-    "crosses_cells",
-    "home_crs",
-    "misaligned",
-    "pieces_on_lattices",
-    "polygons_near",
-    "rows_near",
-    "split_parts",
-    "zone_parts",
-]
-
 
 @dataclass(frozen=True)
 class ZonePart:

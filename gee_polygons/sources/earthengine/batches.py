@@ -21,8 +21,6 @@ from gee_polygons.sources.earthengine.session import unknown_client
 from gee_polygons.sources.earthengine.transport import payload
 from gee_polygons.zonal.zones import home_zones, unwrap
 
-__all__ = ["Batch", "SiteShapes", "bounding_box", "make_batches", "packed"]
-
 log = logging.getLogger(__name__)
 
 SITES_PER_REQUEST: Final = 25

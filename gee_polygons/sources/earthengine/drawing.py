@@ -15,13 +15,12 @@ from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.reduction.windows import lattice_window
+from gee_polygons.site.site import earth_engine
 from gee_polygons.sources.earthengine.pixels import compute_grid
-from gee_polygons.sources.earthengine.session import earth_engine, service_identity
+from gee_polygons.sources.earthengine.session import service_identity
 from gee_polygons.sources.earthengine.transport import Service
 from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.zones import bounding_boxes, home_zones
-
-__all__ = ["fetch_pixels", "shapely_geometry"]
 
 FINEST_M: Final = 10.0  # pixels of the finest dataset here; finer ones would only be copies
 MOST_NATIVE_PX: Final = 1_500_000  # a picture of more ground is read coarser, no finer than it shows

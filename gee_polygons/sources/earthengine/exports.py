@@ -22,6 +22,7 @@ import pandas as pd
 from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
 from gee_polygons.layers import CategoricalLayer
+from gee_polygons.site.site import earth_engine
 from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box, packed
 from gee_polygons.sources.earthengine.cache import digest
 from gee_polygons.sources.earthengine.recipes import (
@@ -33,15 +34,13 @@ from gee_polygons.sources.earthengine.recipes import (
     layer_recipe,
     today,
 )
-from gee_polygons.sources.earthengine.session import earth_engine, project_path
+from gee_polygons.sources.earthengine.session import project_path
 from gee_polygons.sources.earthengine.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
 from gee_polygons.sources.earthengine.transport import RequestFailedError, Service
 
 if TYPE_CHECKING:
     from gee_polygons.layers import ContinuousLayer
     from gee_polygons.site import SiteCollection
-
-__all__ = ["Exports", "read_exports", "resume_exports", "start_exports"]
 
 # https://developers.google.com/earth-engine/guides/usage: a noncommercial project may run about two at once
 TASKS_AT_ONCE: Final = 2

@@ -14,8 +14,6 @@ import shapely
 from gee_polygons.errors import UsageError
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 
-__all__ = ["ee_region", "layer_collection", "layer_image", "period"]
-
 Layer = ContinuousLayer | CategoricalLayer
 
 

@@ -33,8 +33,6 @@ from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
-__all__ = ["CodeWindows", "compute_grid", "image_of_codes"]
-
 MAX_PIXELS_BYTES: Final = 50_331_648  # https://developers.google.com/earth-engine/guides/usage: 48 MiB uncompressed
 MAX_SIDE_PX: Final = 32_768  # of one computePixels
 ANSWER_BYTES: Final = 12_000_000  # wanted size of an answer: small enough that several can be under way

@@ -16,8 +16,6 @@ from gee_polygons.sources.earthengine.recipes import Recipe
 from gee_polygons.sources.earthengine.session import service_identity
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError, Service
 
-__all__ = ["Answers", "Trouble", "ask", "known_and_missing", "reporter"]
-
 log = logging.getLogger(__name__)
 
 Pair = tuple[int, str]

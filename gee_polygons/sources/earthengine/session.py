@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from gee_polygons.errors import DependencyError, EarthEngineError, InputFileError
 from gee_polygons.site.site import earth_engine
 
-__all__ = ["connect", "earth_engine", "project_path", "service_identity", "unknown_client", "unsent"]
-
 PROJECT_SETTINGS: Final = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 GOOGLE_HOST: Final = "earthengine.googleapis.com"
 

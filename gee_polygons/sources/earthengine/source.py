@@ -23,13 +23,12 @@ from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_Y
 from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage, Failure
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.site.site import earth_engine
 from gee_polygons.sources.earthengine.batches import SiteShapes, make_batches
 from gee_polygons.sources.earthengine.cache import Cache, open_cache
-from gee_polygons.sources.earthengine.drawing import fetch_pixels, shapely_geometry
 from gee_polygons.sources.earthengine.pixels import CodeWindows, image_of_codes
 from gee_polygons.sources.earthengine.recipes import COMPLETE, Recipe, embedding_recipe
 from gee_polygons.sources.earthengine.running import Trouble, ask, known_and_missing, reporter
-from gee_polygons.sources.earthengine.session import connect, earth_engine
 from gee_polygons.sources.earthengine.transport import (
     DEFAULT_CONCURRENT,
     INTERACTIVE_S,
@@ -41,8 +40,6 @@ from gee_polygons.zonal.grid import Lattice
 
 if TYPE_CHECKING:
     from gee_polygons.reduction.merging import Results
-
-__all__ = ["EarthEngineSource", "RequestCost", "connect", "fetch_pixels", "shapely_geometry"]
 
 METHODS: Final = ("auto", "server", "pixels")
 SITES_AT_ONCE: Final = 200  # of method="pixels": kept in the cache as soon as these are done

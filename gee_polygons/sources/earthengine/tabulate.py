@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
     from gee_polygons.site import SiteCollection
 
-__all__ = [
-    "FREQUENCIES",
-    "categorical_table",
-    "class_rows",
-    "continuous_table",
-    "days_with_images",
-    "periods_between",
-]
-
 FREQUENCIES: Final = ("yearly", "monthly", "all")
 SITES_PER_DATE_LIST: Final = 200  # whose dates are asked for together
 Progress = bool | Callable[[int, int], object]

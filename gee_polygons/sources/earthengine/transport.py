@@ -25,8 +25,6 @@ from typing import Any, Final
 from gee_polygons.errors import EarthEngineError
 from gee_polygons.sources.earthengine.session import project_path, unsent
 
-__all__ = ["MAX_PAYLOAD_BYTES", "Refusal", "RequestFailedError", "Service", "payload"]
-
 log = logging.getLogger(__name__)
 
 # https://developers.google.com/earth-engine/guides/usage#adjustable_quota_limits and the service's own messages

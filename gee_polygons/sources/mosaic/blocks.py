@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING, NODATA
 from gee_polygons.errors import ReadError
-from gee_polygons.network.local import AbsentError
-from gee_polygons.network.ranges import Failed, LocalRange
+from gee_polygons.network.local import AbsentError, LocalRange
+from gee_polygons.network.ranges import Failed
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.mosaic.opened import Mosaic, Part
 from gee_polygons.sources.mosaic.zarr import Chunks
 from gee_polygons.zonal.kernels import PADDING
-
-__all__ = ["MosaicBlock", "Shared", "chunk_error", "payload_of"]
 
 
 class Shared:

@@ -24,8 +24,6 @@ from gee_polygons.network.places import first_line
 from gee_polygons.sources.mosaic.zarr import Node
 from gee_polygons.zonal.grid import Grid, Transform
 
-__all__ = ["Axes", "Layout", "read_layout"]
-
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "time": ("time", "t", "year", "years", "date", "epoch"),
     "band": ("band", "bands", "embedding", "embeddings", "embedding_dimension", "feature", "features", "channel",

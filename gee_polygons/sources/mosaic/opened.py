@@ -21,8 +21,6 @@ from gee_polygons.sources.mosaic.layout import Layout, read_layout
 from gee_polygons.sources.mosaic.zarr import Chunks, Coords, open_node
 from gee_polygons.zonal.grid import Grid
 
-__all__ = ["Mosaic", "MosaicTile", "Part"]
-
 
 @dataclass(frozen=True)
 class Part:

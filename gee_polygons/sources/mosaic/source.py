@@ -39,8 +39,6 @@ from gee_polygons.sources.mosaic.zarr import Coords
 from gee_polygons.zonal.grid import Grid, Window
 from gee_polygons.zonal.zones import unwrap
 
-__all__ = ["MOSAIC_URL", "MosaicSource"]
-
 MOSAIC_URL: Final = "s3://us-west-2.opendata.source.coop/tge-labs/aef-mosaic/"
 
 

@@ -33,8 +33,6 @@ from gee_polygons.network.places import first_line, local_path, locate
 from gee_polygons.network.ranges import Want
 from gee_polygons.network.request import Network, fetch, fetch_end, fetch_whole
 
-__all__ = ["Chunks", "Node", "open_node"]
-
 _ABSENT: Final = np.uint64(2**64 - 1)  # both numbers of a chunk that was never written
 _INDEX_CODECS: Final = {"bytes": 0, "crc32c": 4, "transpose": 0}  # and how many bytes each adds
 # no codec makes a chunk of noise longer than this share and these bytes

@@ -37,34 +37,15 @@ from numpy.typing import NDArray
 from gee_polygons import __version__
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.sources.cog.writing import write_tile
-from gee_polygons.sources.sample.landscape import LAND_COVER, PIXEL_M, UNLABELLED, Landscape
+from gee_polygons.sources.sample.kernel import UNLABELLED
+from gee_polygons.sources.sample.landscape import PIXEL_M, Landscape
 from gee_polygons.sources.sample.scene import (
     outline,
-    sample_sites,
-    sample_sites_geojson,
     truth_codes,
     truth_label,
-    truth_vectors,
-    write_sample_sites,
 )
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.zonal.grid import Grid
-
-__all__ = [
-    "LAND_COVER",
-    "SAMPLE_YEARS",
-    "UNLABELLED",
-    "build_sample_archive",
-    "make_benchmark_tile",
-    "sample_archive_path",
-    "sample_sites",
-    "sample_sites_geojson",
-    "truth_codes",
-    "truth_label",
-    "truth_vectors",
-    "write_sample_sites",
-    "write_tile",
-]
 
 SAMPLE_YEARS: Final = range(2018, 2025)
 INDEX_PATH: Final = Path("v1/annual/aef_index.parquet")

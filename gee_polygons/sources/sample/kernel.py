@@ -11,8 +11,6 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["NODE_PX", "N_COVER", "N_LATENT", "N_PURPOSES", "UNLABELLED", "fill"]
-
 UNLABELLED = 255  # label of a masked pixel
 N_COVER = 6  # pasture, young forest, mature forest, crop, water, built
 N_LATENT = 20

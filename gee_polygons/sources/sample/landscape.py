@@ -30,8 +30,6 @@ from gee_polygons.errors import UsageError
 from gee_polygons.sources.sample.kernel import N_COVER, N_LATENT, N_PURPOSES, NODE_PX, UNLABELLED, fill
 from gee_polygons.zonal.grid import Window
 
-__all__ = ["LAND_COVER", "UNLABELLED", "Landscape", "Patch"]
-
 LAND_COVER: Final = ("pasture", "young forest", "mature forest", "crop", "water", "built")
 PIXEL_M: Final = 10.0
 

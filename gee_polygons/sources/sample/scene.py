@@ -23,16 +23,6 @@ from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.sources.sample.landscape import Landscape, Patch
 from gee_polygons.zonal.grid import Window
 
-__all__ = [
-    "outline",
-    "sample_sites",
-    "sample_sites_geojson",
-    "truth_codes",
-    "truth_label",
-    "truth_vectors",
-    "write_sample_sites",
-]
-
 _LON, _LAT, _SEED = -48.0, -22.35, 1
 
 # Beyond its zone's edge a tile may end before its file does: what a zone's tiles of a year don't show.

@@ -16,8 +16,6 @@ from gee_polygons.embeddings.colors import PcaColors
 from gee_polygons.visualize.pictures.draw import DARK, font, nodata_pattern, number_text, round_length, text_size, write
 from gee_polygons.visualize.pictures.paint import Legend, Style, VisParams, legend_of
 
-__all__ = ["Caption", "with_caption"]
-
 PAPER: Final = (255, 255, 255)
 FAINT: Final = (96, 100, 108)  # 6.2 : 1 on white
 _LEAST_TEXT_PX: Final = 11  # below, the dots of the i get lost

@@ -19,20 +19,6 @@ from gee_polygons.errors import UsageError
 from gee_polygons.visualize.pictures.paint import Legend
 from gee_polygons.visualize.pictures.view import View
 
-__all__ = [
-    "Corner",
-    "Plates",
-    "check_corner",
-    "draw_boundary",
-    "fit",
-    "font",
-    "nodata_pattern",
-    "number_text",
-    "round_length",
-    "text_size",
-    "write",
-]
-
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

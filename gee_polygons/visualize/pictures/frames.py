@@ -20,8 +20,6 @@ from gee_polygons.store.atomic import replacing
 from gee_polygons.visualize.pictures.draw import DARK, fit, font, text_size
 from gee_polygons.visualize.pictures.paint import Colour, colour
 
-__all__ = ["Frame", "export_frames_as_gif", "export_frames_as_strip"]
-
 Frame = Image.Image | NDArray[np.uint8]
 
 STILL_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")

@@ -19,8 +19,6 @@ from gee_polygons.embeddings.similarity import similarity_image
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 
-__all__ = ["Colour", "Legend", "SimilarityColors", "Style", "VisParams", "as_style", "bands_of", "legend_of", "paint"]
-
 Colour: TypeAlias = str | tuple[int, int, int]
 
 # the three bands and the stretch that Google's own examples show

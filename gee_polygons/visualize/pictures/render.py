@@ -24,8 +24,6 @@ from gee_polygons.visualize.pictures.paint import Colour, Style, as_style, bands
 from gee_polygons.visualize.pictures.view import Dimensions, View, view_of
 from gee_polygons.zonal.grid import Grid
 
-__all__ = ["is_pca", "render_image"]
-
 PCA: Final = "pca"
 _LEAST_DATA_SHARE: Final = 0.5  # a picture pixel with less than this share of data is drawn as "no data"
 _LINE_GROWTH: Final = 0.11  # boundary width over the root of the longer side: 1.6 px at 200, 2.5 at 512, 3.5 at 1000
@@ -229,7 +227,7 @@ def _is_ee(thing: Any) -> bool:
 def _shapely(geometry: Any) -> shapely.Geometry | None:
     if not _is_ee(geometry):
         return cast("shapely.Geometry | None", geometry)
-    from gee_polygons.sources.earthengine.source import shapely_geometry
+    from gee_polygons.sources.earthengine.drawing import shapely_geometry
 
     return shapely_geometry(geometry)
 
@@ -238,7 +236,7 @@ def _fetch_ee_pixels(image: Any, region: shapely.Geometry | None, vis_params: An
     """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`; the one seam to Earth Engine."""
     if region is None:
         raise UsageError("an ee.Image has no end: give a region, such as site.region(buffer_m=500)")
-    from gee_polygons.sources.earthengine.source import fetch_pixels
+    from gee_polygons.sources.earthengine.drawing import fetch_pixels
 
     bands = None if vis_params is None or is_pca(vis_params) else bands_of(as_style(vis_params, BANDS))
     return fetch_pixels(image, region, bands, dimensions)

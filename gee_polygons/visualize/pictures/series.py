@@ -33,8 +33,6 @@ from gee_polygons.visualize.pictures.view import Dimensions, view_of
 if TYPE_CHECKING:
     from gee_polygons.site import Site
 
-__all__ = ["contact_sheet", "export_timelapse", "export_timestrip"]
-
 
 def export_timestrip(
     site: Site,

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from gee_polygons.errors import UsageError
 from gee_polygons.zonal.grid import Grid
 
-__all__ = ["Dimensions", "View", "view_of"]
-
 Dimensions = int | tuple[int, int] | str
 
 MAX_DIMENSION: Final = 10_000  # as Earth Engine's thumbnails: a picture, not a product

@@ -13,8 +13,6 @@ from gee_polygons.visualize.plots.figure import INK, white_edge
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["write_beside"]
-
 Boxes = NDArray[np.float64]  # shape (n, 4): left, bottom, right, top
 
 _LETTER: Final = 0.62  # width of a letter of DejaVu Sans, in text sizes
