@@ -30,7 +30,8 @@ from earthengine.client import connected
 from earthengine.synthetic import write_aef_tile
 
 from gee_polygons import extract_embeddings
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
+from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS
 from gee_polygons.site import Site, SiteCollection
 from gee_polygons.sources.earthengine import EarthEngineSource
 

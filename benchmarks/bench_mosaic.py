@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from rangeserver import serve  # noqa: E402
 from resampled import write  # noqa: E402
 
-from gee_polygons.embeddings.quantization import BANDS  # noqa: E402
+from gee_polygons.alphaearth import BANDS  # noqa: E402
 from gee_polygons.extract import extract_embeddings  # noqa: E402
 from gee_polygons.sources.cog import CogSource  # noqa: E402
 from gee_polygons.sources.mosaic import MosaicSource  # noqa: E402

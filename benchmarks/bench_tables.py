@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.audit import audit
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.embeddings.similarity import nearest_sites
 
 N_ROWS = 1_000_000

@@ -52,7 +52,7 @@ _HOME = {
     "extract_embeddings": "gee_polygons.extract",
     "load": "gee_polygons.collection",
     "load_sites": "gee_polygons.site",
-    "open_source": "gee_polygons.reduction.plan",
+    "open_source": "gee_polygons.sources.opening",
     "similarity_matrix": "gee_polygons.embeddings.similarity",
     "sites_from_geodataframe": "gee_polygons.site",
 }

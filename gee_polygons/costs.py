@@ -14,12 +14,16 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import N_BANDS
+from gee_polygons.alphaearth import N_BANDS
+from gee_polygons.collection.catalogue import AEF_ID, SAMPLE_ID, datasets
 from gee_polygons.errors import GeePolygonsError, UsageError
 from gee_polygons.network.places import hide_query, local_path
 from gee_polygons.network.request import NETWORK, Network
-from gee_polygons.reduction.plan import SOURCE_SETTING, Plan, ReducingSource, Source, network_by_settings, open_source
+from gee_polygons.reduction.plan import Plan, ReducingSource, Source
+from gee_polygons.site.inputs import as_sites
 from gee_polygons.sources.cog.source import CogSource
+from gee_polygons.sources.earthengine.transport import DEFAULT_CONCURRENT
+from gee_polygons.sources.opening import SOURCE_SETTING, network_by_settings, open_source
 
 __all__ = ["Offer", "choose_source", "compare_sources", "price_source"]
 
@@ -121,13 +125,11 @@ def compare_sources(
 
     Examples
     --------
-    >>> from gee_polygons.sources.sample.archive import sample_sites
+    >>> from gee_polygons.sources.sample import sample_sites
     >>> offer, *_ = compare_sources(sample_sites()[:2], [2023, 2024], sources=["sample"])
     >>> offer.source, offer.blocks, offer.requests
     ('sample', 8, 512)
     """
-    from gee_polygons.extract import as_sites
-
     way = _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
     return ranked([way.offer(spec) for spec in _candidates(sources, local)])
 
@@ -141,8 +143,6 @@ def price_source(
     latency_s: float = DEFAULT_LATENCY_S,
 ) -> Offer:
     """Say what one source would cost; as `compare_sources`, but a source that can't be read raises its error."""
-    from gee_polygons.extract import as_sites
-
     opened = open_source(source)
     return _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s).price(opened)
 
@@ -164,8 +164,6 @@ def choose_source(
     UsageError
         If no source is available.
     """
-    from gee_polygons.extract import as_sites
-
     way = _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
     offers: list[Offer] = []
     for spec in sorted(_candidates("all", local), key=_is_far):  # stable: nearest first
@@ -195,8 +193,6 @@ def ranked(offers: Sequence[Offer]) -> list[Offer]:
 def _candidates(sources: Sequence[Any] | str, local: Sequence[Any]) -> list[Any]:
     """List what is to be looked at, each once."""
     if sources in ("all", "auto"):
-        from gee_polygons.collection.catalogue import AEF_ID, SAMPLE_ID, datasets
-
         setting = os.environ.get(SOURCE_SETTING, "")
         own = [entry for name, entry in datasets().items() if entry.embeddings and name not in (AEF_ID, SAMPLE_ID)]
         chosen: list[Any] = [*local, setting, *(entry.index for entry in own), *PUBLISHED]
@@ -281,8 +277,6 @@ class _Way:
 
     def _of_service(self, none: Offer, source: Any) -> Offer:
         cost = source.cost(self.polygons, self.years)
-        from gee_polygons.sources.earthengine.transport import DEFAULT_CONCURRENT
-
         waves = -(-cost.requests // DEFAULT_CONCURRENT)
         computing = max(waves * EARTH_ENGINE_S, cost.eecu_hours * 3600 / DEFAULT_CONCURRENT)
         years = set(source.years())

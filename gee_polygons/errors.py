@@ -7,6 +7,8 @@ meant for programs; `exit_status` is what the command line returns (2: the call 
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any, ClassVar
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "SiteError",
     "TileError",
     "UsageError",
+    "warn_data",
 ]
 
 
@@ -126,3 +129,11 @@ class DependencyError(GeePolygonsError, ImportError):
 
 class DataWarning(UserWarning):
     """The result stands, but the data can't tell something that the reader may take it to tell."""
+
+
+def warn_data(message: str) -> None:
+    """Issue a `DataWarning` that points at the line outside this package from which it was called."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "gee_polygons":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, DataWarning, stacklevel=level)

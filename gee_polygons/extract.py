@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from gee_polygons.alphaearth import BANDS, COLLECTION_ID, N_BANDS
 from gee_polygons.embeddings.directional import mean_resultant_length
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
-from gee_polygons.errors import SiteError, UsageError
+from gee_polygons.errors import UsageError
+from gee_polygons.periods import parse_dates
 from gee_polygons.reduction.merging import Results
 from gee_polygons.reduction.pipeline import Progress, reduce_polygons
-from gee_polygons.reduction.plan import SOURCE_SETTING, Failure, PixelSource, ReducingSource, Source, open_source
+from gee_polygons.reduction.plan import Failure, PixelSource, ReducingSource, Source
+from gee_polygons.site.collection import SiteCollection
+from gee_polygons.site.inputs import as_sites
+from gee_polygons.sources.opening import SOURCE_SETTING, open_source
 from gee_polygons.tables import WEIGHTS, columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
 if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
-    from gee_polygons.site import SiteCollection
 
 __all__ = ["extract_categorical", "extract_continuous", "extract_embeddings"]
 
 REDUCERS: Final = {"mean": "mean", "median": "median", "min": "min", "max": "max", "stdDev": "std"}
-EMBEDDING_COLLECTION: Final = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
 
 
 def extract_embeddings(
@@ -84,7 +86,7 @@ def extract_embeddings(
 
     Examples
     --------
-    >>> from gee_polygons.sources.sample.archive import sample_sites
+    >>> from gee_polygons.sources.sample import sample_sites
     >>> table = extract_embeddings(sample_sites()[:2], years=2024, source="sample")
     >>> table.shape
     (2, 70)
@@ -176,8 +178,8 @@ def extract_continuous(
     """
     if reducer not in REDUCERS:
         raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
-    first, last = _dates(start_date, end_date)
-    if layer.collection_id != EMBEDDING_COLLECTION:
+    first, last = parse_dates(start_date, end_date)
+    if layer.collection_id != COLLECTION_ID:
         from gee_polygons.sources.earthengine.tabulate import continuous_table
 
         return continuous_table(
@@ -235,7 +237,7 @@ def extract_categorical(
     """
     from gee_polygons.sources.earthengine.tabulate import categorical_table
 
-    first, last = _dates(start_date, end_date)
+    first, last = parse_dates(start_date, end_date)
     years = range(first.year, last.year + 1)
     return categorical_table(as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
 
@@ -285,22 +287,6 @@ def _error_row(failure: Failure, site_ids: Sequence[int | str]) -> dict[str, Any
     }
 
 
-def as_sites(sites: Any) -> SiteCollection:
-    from gee_polygons.site import Site, SiteCollection, sites_from_geodataframe
-
-    if isinstance(sites, SiteCollection):
-        return sites
-    if isinstance(sites, Site):
-        return SiteCollection([sites])
-    if hasattr(sites, "geometry") and hasattr(sites, "crs"):
-        return sites_from_geodataframe(sites)
-    if isinstance(sites, Sequence) and sites and all(isinstance(site, Site) for site in sites):
-        return SiteCollection(sites)
-    raise SiteError(
-        f"sites are a SiteCollection, a Site or a GeoDataFrame, found {type(sites).__name__}; see load_sites"
-    )
-
-
 def _checked_bands(bands: Sequence[str] | None) -> tuple[str, ...]:
     names = BANDS if bands is None else tuple([bands] if isinstance(bands, str) else bands)
     unknown = [name for name in names if name not in BANDS]
@@ -323,22 +309,3 @@ def _checked_years(years: int | Iterable[int] | None, source: Source) -> tuple[i
     if len(set(whole)) != len(whole):
         raise UsageError(f"years are given twice: {whole}")
     return tuple(sorted(whole))
-
-
-def _dates(start_date: str, end_date: str) -> tuple[pd.Timestamp, pd.Timestamp]:
-    first, last = _date(start_date, "start_date"), _date(end_date, "end_date")
-    if last < first:
-        raise UsageError(f"end_date {end_date} is before start_date {start_date}; swap them")
-    return first, last
-
-
-def _date(text: str, name: str) -> pd.Timestamp:
-    try:
-        date = pd.Timestamp(text)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}") from error
-    if pd.isna(date):
-        raise UsageError(f"{name} is a date such as '2018-01-01', found {text!r}")
-    if date.tzinfo is not None:
-        date = date.tz_convert("UTC").tz_localize(None)  # images are dated in UTC
-    return date.normalize()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,19 +25,15 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons import __version__
-from gee_polygons.embeddings.quantization import BANDS
-from gee_polygons.errors import InputFileError, OutputError, UsageError
-from gee_polygons.store.atomic import replacing
+from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, SYNTHETIC_NOTE
+from gee_polygons.errors import InputFileError, UsageError
+from gee_polygons.store.atomic import check_new_file, replacing
+from gee_polygons.version import package_version
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
 __all__ = [
-    "ATTRIBUTION",
-    "FORMULA",
-    "LICENCE",
-    "check_new_file",
     "check_output",
     "columns",
     "provenance",
@@ -48,15 +43,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-LICENCE: Final = "CC BY 4.0"
-LICENCE_URL: Final = "https://creativecommons.org/licenses/by/4.0/"
-ATTRIBUTION: Final = (
-    "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind. "
-    f"Licence: {LICENCE}."
-)
-FORMULA: Final = "v = sign(k) * (k / 127.5)^2 for int8 codes k in -127..127; -128 = nodata, masked before anything else"
 WEIGHTS: Final = "exact fraction of each pixel's area inside the polygon, over valid pixels"
-SYNTHETIC_NOTE: Final = "Synthetic values, made by gee_polygons in the published layout; not AlphaEarth data."
 
 SUFFIXES: Final = (".parquet", ".csv")
 ROW_GROUP_ROWS: Final = 65_536  # rows written at a time: bounds the memory that the geometries take
@@ -138,10 +125,10 @@ def provenance(
     synthetic = source == "sample" or _says_synthetic(archive)
     found = {
         "package": "gee_polygons",
-        "package_version": __version__,
+        "package_version": package_version(),
         "source": source,
         # the sample is the same wherever it was built: its folder would name a person and change the bytes
-        "archive": f"gee_polygons sample {__version__}" if source == "sample" else archive,
+        "archive": f"gee_polygons sample {package_version()}" if source == "sample" else archive,
         "years": ",".join(str(int(year)) for year in years),
         "statistics": ",".join(statistics),
         "bands": f"{BANDS[0]}..{BANDS[-1]}" if tuple(bands) == BANDS else ",".join(bands),
@@ -196,31 +183,6 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     for output in _outputs(path):
         check_new_file(output, overwrite)
     return path
-
-
-def check_new_file(path: Path, overwrite: bool) -> None:
-    """Check that a file can be written.
-
-    Raises
-    ------
-    OutputError
-        If it exists or is a folder, or its folder doesn't exist or can't be written.
-    """
-    if path.is_dir():
-        raise OutputError(f"can't write {path}: it is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; name another file, or allow overwriting (--overwrite)")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"can't write {path}: there is no folder {folder}; create it first")
-    # asking the file system for a file is the only test that holds everywhere: permission bits lie on network
-    # and read-only mounts, and for root
-    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"can't write into the folder {folder}: {error.strerror or error}") from error
 
 
 def write_table(

@@ -20,7 +20,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS, N_BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.reduction.pipeline import reduce_polygons
 from gee_polygons.reduction.plan import PixelSource
 from gee_polygons.sources.cog.source import CogSource

@@ -19,7 +19,7 @@ import pyproj
 import shapely
 
 from gee_polygons import extract_embeddings
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.zonal.grid import Grid

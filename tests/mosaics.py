@@ -19,7 +19,8 @@ import zarr
 from oracles import shapely_coverage, unit_codes
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.zonal.grid import Window
 
 STEP = 8.983111749910169e-05  # published

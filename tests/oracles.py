@@ -16,7 +16,7 @@ import rasterio
 import shapely
 from hypothesis import strategies as st
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.zonal.coverage import FULL, compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window

@@ -16,7 +16,8 @@ from oracles import shapely_coverage, weighted_means, window_of
 from simulated_sites import Simulation
 
 from gee_polygons import extract_embeddings
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.sources.sample.kernel import _PACE, _value
 from gee_polygons.sources.sample.landscape import PIXEL_M, Patch, _key
 from gee_polygons.sources.sample.scene import _SITES, _scene, sample_sites

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.alphaearth import BANDS, N_BANDS
 
 YEARS = np.arange(2017, 2026)
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from simulated_sites import Simulation
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.embeddings.uncertainty import effective_pixels
 
 YEARS = np.arange(2017, 2026)

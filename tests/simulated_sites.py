@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.embeddings.uncertainty import AEF_CORRELATION, effective_pixels
 
 YEARS = tuple(range(2017, 2026))

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import SHARED
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.audit import audit
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 
 SITES = (

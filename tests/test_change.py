@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from simulated_sites import YEARS, simulate
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.change import change, ring_sites
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.drift import Drift, robust_location
 from gee_polygons.change.significance import adjusted_p_values, learned_null, robust_z, to_p, to_z
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import DataWarning, UsageError
 from gee_polygons.extract import extract_embeddings
 

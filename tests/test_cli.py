@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import gee_polygons
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.cli.main import main
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.tables import read_table
 
 README_PICTURE = Path(__file__).parents[1] / "docs" / "images" / "strip.jpg"

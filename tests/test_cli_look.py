@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.cli.main import main
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.tables import read_table
 
 

@@ -29,7 +29,7 @@ from oracles import (
 )
 
 from gee_polygons import extract_embeddings, open_source
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.network import ranges as _fetch
 from gee_polygons.reduction.plan import PixelSource, Plan

@@ -17,8 +17,9 @@ import pytest
 import shapely
 from rangeserver import Faults, serve
 
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.collection import Dataset, as_collection, build, build_from_table, datasets, load, register
-from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import (
     ArchiveError,
     GeePolygonsError,
@@ -30,8 +31,8 @@ from gee_polygons.errors import (
 )
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.request import Network
-from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid
 

@@ -8,8 +8,8 @@ import pytest
 import shapely
 from archives import FakeTile, random_codes, to_lon_lat, to_utm, write_archive
 
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.collection import load
-from gee_polygons.embeddings.quantization import NODATA
 from gee_polygons.errors import ReadError, TileError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.sources.sample import truth_codes

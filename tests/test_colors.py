@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.colors import SAMPLE_ROWS, Moments, PcaColors, add_pca_columns, fit_pca_colors
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors, vectors_to_codes
+from gee_polygons.embeddings.quantization import codes_to_vectors, vectors_to_codes
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.zonal.grid import Grid

@@ -13,7 +13,7 @@ from gee_polygons.collection.download import download
 from gee_polygons.costs import Offer, choose_source, compare_sources, price_source, ranked
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.reduction.plan import open_source
+from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import write_sample_sites
 
 YEARS = [2022, 2023]

@@ -6,7 +6,7 @@ import pytest
 from simulated_land import simulate_archive, simulate_land
 from simulated_sites import simulate
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.recovery.curvature import Bend, _between
 from gee_polygons.recovery.estimation import _Cast, _doubt, recovery
 from gee_polygons.recovery.intervals import _part_of

@@ -17,7 +17,8 @@ import shapely
 from oracles import SHARED, archive, on_grid, one_line, same, sites, small_grid, unit_codes
 
 from gee_polygons import extract_embeddings
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import ReadError
 from gee_polygons.network import ranges as _fetch
 from gee_polygons.sources.cog.header import open_tile

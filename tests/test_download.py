@@ -10,8 +10,8 @@ from gee_polygons.collection.download import download
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.request import Network
-from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import truth_codes
 from gee_polygons.zonal.grid import Grid
 

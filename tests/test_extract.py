@@ -28,8 +28,8 @@ from oracles import (
 )
 
 from gee_polygons import extract_embeddings, open_source
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import GeePolygonsError, SiteError, UsageError
 from gee_polygons.extract import extract_continuous
 from gee_polygons.reduction.plan import EmbeddingImage

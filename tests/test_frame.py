@@ -29,22 +29,28 @@ MODULES = sorted(
 HEAVY = ("ee", "rasterio", "numba", "matplotlib", "zarr")
 IMPORT_SECONDS = 0.3
 
-# What a module may import when it is itself imported: its own rank and those below.
+# The house, bottom to top: a module imports from its own room and from rooms below, inside functions as well.
 RANKS = (
-    ("errors", "errors_tell", "layers", "store"),
+    ("errors", "version"),
+    ("layers", "periods", "store"),
+    ("alphaearth",),
     ("network", "embeddings"),
     ("zonal",),
     ("site",),
     ("tables", "reduction"),
-    ("sources", "datasets"),
-    ("extract", "collection", "costs"),
-    ("audit", "visualize", "change", "probe"),
+    ("sources",),
+    ("datasets", "collection"),
+    ("costs",),
+    ("extract",),
+    ("visualize", "audit", "change", "probe"),
     ("recovery",),
     ("report",),
     ("warmup",),
     ("cli",),
     ("__main__",),
 )
+# Methods of sites hand over to parts built on top of sites, inside the methods.
+MAY_IMPORT_UPWARDS = {"gee_polygons.site.verbs"}
 
 
 # --- what importing costs ---
@@ -90,31 +96,31 @@ def unit_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
-def module_level_imports(module: str) -> set[str]:
-    """Modules of the package that `module` imports when it is imported itself."""
+def imports_of(module: str) -> dict[str, set[str]]:
+    """Modules of the package that `module` imports: when it is imported ("module"), when a function runs ("function"),
+    or for annotations alone ("types")."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found: set[str] = set()
+    found: dict[str, set[str]] = {"module": set(), "function": set(), "types": set()}
 
-    def visit(body: list[ast.stmt]) -> None:
-        for node in body:
-            if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-                origin = ".".join([*above, node.module or ""]).strip(".")
-                found.update(f"{origin}.{a.name}" if f"{origin}.{a.name}" in MODULES else origin for a in node.names)
-            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-                visit(node.orelse)
-            elif isinstance(node, ast.If | ast.Try | ast.With | ast.ClassDef):
-                for part in ("body", "orelse", "finalbody"):
-                    visit(getattr(node, part, []))
-                for handler in getattr(node, "handlers", []):
-                    visit(handler.body)
+    def visit(node: ast.AST, when: str) -> None:
+        if isinstance(node, ast.Import):
+            found[when].update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute"
+            origin = node.module or ""
+            found[when].update(f"{origin}.{a.name}" if f"{origin}.{a.name}" in MODULES else origin for a in node.names)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            when = "function"
+        is_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.iter_child_nodes(node):
+            visit(child, "types" if is_types else when)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")).body)
-    return {name for name in found if name.split(".")[0] == "gee_polygons"}
+    visit(ast.parse(path.read_text(encoding="utf-8")), "module")
+    return {when: {n for n in names if n.split(".")[0] == "gee_polygons"} - {module} for when, names in found.items()}
+
+
+IMPORTS = {module: imports_of(module) for module in MODULES}
 
 
 def test_every_module_has_a_rank():
@@ -122,19 +128,34 @@ def test_every_module_has_a_rank():
     assert {unit_of(m) for m in MODULES} - ranked == set()
 
 
-def test_module_level_imports_point_one_way():
+def test_imports_point_down():
     rank = {unit: i for i, units in enumerate(RANKS) for unit in units}
     wrong = [
-        f"{module} imports {name}"
+        f"{module} imports {name} ({when})"
         for module in MODULES
-        for name in module_level_imports(module)
-        if unit_of(name) and rank[unit_of(name)] > rank[unit_of(module)]
+        if module not in MAY_IMPORT_UPWARDS and unit_of(module)  # the package itself names what is public
+        for when, names in IMPORTS[module].items()
+        for name in names
+        if not unit_of(name) or rank[unit_of(name)] > rank[unit_of(module)]
     ]
     assert wrong == []
 
 
-def test_module_level_imports_have_no_circle():
-    graph = {module: module_level_imports(module) - {module} for module in MODULES}
+def test_only_methods_of_sites_import_upwards():
+    rank = {unit: i for i, units in enumerate(RANKS) for unit in units}
+    for module in MAY_IMPORT_UPWARDS:
+        upwards = {
+            when: {n for n in names if rank[unit_of(n)] > rank["site"]} for when, names in IMPORTS[module].items()
+        }
+        assert upwards["module"] == upwards["types"] == set()
+        assert upwards["function"]
+
+
+def test_imports_have_no_circle():
+    graph = {
+        module: IMPORTS[module]["module"] | (set() if module in MAY_IMPORT_UPWARDS else IMPORTS[module]["function"])
+        for module in MODULES
+    }
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -149,10 +170,10 @@ def test_module_level_imports_have_no_circle():
 
 
 def test_the_check_of_imports_sees_what_it_should():
-    # the test above is worth what this function finds
-    assert "gee_polygons.errors" in module_level_imports("gee_polygons.layers")
-    assert "gee_polygons.zonal.grid" in module_level_imports("gee_polygons.reduction.plan")
-    assert not any("site" in name for name in module_level_imports("gee_polygons.tables"))  # TYPE_CHECKING only
+    # the tests above are worth what `imports_of` finds
+    assert "gee_polygons.errors" in IMPORTS["gee_polygons.layers"]["module"]
+    assert "gee_polygons.extract" in IMPORTS["gee_polygons.site.verbs"]["function"]
+    assert any(name.startswith("gee_polygons.site") for name in IMPORTS["gee_polygons.tables"]["types"])
 
 
 def test_what_is_imported_is_declared():

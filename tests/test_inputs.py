@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.change import change
 from gee_polygons.cli.main import main
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import DataWarning, OutputError, SiteError, UsageError
 from gee_polygons.recovery import recovery
 from gee_polygons.report.writing import (

@@ -8,12 +8,12 @@ import pytest
 from simulated_scenes import simulate_scene
 from simulated_sites import simulate
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.change.drift import Drift, unseen_steps
 from gee_polygons.change.noise import PRIOR_VARIANCE, estimate_noise, spectral_freedom
 from gee_polygons.change.series import Series, ar1
 from gee_polygons.change.stable_sites import densest
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.recovery import recovery
 from gee_polygons.recovery.geometry import mean_start
 from gee_polygons.recovery.scatter import balanced, scatter_of

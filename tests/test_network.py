@@ -9,7 +9,7 @@ import pytest
 import shapely
 from rangeserver import Faults, serve
 
-from gee_polygons.embeddings.quantization import NODATA
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.ranges import stream

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from simulated_null import null_table, null_units
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.change import change
 from gee_polygons.change.null_distribution import null_noise
 from gee_polygons.change.templates import Templates
-from gee_polygons.embeddings.quantization import BANDS
 
 
 def noise_of(units):

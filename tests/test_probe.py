@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import DependencyError, UsageError
 from gee_polygons.probe.fitting import ProbeResult, ValueResult, _balanced, cross_validate, fit_probe, spatial_blocks
 

@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.directional import mean_resultant_length, normalize
-from gee_polygons.embeddings.quantization import (
-    BANDS,
-    codes_to_vectors,
-    is_on_codes,
-    signed_squares,
-    vectors_to_codes,
-)
+from gee_polygons.embeddings.quantization import codes_to_vectors, is_on_codes, signed_squares, vectors_to_codes
 from gee_polygons.errors import UsageError
 
 ALL = np.arange(-127, 128).astype(np.int8)

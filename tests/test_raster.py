@@ -27,7 +27,8 @@ from oracles import (
 )
 
 from gee_polygons import extract_embeddings, open_source
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import CrsError, GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.sources import raster
 from gee_polygons.sources.cog.writing import write_tile

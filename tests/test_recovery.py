@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from simulated_sites import simulate
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.recovery import block_sites, recovery

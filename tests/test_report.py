@@ -13,14 +13,14 @@ import shapely
 from click.testing import CliRunner
 from simulated_sites import simulate
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.cli.main import main
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.recovery import Recovery
+from gee_polygons.report import words as report_words
 from gee_polygons.report import write_report
 from gee_polygons.report.map import map_of
-from gee_polygons.report.writing import words as report_words
 from gee_polygons.site import Site, SiteCollection
 from gee_polygons.tables import write_table
 

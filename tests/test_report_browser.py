@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.report import write_report
 

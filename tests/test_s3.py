@@ -12,14 +12,14 @@ import shapely
 from mosaics import STEP, make
 from oracles import star
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.collection import build
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ReadError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.request import Network
-from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.mosaic import MosaicSource
+from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import truth_codes
 
 QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=30, max_concurrent=8)

@@ -13,7 +13,8 @@ import pytest
 import rasterio
 import shapely
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA, codes_to_vectors
+from gee_polygons.alphaearth import BANDS, NODATA
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.sources.sample import (
     LAND_COVER,

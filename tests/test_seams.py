@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 from oracles import star, write_gdal
 
 from gee_polygons import extract_embeddings
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.network import ranges as _fetch
 from gee_polygons.reduction.pipeline import reduce_polygons
 from gee_polygons.sources.cog import CogSource

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from rangeserver import Faults, serve
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.cli.main import main
 from gee_polygons.collection import Dataset, build_from_table, load, register
 from gee_polygons.costs import compare_sources
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import GeePolygonsError, ReadError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.places import hide_query, locate, without_query

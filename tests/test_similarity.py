@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gee_polygons.embeddings.quantization import BANDS, vectors_to_codes
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.embeddings.quantization import vectors_to_codes
 from gee_polygons.embeddings.similarity import (
     angular_distance_deg,
     nearest_sites,

@@ -36,7 +36,8 @@ from hypothesis import strategies as st
 from oracles import star
 
 from gee_polygons import extract_embeddings
-from gee_polygons.embeddings.quantization import BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 from gee_polygons.sources import raster as raster_module
 from gee_polygons.sources.raster import RasterSource

@@ -15,9 +15,9 @@ import pytest
 import shapely
 
 from gee_polygons import __version__, tables
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import ATTRIBUTION, BANDS
 from gee_polygons.errors import InputFileError, OutputError, UsageError
-from gee_polygons.tables import ATTRIBUTION, check_output, columns, provenance, read_table, write_table
+from gee_polygons.tables import check_output, columns, provenance, read_table, write_table
 
 SUFFIXES = (".parquet", ".csv")
 YEARS = (2023, 2024)

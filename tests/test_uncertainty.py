@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.uncertainty import (
     AEF_CORRELATION,
     MEASURED_COSINES,

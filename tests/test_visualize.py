@@ -16,7 +16,7 @@ from oracles import SHARED
 from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import Site

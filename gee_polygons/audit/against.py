@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.audit.report import Finding
 from gee_polygons.audit.table import Audited
 from gee_polygons.audit.values import UNIT
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.errors import UsageError
 
 Vectors = NDArray[np.float64]

@@ -50,7 +50,7 @@ def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> k = np.random.default_rng(0).normal(0, 40, (3, 64)).round()
     >>> divided_by_127 = pd.DataFrame(k / 127, columns=list(BANDS))
     >>> audit(divided_by_127).codes

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.audit.report import Finding, Severity, examples_of
-from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
 # compared without case, spaces, "_", "-" and ":"; the first that the table has counts

@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.audit.precision import ROWS_AT_A_TIME, rounded, row_by_row
 from gee_polygons.audit.report import Finding
 from gee_polygons.audit.table import Audited, Vectors
-from gee_polygons.embeddings.quantization import MAX_CODE, N_BANDS, SCALE
+from gee_polygons.embeddings.quantization import MAX_CODE, SCALE
 
 Mask = NDArray[np.bool_]
 

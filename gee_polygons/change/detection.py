@@ -4,7 +4,7 @@ A good part of each year's step is shared by the whole scene (on real pixels 44-
 *background's* step is taken off belongs to the site: `change` reports both, so that a reader sees what it buys.
 
     >>> from gee_polygons import extract_embeddings
-    >>> from gee_polygons.sources.sample.archive import sample_sites
+    >>> from gee_polygons.sources.sample import sample_sites
     >>> table = extract_embeddings(sample_sites(), years=range(2018, 2025), source="sample")
     >>> found = change(table, background=["pasture-control", "forest-reference-1", "forest-reference-2"])
     >>> print(*found.sites.set_index("site_id").loc["cleared", ["flag", "start", "kind"]])
@@ -33,8 +33,7 @@ from gee_polygons.change.stable_sites import densest
 from gee_polygons.change.templates import Fit, Templates, fit_templates
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
-from gee_polygons.errors import UsageError
-from gee_polygons.errors_tell import tell
+from gee_polygons.errors import UsageError, warn_data
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
@@ -139,7 +138,7 @@ def change(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> rng = np.random.default_rng(0)
     >>> v = np.eye(64)[0] + rng.normal(size=(20, 8, 64)) * 0.01
     >>> v[0, 4:, 1] += 0.5  # one site changes in 2021
@@ -170,7 +169,7 @@ def change(
     without = [series.site_ids[i] for i in np.flatnonzero(series.present.any(axis=1) & ~is_baseline.any(axis=1))]
     if without:
         names = ", ".join(map(str, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
-        tell(
+        warn_data(
             f"{len(without)} site{'s have' if len(without) > 1 else ' has'} no data in the baseline's years and so no "
             f"angles: {names}"
         )
@@ -231,7 +230,7 @@ def _by_all(series: Series, model: str) -> Corrected:
     """Take off the step of all sites, and find out on the way which of them are no background."""
     n = int(series.present.any(axis=1).sum())
     if n < _LEAST_SITES:
-        tell(
+        warn_data(
             f"{n} site{'s' if n > 1 else ''} can't tell the scene's step from its own: nothing is taken off; name "
             "control sites, or give a table of rings (ring_sites)"
         )
@@ -251,7 +250,7 @@ def _by_all(series: Series, model: str) -> Corrected:
     _warn_of_gaps(series, found)
     calm = int((trusted & series.present.any(axis=1)).sum())
     if 2 * calm < n:
-        tell(
+        warn_data(
             f"only {calm} of {n} sites look unchanged; they are the background, as the sites that moved most alike. "
             "Where most sites changed alike that may be wrong: name control sites, or give a table of rings "
             "(ring_sites)"
@@ -280,7 +279,7 @@ def _by_table(series: Series, background: pd.DataFrame, model: str) -> Corrected
 def _warn_of_gaps(series: Series, drift: Drift) -> None:
     gaps = [int(year) for year, known in zip(series.years, drift.known, strict=True) if not known]
     if gaps:
-        tell(f"the background has no data in {', '.join(map(str, gaps))}: nothing is taken off there")
+        warn_data(f"the background has no data in {', '.join(map(str, gaps))}: nothing is taken off there")
 
 
 def _calibrated(p: Floats, fixed: Corrected) -> Floats:
@@ -391,7 +390,7 @@ def ring_sites(sites: SiteCollection, *, inner_m: float = 60.0, outer_m: float =
     Examples
     --------
     >>> from gee_polygons import sites_from_geodataframe
-    >>> from gee_polygons.sources.sample.archive import sample_sites
+    >>> from gee_polygons.sources.sample import sample_sites
     >>> rings = ring_sites(sites_from_geodataframe(sample_sites()[:2]))
     >>> rings.site_ids, bool(rings[0].polygon.intersects(rings[0].polygon.centroid))
     (('pasture-fast', 'pasture-medium'), False)

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.series import Flags, Floats, Series
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.quantization import N_BANDS
 
 _ITERATIONS: Final = 40
 _CUTOFF: Final = 2.5  # biweight: what is further off than so many median distances counts for nothing

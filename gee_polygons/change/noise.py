@@ -20,10 +20,10 @@ from typing import Final
 
 import numpy as np
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.series import Flags, Floats, ar1
 from gee_polygons.change.templates import MIN_YEARS, Templates, fit_templates
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.quantization import N_BANDS
 
 # Where the table can't tell: a pixel's squared step from year to year is 2 (1 - 0.973) by the median cosine; the scene
 # shares 0.44..0.87 of it, the middle is 0.655; a step has the noise of two years.

@@ -20,9 +20,9 @@ from typing import Final
 
 import numpy as np
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.series import Floats, ar1
 from gee_polygons.change.templates import MIN_YEARS, Fit, Templates, centred, explained_by, log_ratio
-from gee_polygons.embeddings.quantization import N_BANDS
 
 _DRAWS: Final = 8_000  # with 2,000 a p-value of 0.001 is off by half, the same way in every table
 _TAIL: Final = 0.01  # beyond this the null is continued by an exponential tail, on the log scale: cautious

@@ -17,8 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.series import Flags, Floats
-from gee_polygons.embeddings.quantization import N_BANDS
 
 MIN_YEARS: Final = 3  # two years differ, but there is nothing to compare the difference with
 _SITES_AT_A_TIME: Final = 1_000  # x years x 64 bands: about 5 MB

@@ -74,8 +74,8 @@ def download(
       gee-polygons extract sites.geojson --years 2018-2024 --source copy -o t.parquet
     """
     from gee_polygons.collection.download import download as copy
-    from gee_polygons.reduction.plan import open_source
     from gee_polygons.sources.cog.source import CogSource
+    from gee_polygons.sources.opening import open_source
 
     sites = load(sites_path, id_column, crs)
     opened = open_source(source)

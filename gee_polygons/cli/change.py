@@ -255,7 +255,7 @@ def report(
 
     check_report(output, overwrite)  # before the long work
     check_references(references, sites_path)
-    from gee_polygons.reduction.plan import open_source
+    from gee_polygons.sources.opening import open_source
 
     table, sites = _read(table_path, sites_path, id_column)
     _check_names(table, references=references, controls=controls)

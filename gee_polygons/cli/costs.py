@@ -64,7 +64,7 @@ def plan(
         return
     if local:
         raise click.UsageError("--local goes with --source all; else give the path as --source.")
-    from gee_polygons.reduction.plan import open_source
+    from gee_polygons.sources.opening import open_source
 
     opened = open_source(source)
     if not hasattr(opened, "plan"):

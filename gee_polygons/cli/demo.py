@@ -72,8 +72,8 @@ def run_demo(
     """
     from gee_polygons.embeddings.similarity import similarity_matrix
     from gee_polygons.extract import extract_embeddings
-    from gee_polygons.reduction.plan import open_source
     from gee_polygons.site import load_sites
+    from gee_polygons.sources.opening import open_source
     from gee_polygons.sources.sample.archive import build_sample_archive
     from gee_polygons.sources.sample.scene import write_sample_sites
     from gee_polygons.tables import check_output, write_table

@@ -102,7 +102,7 @@ def render(
         raise UsageError("--reference-year goes with --similarity-to ID")
     if pca and not (low is None and high is None):
         raise UsageError("--min and --max are for bands and similarity; --pca stretches by itself")
-    from gee_polygons.reduction.plan import open_source
+    from gee_polygons.sources.opening import open_source
 
     sites = load(sites_path, id_column, crs)
     chosen = [sites[site_id] for site_id in dict.fromkeys(site_ids)] if site_ids else list(sites)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from gee_polygons import __version__
 from gee_polygons.cli.archive import datasets, download, index
 from gee_polygons.cli.change import change, recovery, report
 from gee_polygons.cli.costs import plan
@@ -40,6 +39,7 @@ from gee_polygons.cli.shared import (
     years_option,
 )
 from gee_polygons.errors import DataWarning, GeePolygonsError
+from gee_polygons.version import package_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ _INTERRUPTED: Final = {  # commands that write more than one thing, each of them
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, "-V", "--version", prog_name="gee-polygons")
+@click.version_option(package_version(), "-V", "--version", prog_name="gee-polygons")
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
 @click.pass_context
 def main(ctx: click.Context, verbose: bool) -> None:
@@ -217,7 +217,7 @@ def sources() -> None:
     Example:
       gee-polygons sources
     """
-    from gee_polygons.reduction.plan import SOURCE_SETTING
+    from gee_polygons.sources.opening import SOURCE_SETTING
 
     widths = [max(len(row[i]) for row in _SOURCES) for i in range(2)]
     for row in _SOURCES:

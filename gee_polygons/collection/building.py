@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.collection.catalogue import AEF_ID, Dataset, dataset, datasets
 from gee_polygons.collection.table import (
     HEADER,
@@ -24,7 +25,6 @@ from gee_polygons.collection.table import (
     years_of,
 )
 from gee_polygons.collection.tiles import Collection
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import ArchiveError, InputFileError, UsageError
 from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_url
 from gee_polygons.network.request import NETWORK, Network

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA, SOURCE_COOP_INDEX
 from gee_polygons.errors import InputFileError, UsageError
-from gee_polygons.reduction.plan import SOURCE_COOP_INDEX
 from gee_polygons.sources.cog.header import AEF, Content
 from gee_polygons.sources.sample.archive import sample_archive_path
 from gee_polygons.store.atomic import replacing

@@ -20,7 +20,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.reduction.plan import BlockRef, Plan
 from gee_polygons.reduction.polygons import Polygons
@@ -88,8 +88,8 @@ def download(
     --------
     >>> import tempfile
     >>> from gee_polygons.site import sites_from_geodataframe
-    >>> from gee_polygons.reduction.plan import open_source
-    >>> from gee_polygons.sources.sample.archive import sample_sites
+    >>> from gee_polygons.sources.opening import open_source
+    >>> from gee_polygons.sources.sample import sample_sites
     >>> sites = sites_from_geodataframe(sample_sites())[:2]
     >>> download(sites, [2023], tempfile.mkdtemp(), source=open_source("sample")).name
     'aef_index.parquet'

@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import shapely
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, EMBEDDING_YEARS
 from gee_polygons.errors import UsageError
-from gee_polygons.layers import ContinuousLayer
 
 __all__ = [
     "ALPHA_EMBEDDINGS",
@@ -31,22 +30,6 @@ __all__ = [
 
 EMBEDDING_BANDS: Final[list[str]] = list(BANDS)
 """Band names A00..A63; a list, so that ``df[EMBEDDING_BANDS]`` takes columns."""
-
-EMBEDDING_YEARS: Final = range(2017, 2026)
-"""Years published when this version was made. A missing year is data, not an error: a source may hold fewer."""
-
-ALPHA_EMBEDDINGS: Final = ContinuousLayer(
-    name="alpha_embeddings",
-    collection_id="GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL",
-    bands=BANDS,
-    scale_m=10.0,
-    first_year=EMBEDDING_YEARS.start,
-    last_year=EMBEDDING_YEARS.stop - 1,
-    description="AlphaEarth Foundations annual satellite embeddings, 64 bands of unit vectors.",
-    attribution=(
-        "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind. (CC BY 4.0)"
-    ),
-)
 
 EMBEDDING_VIS_DEFAULT: Final[dict[str, Any]] = {"min": -0.3, "max": 0.3, "bands": ["A01", "A16", "A09"]}
 """The bands that Google's examples show as red, green and blue."""
@@ -90,7 +73,7 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
     wanted = _year(year)
     names = _bands(bands)
     if isinstance(geometry, shapely.Geometry):
-        from gee_polygons.reduction.plan import open_source
+        from gee_polygons.sources.opening import open_source
 
         opened = open_source(source)
         if wanted not in (there := opened.years()):
@@ -112,8 +95,8 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
 
 
 def _earthengine_image(geometry: Any, year: int, bands: list[str] | None) -> Any:
-    from gee_polygons.site.site import earth_engine
     from gee_polygons.sources.earthengine.images import layer_image
+    from gee_polygons.sources.earthengine.session import earth_engine
 
     earth_engine()
     image = layer_image(replace(ALPHA_EMBEDDINGS, last_year=None), geometry, year)

@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.embeddings.inputs import PixelImage, band_matrix, image_planes
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA, SCALE, codes_to_vectors, signed_squares
+from gee_polygons.embeddings.quantization import SCALE, codes_to_vectors, signed_squares
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.store.atomic import replacing
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import N_BANDS
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.errors import UsageError
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, codes_to_vectors
+from gee_polygons.alphaearth import BANDS, N_BANDS
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 
 

@@ -18,11 +18,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import UsageError
 
-N_BANDS: Final = 64
-BANDS: Final[tuple[str, ...]] = tuple(f"A{i:02d}" for i in range(N_BANDS))
-NODATA: Final = -128
 MAX_CODE: Final = 127
 SCALE: Final = 127.5**2  # 16256.25: a vector's component is an integer over this
 FLOAT32_ROUNDING: Final = 1e-6  # how far a float32 copy of a code's value may be from it, relative to 1

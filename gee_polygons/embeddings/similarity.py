@@ -64,7 +64,7 @@ def similarity_matrix(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(0.0, index=range(2), columns=list(BANDS))
     >>> table["A00"], table["A01"] = [0.9, 0.72], [0.0, 0.54]
     >>> table.insert(0, "year", [2023, 2024])
@@ -153,7 +153,7 @@ def nearest_sites(table: pd.DataFrame, query: Any, k: int = 10, *, year: int | N
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(0.0, index=range(3), columns=list(BANDS))
     >>> table["A00"], table["A01"] = [1.0, 0.6, 0.0], [0.0, 0.8, 1.0]
     >>> table.insert(0, "site_id", ["a", "b", "c"])

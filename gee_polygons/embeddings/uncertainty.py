@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.inputs import band_matrix
-from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 
 # Real AlphaEarth pixels (the project's notes on the data): cosine of two pixels by distance in 10 m pixels, and the
@@ -281,7 +281,7 @@ def add_uncertainty(table: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.eye(64)[:1] * 0.95, columns=list(BANDS)).assign(n_pixels=2_000.0)
     >>> add_uncertainty(table)[["kappa", "n_effective"]].round(1).values.tolist()
     [[614.3, 3.6]]

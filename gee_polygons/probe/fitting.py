@@ -146,7 +146,7 @@ def fit_probe(table: pd.DataFrame, labels: Sequence[Any] | str, *, model: str | 
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.eye(64)[[0, 0, 0, 1, 1, 1]], columns=list(BANDS))
     >>> fit_probe(table, list("aaabbb")).predict(np.eye(64)[[1]]).tolist()
     ['b']
@@ -201,7 +201,7 @@ def cross_validate(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.eye(64)[[0, 1] * 6], columns=list(BANDS)).assign(field=np.repeat(range(6), 2))
     >>> print(cross_validate(table, ["a", "b"] * 6, groups="field", folds=None))
     logistic, leave one field out: balanced accuracy 1.000 (90 % interval 1.000 to 1.000)

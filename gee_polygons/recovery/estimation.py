@@ -6,7 +6,7 @@ by year, so that the drift which all land shares cancels; each site's own starti
 the step that its background took.
 
     >>> from gee_polygons import extract_embeddings
-    >>> from gee_polygons.sources.sample.archive import sample_sites
+    >>> from gee_polygons.sources.sample import sample_sites
     >>> sites = sample_sites()
     >>> table = extract_embeddings(sites, years=range(2018, 2025), source="sample")
     >>> found = recovery(table, references=["forest-reference-1", "forest-reference-2"], start_years=sites)
@@ -25,12 +25,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.detection import Corrected, corrected
 from gee_polygons.change.drift import unseen_steps
 from gee_polygons.change.noise import Noise, estimate_noise, spectral_freedom
 from gee_polygons.change.series import Floats, Series, positions_of, series_of, start_years_of
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.recovery.classes import EIGHTY, Progress, group_of, progress_of
 from gee_polygons.recovery.curvature import Shared, fit_bend, own_end
@@ -136,7 +136,7 @@ def recovery(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> way = np.linspace(0, 1, 5)[:, None]
     >>> site, forest = (1 - way) * np.eye(64)[0] + way * np.eye(64)[1], np.eye(64)[[1] * 5]
     >>> table = pd.DataFrame(np.vstack([site, forest]), columns=list(BANDS))

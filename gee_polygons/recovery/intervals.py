@@ -24,11 +24,11 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.noise import Noise
 from gee_polygons.change.series import Floats, Series, ar1
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
-from gee_polygons.embeddings.quantization import N_BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.recovery.curvature import Bend
 from gee_polygons.recovery.scatter import Scatter

@@ -20,9 +20,9 @@ from typing import Final
 
 import numpy as np
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.series import Flags, Floats
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.quantization import N_BANDS
 
 # Where one site stands alone: squares of 20 x 20 px about the mean of their square kilometre, by Rbar 0.905 and 0.818
 LAND_SCATTER: Final = 1 - (0.818 / 0.905) ** 2

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import NODATA
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import ReadError
 from gee_polygons.reduction.coverages import Coverages
 from gee_polygons.reduction.merging import Merger, Results, StoppedError

@@ -10,7 +10,7 @@ import shapely
 import shapely.affinity
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import NODATA
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import Block, BlockRef
 from gee_polygons.reduction.planning import Blocked

@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gee_polygons.alphaearth import ATTRIBUTION
 from gee_polygons.report.findings import Findings
 from gee_polygons.report.limits import missing, unknowns
 from gee_polygons.report.script import JS
 from gee_polygons.report.style import CSS
 from gee_polygons.report.words import headline, how_to_read, named, tiles
-from gee_polygons.tables import ATTRIBUTION
 
 _COLOURS: Final = {"group": "recovery: group", "share": "recovery: share of the way"}
 

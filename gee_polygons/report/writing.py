@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from gee_polygons.change.detection import change
-from gee_polygons.errors import UsageError
-from gee_polygons.errors_tell import tell
+from gee_polygons.errors import UsageError, warn_data
 from gee_polygons.recovery.estimation import Recovery, recovery
 from gee_polygons.report.data import clean, in_words, site_records, strip_of
 from gee_polygons.report.findings import Findings
 from gee_polygons.report.map import map_of
 from gee_polygons.report.page import page_of
-from gee_polygons.store.atomic import replacing
-from gee_polygons.tables import check_new_file
+from gee_polygons.store.atomic import check_new_file, replacing
 
 if TYPE_CHECKING:
     from gee_polygons.reduction.plan import Source
@@ -121,7 +119,7 @@ def write_report(
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> v = np.eye(64)[0] + np.random.default_rng(0).normal(size=(12, 64)) * 0.01
     >>> table = pd.DataFrame(v, columns=list(BANDS))
     >>> table = table.assign(site_id=np.repeat(["a", "b", "c"], 4), year=[1, 2, 3, 4] * 3)
@@ -196,7 +194,7 @@ def check_shared(table: pd.DataFrame, sites: SiteCollection) -> None:
             f"{min(rows)!r} and {min(file)!r}; choose the column of the ids (--id-column)"
         )
     if both < max(len(rows), len(file)):
-        tell(f"table and sites share {both} ids: the table has {len(rows)} sites, the sites given are {len(file)}")
+        warn_data(f"table and sites share {both} ids: the table has {len(rows)} sites, the sites given are {len(file)}")
 
 
 def _check_ids(table: pd.DataFrame) -> None:
@@ -213,7 +211,7 @@ def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataF
     rows = table.assign(label=table["site_id"].astype(str).map(labels)).dropna(subset=["label"])
     known = rows["label"][rows["A00"].notna()].nunique() if "A00" in rows.columns else 0
     if known == 1:
-        tell("sites have one label only: two at least are needed to tell towards what a site changed")
+        warn_data("sites have one label only: two at least are needed to tell towards what a site changed")
     return rows if known > 1 else None
 
 
@@ -223,7 +221,7 @@ def _recovery(
     if not references or sites is None:
         return None
     if not any(year is not None for year in sites.start_years):
-        tell("no site has a start year: the report has no recovery")
+        warn_data("no site has a start year: the report has no recovery")
         return None
     return recovery(
         table,

@@ -6,7 +6,7 @@ import operator
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import Any, Final, overload
 
 import geopandas
 import numpy as np
@@ -18,10 +18,7 @@ from gee_polygons.site import html
 from gee_polygons.site.site import Site
 from gee_polygons.site.table import SiteTable, site_table
 from gee_polygons.site.values import listed, near, plain
-from gee_polygons.site.verbs import Extractable
-
-if TYPE_CHECKING:
-    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+from gee_polygons.site.verbs import CollectionVerbs
 
 SHOWN_SITES: Final = 10  # in the HTML of a notebook
 
@@ -41,7 +38,7 @@ class UnknownSiteError(UsageError, KeyError, IndexError):
     __str__ = Exception.__str__  # KeyError's would put the message in quotes
 
 
-class SiteCollection(Extractable, Sequence[Site]):
+class SiteCollection(CollectionVerbs, Sequence[Site]):
     """Sites in order. It can't be changed, and travels between processes.
 
     ``sites[0]`` is by position, ``sites["3107"]`` by id, ``sites[:5]`` a smaller collection. Sites share their
@@ -315,84 +312,6 @@ class SiteCollection(Extractable, Sequence[Site]):
         where = "the GeoDataFrame"
         columns = site_table(gdf, id_column=id_column, start_year_column=start_year_column, crs=crs, where=where)
         return collected(columns, where=where)
-
-    def export_continuous(
-        self,
-        layer: ContinuousLayer,
-        *,
-        start_date: str,
-        end_date: str,
-        reducer: str = "mean",
-        frequency: str = "yearly",
-        drive_folder: str | None = None,
-        bucket: str | None = None,
-        prefix: str | None = None,
-    ) -> Any:
-        """Start batch tasks that write a layer's table to Drive or Cloud Storage, for jobs of many thousand sites.
-
-        Parameters
-        ----------
-        layer, start_date, end_date, reducer, frequency
-            See `extract_continuous`. Of embeddings, the yearly mean.
-        drive_folder, bucket : str
-            One of them: a folder of your Drive, or a bucket of Cloud Storage.
-        prefix : str, optional
-            Of the files' names, with ``/`` for folders in a bucket. Default: the layer's name.
-
-        Returns
-        -------
-        gee_polygons.sources.earthengine.exports.Exports
-            ``status()``, ``wait()``, ``cancel()``, ``ids``. The same call again takes over what is there already.
-            `gee_polygons.sources.earthengine.exports.read_exports` gathers the files into the table of
-            `extract_continuous`.
-        """
-        from gee_polygons.sources.earthengine.exports import start_exports
-
-        return start_exports(
-            self, layer, start_date=start_date, end_date=end_date, reducer=reducer, frequency=frequency,
-            drive_folder=drive_folder, bucket=bucket, prefix=prefix,
-        )  # fmt: skip
-
-    def export_categorical(
-        self,
-        layer: CategoricalLayer,
-        *,
-        start_date: str,
-        end_date: str,
-        drive_folder: str | None = None,
-        bucket: str | None = None,
-        prefix: str | None = None,
-    ) -> Any:
-        """Start batch tasks that write the areas of classes: see `export_continuous`."""
-        from gee_polygons.sources.earthengine.exports import start_exports
-
-        return start_exports(
-            self, layer, start_date=start_date, end_date=end_date, reducer=None, frequency="yearly",
-            drive_folder=drive_folder, bucket=bucket, prefix=prefix,
-        )  # fmt: skip
-
-    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
-        """Return an interactive map of the sites. Needs lonboard: ``pip install "gee_polygons[map]"``.
-
-        Parameters
-        ----------
-        image : ee.Image, optional
-            Drawn beneath the sites, in tiles from Earth Engine.
-        vis_params : mapping, optional
-            How it is drawn, as in `gee_polygons.visualize.render_image`.
-
-        Returns
-        -------
-        lonboard.Map
-
-        Raises
-        ------
-        DependencyError
-            If lonboard isn't installed.
-        """
-        from gee_polygons.visualize.interactive import interactive_map
-
-        return interactive_map(self.to_geodataframe(), image, vis_params)
 
     # shown -----------------------------------------------------------------------------------------------------------
 

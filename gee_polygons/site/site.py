@@ -11,18 +11,19 @@ from typing import Any, Final
 
 import shapely
 
-from gee_polygons.errors import EarthEngineError, SiteError, UsageError
+from gee_polygons.alphaearth import EMBEDDING_YEARS
+from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.site import geodesy as measures
 from gee_polygons.site import html
 from gee_polygons.site.polygons import polygon_fault
 from gee_polygons.site.values import plain, plain_id, plain_year
-from gee_polygons.site.verbs import Extractable
+from gee_polygons.site.verbs import SiteVerbs
 
 SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Site(Extractable):
+class Site(SiteVerbs):
     """A polygon with an id, a start year and other properties. It can't be changed.
 
     Usually made by `load_sites`, which also repairs and reprojects; here the polygon must be ready.
@@ -116,8 +117,6 @@ class Site(Extractable):
         >>> Site(polygon=shapely.box(0, 0, 1, 1), site_id=1, start_year=2021).years()[:3]
         [2017, 2018, 2019]
         """
-        from gee_polygons.datasets.alpha_embeddings import EMBEDDING_YEARS
-
         return list(EMBEDDING_YEARS)
 
     def buffer(self, buffer_m: float) -> Any:
@@ -177,41 +176,6 @@ class Site(Extractable):
             raise UsageError(f"buffer_m of a region must be 0 or more, found {buffer_m!r}")
         return shapely.box(*(self.buffer(distance) if distance else self.polygon).bounds)
 
-    @cached_property
-    def geometry(self) -> Any:
-        """The polygon as an `ee.Geometry`; built on first use, without a request.
-
-        Rings are open and coordinates have seven decimals (1 cm), which nearly halves what is sent. Edges are straight
-        in longitude and latitude (``geodesic=False``), as everywhere in this package.
-
-        Raises
-        ------
-        EarthEngineError
-            If the Earth Engine client is not initialised.
-        """
-        return earth_engine().Geometry(measures.ee_geojson(self.polygon), geodesic=False)
-
-    @cached_property
-    def feature(self) -> Any:
-        """The site as an `ee.Feature`, with ``site_id``, ``start_year`` and properties; built without a request.
-
-        Properties that are missing or that Earth Engine has no type for are left out.
-
-        Raises
-        ------
-        EarthEngineError
-            If the Earth Engine client is not initialised.
-        """
-        ee = earth_engine()
-        own = {"site_id": self.site_id, "start_year": self.start_year}
-        return ee.Feature(self.geometry, measures.ee_properties({**self.properties, **own}))
-
-    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
-        """Return an interactive map of the site: see `SiteCollection.show`."""
-        from gee_polygons.site.collection import SiteCollection
-
-        return SiteCollection([self]).show(image, vis_params)
-
 
 def _metres(buffer_m: float) -> float:
     try:
@@ -221,14 +185,3 @@ def _metres(buffer_m: float) -> float:
     if not math.isfinite(distance):
         raise UsageError(f"buffer_m must be a number of metres, found {buffer_m!r}")
     return distance
-
-
-def earth_engine() -> Any:
-    """Return the `ee` module if the user has initialised it; nothing here ever does."""
-    import ee
-
-    if not ee.data.is_initialized():
-        raise EarthEngineError(
-            'Earth Engine is not initialised: call ee.Authenticate() and then ee.Initialize(project="your-project")'
-        )
-    return ee

@@ -1,18 +1,23 @@
-"""What a site and a collection of sites have in common: they can be extracted."""
+"""Methods of `Site` and `SiteCollection` that hand over to other parts of the package.
+
+Sites are plain data and know nothing of sources, Earth Engine or maps. This module is the only one that imports from
+parts built on top of sites, and it does so inside the methods.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+from gee_polygons.site.geodesy import ee_geojson, ee_properties
 
 
 class Extractable:
-    """Methods of `Site` and `SiteCollection`."""
+    """Extraction, for one site and for many."""
 
     __slots__ = ()
 
@@ -75,3 +80,132 @@ class Extractable:
         return extract_categorical(
             self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
         )
+
+    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
+        """Return an interactive map of the site or sites. Needs lonboard: ``pip install "gee_polygons[map]"``.
+
+        Parameters
+        ----------
+        image : ee.Image, optional
+            Drawn beneath the sites, in tiles from Earth Engine.
+        vis_params : mapping, optional
+            How it is drawn, as in `gee_polygons.visualize.render_image`.
+
+        Returns
+        -------
+        lonboard.Map
+
+        Raises
+        ------
+        DependencyError
+            If lonboard isn't installed.
+        """
+        from gee_polygons.site.inputs import as_sites
+        from gee_polygons.visualize.interactive import interactive_map
+
+        return interactive_map(as_sites(self).to_geodataframe(), image, vis_params)
+
+
+class SiteVerbs(Extractable):
+    """Methods of `Site` that need Earth Engine or a map."""
+
+    polygon: Any
+    site_id: int | str
+    start_year: int | None
+    properties: Mapping[str, Any]
+
+    @cached_property
+    def geometry(self) -> Any:
+        """The polygon as an `ee.Geometry`; built on first use, without a request.
+
+        Rings are open and coordinates have seven decimals (1 cm), which nearly halves what is sent. Edges are straight
+        in longitude and latitude (``geodesic=False``), as everywhere in this package.
+
+        Raises
+        ------
+        EarthEngineError
+            If the Earth Engine client is not initialised.
+        """
+        from gee_polygons.sources.earthengine.session import earth_engine
+
+        return earth_engine().Geometry(ee_geojson(self.polygon), geodesic=False)
+
+    @cached_property
+    def feature(self) -> Any:
+        """The site as an `ee.Feature`, with ``site_id``, ``start_year`` and properties; built without a request.
+
+        Properties that are missing or that Earth Engine has no type for are left out.
+
+        Raises
+        ------
+        EarthEngineError
+            If the Earth Engine client is not initialised.
+        """
+        from gee_polygons.sources.earthengine.session import earth_engine
+
+        ee = earth_engine()
+        own = {"site_id": self.site_id, "start_year": self.start_year}
+        return ee.Feature(self.geometry, ee_properties({**self.properties, **own}))
+
+
+class CollectionVerbs(Extractable):
+    """Methods of `SiteCollection` that need Earth Engine or a map."""
+
+    __slots__ = ()
+
+    def export_continuous(
+        self,
+        layer: ContinuousLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        reducer: str = "mean",
+        frequency: str = "yearly",
+        drive_folder: str | None = None,
+        bucket: str | None = None,
+        prefix: str | None = None,
+    ) -> Any:
+        """Start batch tasks that write a layer's table to Drive or Cloud Storage, for jobs of many thousand sites.
+
+        Parameters
+        ----------
+        layer, start_date, end_date, reducer, frequency
+            See `extract_continuous`. Of embeddings, the yearly mean.
+        drive_folder, bucket : str
+            One of them: a folder of your Drive, or a bucket of Cloud Storage.
+        prefix : str, optional
+            Of the files' names, with ``/`` for folders in a bucket. Default: the layer's name.
+
+        Returns
+        -------
+        gee_polygons.sources.earthengine.exports.Exports
+            ``status()``, ``wait()``, ``cancel()``, ``ids``. The same call again takes over what is there already.
+            `gee_polygons.sources.earthengine.exports.read_exports` gathers the files into the table of
+            `extract_continuous`.
+        """
+        from gee_polygons.site.inputs import as_sites
+        from gee_polygons.sources.earthengine.exports import start_exports
+
+        return start_exports(
+            as_sites(self), layer, start_date=start_date, end_date=end_date, reducer=reducer, frequency=frequency,
+            drive_folder=drive_folder, bucket=bucket, prefix=prefix,
+        )  # fmt: skip
+
+    def export_categorical(
+        self,
+        layer: CategoricalLayer,
+        *,
+        start_date: str,
+        end_date: str,
+        drive_folder: str | None = None,
+        bucket: str | None = None,
+        prefix: str | None = None,
+    ) -> Any:
+        """Start batch tasks that write the areas of classes: see `export_continuous`."""
+        from gee_polygons.site.inputs import as_sites
+        from gee_polygons.sources.earthengine.exports import start_exports
+
+        return start_exports(
+            as_sites(self), layer, start_date=start_date, end_date=end_date, reducer=None, frequency="yearly",
+            drive_folder=drive_folder, bucket=bucket, prefix=prefix,
+        )  # fmt: skip

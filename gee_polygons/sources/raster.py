@@ -17,7 +17,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, FLOAT32_ROUNDING, N_BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
+from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.reduction.planning import make_plan

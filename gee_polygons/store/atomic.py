@@ -87,3 +87,28 @@ def _flush(path: Path) -> None:
 
 def _not_written(target: Path, error: OSError) -> OutputError:
     return OutputError(f"can't write {target}: {error.strerror or error}; choose a folder you may write to")
+
+
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Check that a file can be written.
+
+    Raises
+    ------
+    OutputError
+        If it exists or is a folder, or its folder doesn't exist or can't be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"can't write {path}: it is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; name another file, or allow overwriting (--overwrite)")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"can't write {path}: there is no folder {folder}; create it first")
+    # asking the file system for a file is the only test that holds everywhere: permission bits lie on network
+    # and read-only mounts, and for root
+    probe = temporary_name(path, "probe")
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"can't write into the folder {folder}: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ from typing import Any, Final
 import geopandas
 
 from gee_polygons.errors import DependencyError
-from gee_polygons.site.site import earth_engine
+from gee_polygons.sources.earthengine.session import earth_engine
 
 OUTLINE: Final = [255, 176, 0, 255]
 FILL: Final = [255, 176, 0, 40]

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import N_BANDS, NODATA, SCALE, signed_squares
+from gee_polygons.alphaearth import N_BANDS, NODATA
+from gee_polygons.embeddings.quantization import SCALE, signed_squares
 from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.kernels import CHUNK, add_norms, off_norm, touched_chunks
 from gee_polygons.zonal.planes import PlaneSource, planes

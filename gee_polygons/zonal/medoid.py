@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import NODATA, codes_to_vectors
+from gee_polygons.alphaearth import NODATA
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.kernels import add_similarities, nearest_entries

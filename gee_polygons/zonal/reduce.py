@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import N_BANDS, NODATA
+from gee_polygons.alphaearth import N_BANDS, NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.zonal.coverage import BlockCoverage
 from gee_polygons.zonal.damage import NormCheck

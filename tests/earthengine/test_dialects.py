@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from gee_polygons import extract_embeddings
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
+from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS
 from gee_polygons.errors import EarthEngineError
 from gee_polygons.sources.earthengine import EarthEngineSource, transport
 from gee_polygons.sources.earthengine import exports as exporting

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
 from gee_polygons.site import SiteCollection
 from gee_polygons.sources.earthengine import exports as exporting

@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 
 from gee_polygons import extract_embeddings
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS, get_embedding_image
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
+from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS, get_embedding_image
 from gee_polygons.errors import DependencyError, EarthEngineError, UsageError
-from gee_polygons.reduction import plan as base
-from gee_polygons.reduction.plan import open_source
 from gee_polygons.site import Site, SiteCollection
+from gee_polygons.sources import opening
 from gee_polygons.sources.earthengine import EarthEngineSource, batches, cache, fetch_pixels, session, transport
 from gee_polygons.sources.earthengine.batches import SiteShapes
 from gee_polygons.sources.earthengine.transport import Refusal
+from gee_polygons.sources.opening import open_source
 
 from .places import blob, fields, lonlat, site_at
 from .synthetic import position_codes, write_aef_tile
@@ -172,7 +173,7 @@ def test_the_source_that_nobody_named(monkeypatch, ee_server, sample_archive):
     monkeypatch.setattr(ee.data, "is_initialized", lambda: False)
     started = []
     monkeypatch.setattr(ee, "Initialize", lambda *args, **more: started.append(args))
-    assert base._default_source() == "source-coop"
+    assert opening._default_source() == "source-coop"
     with pytest.raises(EarthEngineError, match="not initialised"):
         open_source("earthengine")
     assert not started

@@ -15,13 +15,14 @@ import pytest
 import shapely
 
 from gee_polygons import extract_embeddings
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_BANDS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
+from gee_polygons.datasets.alpha_embeddings import EMBEDDING_BANDS
 from gee_polygons.errors import EarthEngineError, UsageError
-from gee_polygons.reduction.plan import open_source
 from gee_polygons.site import Site, SiteCollection, load_sites
 from gee_polygons.sources.earthengine import EarthEngineSource, transport
 from gee_polygons.sources.earthengine.batches import SITES_PER_REQUEST, SiteShapes, make_batches
 from gee_polygons.sources.earthengine.recipes import embedding_recipe
+from gee_polygons.sources.opening import open_source
 
 from .places import CODES, blob, fields, lonlat, site_at
 from .synthetic import position_codes, write_aef_tile, write_raster

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.errors import ReadError, TileError
 from gee_polygons.network.places import hide_query
 from gee_polygons.network.request import NETWORK, Network, fetch_some

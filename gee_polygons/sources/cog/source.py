@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.network.places import has_suffix, is_url
 from gee_polygons.network.ranges import cost, stream
@@ -62,7 +62,7 @@ class CogSource:
 
     Examples
     --------
-    >>> from gee_polygons.reduction.plan import open_source
+    >>> from gee_polygons.sources.opening import open_source
     >>> archive = open_source("sample")
     >>> archive.years()
     [2018, 2019, 2020, 2021, 2022, 2023, 2024]

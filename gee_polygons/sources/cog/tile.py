@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import ReadError
 from gee_polygons.network.local import LocalRange
 from gee_polygons.network.ranges import Failed, FarRange, Want, stream

@@ -26,7 +26,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Grid, Window

@@ -11,13 +11,12 @@ import numpy as np
 import shapely
 import shapely.geometry
 
-from gee_polygons.embeddings.quantization import BANDS
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.reduction.windows import lattice_window
-from gee_polygons.site.site import earth_engine
 from gee_polygons.sources.earthengine.pixels import compute_grid
-from gee_polygons.sources.earthengine.session import service_identity
+from gee_polygons.sources.earthengine.session import earth_engine, service_identity
 from gee_polygons.sources.earthengine.transport import Service
 from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.zones import bounding_boxes, home_zones

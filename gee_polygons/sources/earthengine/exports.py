@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
 from gee_polygons.layers import CategoricalLayer
-from gee_polygons.site.site import earth_engine
 from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box, packed
 from gee_polygons.sources.earthengine.cache import digest
 from gee_polygons.sources.earthengine.recipes import (
@@ -34,7 +33,7 @@ from gee_polygons.sources.earthengine.recipes import (
     layer_recipe,
     today,
 )
-from gee_polygons.sources.earthengine.session import project_path
+from gee_polygons.sources.earthengine.session import earth_engine, project_path
 from gee_polygons.sources.earthengine.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
 from gee_polygons.sources.earthengine.transport import RequestFailedError, Service
 
@@ -186,7 +185,7 @@ def start_exports(
 
     `reducer` is None for a categorical layer. See `SiteCollection.export_continuous`.
     """
-    from gee_polygons.extract import _dates
+    from gee_polygons.periods import parse_dates
 
     if (drive_folder is None) == (bucket is None):
         raise UsageError("an export goes to drive_folder= or to bucket=: give one of them")
@@ -194,7 +193,7 @@ def start_exports(
     if not PREFIX.fullmatch(named):
         raise UsageError(f"prefix is up to 60 letters, digits and ._/-, found {prefix!r}")
     earth_engine()
-    first, last = (day.date() for day in _dates(start_date, end_date))
+    first, last = (day.date() for day in parse_dates(start_date, end_date))
     recipe = _recipe(layer, reducer, frequency, first.isoformat(), (last + timedelta(days=1)).isoformat())
     shapes, service = SiteShapes(sites.polygons), Service()
     sizes = [len(text) for text in shapes.texts]

@@ -19,8 +19,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, N_BANDS
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Job, Piece, Plan
 from gee_polygons.reduction.polygons import Polygons

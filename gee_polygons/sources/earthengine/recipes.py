@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
 from gee_polygons.errors import DataWarning, UsageError
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 from gee_polygons.sources.earthengine.images import layer_collection, layer_image

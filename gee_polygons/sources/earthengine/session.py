@@ -9,7 +9,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gee_polygons.errors import DependencyError, EarthEngineError, InputFileError
-from gee_polygons.site.site import earth_engine
 
 PROJECT_SETTINGS: Final = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 GOOGLE_HOST: Final = "earthengine.googleapis.com"
@@ -143,3 +142,14 @@ def _service_account(path: Path) -> tuple[Any, str | None]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputFileError(f"{path} isn't the JSON key of a service account") from error
     return credentials, key.get("project_id")
+
+
+def earth_engine() -> Any:
+    """Return the `ee` module if the user has initialised it; nothing here ever does."""
+    import ee
+
+    if not ee.data.is_initialized():
+        raise EarthEngineError(
+            'Earth Engine is not initialised: call ee.Authenticate() and then ee.Initialize(project="your-project")'
+        )
+    return ee

@@ -19,16 +19,16 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.datasets.alpha_embeddings import ALPHA_EMBEDDINGS, EMBEDDING_YEARS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, EMBEDDING_YEARS
 from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage, Failure
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.site.site import earth_engine
 from gee_polygons.sources.earthengine.batches import SiteShapes, make_batches
 from gee_polygons.sources.earthengine.cache import Cache, open_cache
 from gee_polygons.sources.earthengine.pixels import CodeWindows, image_of_codes
 from gee_polygons.sources.earthengine.recipes import COMPLETE, Recipe, embedding_recipe
 from gee_polygons.sources.earthengine.running import Trouble, ask, known_and_missing, reporter
+from gee_polygons.sources.earthengine.session import earth_engine
 from gee_polygons.sources.earthengine.transport import (
     DEFAULT_CONCURRENT,
     INTERACTIVE_S,

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import EarthEngineError, UsageError
-from gee_polygons.reduction.plan import open_source
 from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box
 from gee_polygons.sources.earthengine.recipes import has_values, histogram_recipe, layer_recipe, limits
 from gee_polygons.sources.earthengine.running import Trouble, ask
 from gee_polygons.sources.earthengine.source import EarthEngineSource
 from gee_polygons.sources.earthengine.transport import RequestFailedError, Service
+from gee_polygons.sources.opening import open_source
 
 if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING, NODATA
+from gee_polygons.alphaearth import NODATA
+from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import ReadError
 from gee_polygons.network.local import AbsentError, LocalRange
 from gee_polygons.network.ranges import Failed

@@ -18,7 +18,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
+from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.errors import TileError, UsageError
 from gee_polygons.network.places import first_line
 from gee_polygons.sources.mosaic.zarr import Node

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import NODATA
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import TileError, UsageError
 from gee_polygons.network.request import Network
 from gee_polygons.reduction.plan import BlockRef, Piece

@@ -24,7 +24,7 @@ import shapely
 import shapely.affinity
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.network.places import local_path, rewrite
 from gee_polygons.network.ranges import Want, stream

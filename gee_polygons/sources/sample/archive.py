@@ -34,7 +34,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons import __version__
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
@@ -45,6 +44,7 @@ from gee_polygons.sources.sample.scene import (
     truth_label,
 )
 from gee_polygons.store.cache import cache_folder
+from gee_polygons.version import package_version
 from gee_polygons.zonal.grid import Grid
 
 SAMPLE_YEARS: Final = range(2018, 2025)
@@ -105,7 +105,7 @@ def sample_archive_path() -> Path:
 
     It lies in the folder named by the environment variable ``GEE_POLYGONS_CACHE``, else in the user's cache folder.
     """
-    folder = cache_folder() / f"sample-{__version__}"
+    folder = cache_folder() / f"sample-{package_version()}"
     if not _is_complete(folder, SAMPLE_YEARS):
         _log.info("building the synthetic sample archive in %s (about 90 MB, once)", folder)
         build_sample_archive(folder)
@@ -171,7 +171,7 @@ def build_sample_archive(
 
 
 def _parameters(years: Iterable[int]) -> dict[str, Any]:
-    return {"what": SYNTHETIC, "package": __version__, "generator": _GENERATOR, "years": list(years)}
+    return {"what": SYNTHETIC, "package": package_version(), "generator": _GENERATOR, "years": list(years)}
 
 
 def _is_complete(out: Path, years: Iterable[int]) -> bool:
@@ -234,7 +234,7 @@ def _build(
     from tqdm.auto import tqdm
 
     # first of all, so that a half-built folder is known for what it is
-    (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {__version__}.\n", "utf-8")
+    (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {package_version()}.\n", "utf-8")
     root = folder / INDEX_PATH.parent
     jobs = [(year, tile) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
     for year, tile in jobs:
@@ -264,7 +264,7 @@ def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
         lambda window: truth_codes(tile.crs, window, year),
         block=_BLOCK_PX,
         description=SYNTHETIC,
-        metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {__version__}"},
+        metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {package_version()}"},
         max_workers=1,
     )
     west, south, east, north = tile.grid.bounds
@@ -403,7 +403,7 @@ def make_benchmark_tile(
             lambda window: land.codes(crs, window, year),
             block=block,
             description=SYNTHETIC,
-            metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {__version__}"},
+            metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {package_version()}"},
             max_workers=max_workers,
             progress=report,
         )

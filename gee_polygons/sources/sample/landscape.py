@@ -25,7 +25,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import N_BANDS, NODATA
+from gee_polygons.alphaearth import N_BANDS, NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.sources.sample.kernel import N_COVER, N_LATENT, N_PURPOSES, NODE_PX, UNLABELLED, fill
 from gee_polygons.zonal.grid import Window

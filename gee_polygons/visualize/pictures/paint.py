@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
+from gee_polygons.alphaearth import NODATA
 from gee_polygons.embeddings.colors import PcaColors
 from gee_polygons.embeddings.inputs import reference_vector
-from gee_polygons.embeddings.quantization import NODATA, codes_to_vectors, vectors_to_codes
+from gee_polygons.embeddings.quantization import codes_to_vectors, vectors_to_codes
 from gee_polygons.embeddings.similarity import similarity_image
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage

@@ -15,8 +15,8 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.colors import fit_pca_colors
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.visualize.pictures.draw import Corner, Plates, check_corner, draw_boundary, nodata_pattern
@@ -207,7 +207,7 @@ def is_pca(vis_params: Any) -> bool:
 
 def _said_of(image: EmbeddingImage) -> dict[str, str]:
     """Say what must be said of the data in every output."""
-    from gee_polygons.tables import ATTRIBUTION, SYNTHETIC_NOTE
+    from gee_polygons.alphaearth import ATTRIBUTION, SYNTHETIC_NOTE
 
     said = {"Source": image.source} if image.source else {}
     if image.resampled:

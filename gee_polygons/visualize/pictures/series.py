@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import shapely
 from PIL import Image
 
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
-from gee_polygons.embeddings.quantization import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage, Source
+from gee_polygons.sources.opening import open_source
 from gee_polygons.visualize.pictures.caption import Caption, with_caption
 from gee_polygons.visualize.pictures.draw import Plates, nodata_pattern
 from gee_polygons.visualize.pictures.frames import (
@@ -268,10 +269,7 @@ def _images(
 def _open(source: Source | str | None) -> Source:
     if source is not None and not isinstance(source, str | Path):
         return source
-    import gee_polygons
-
-    opened: Source = gee_polygons.open_source(source)
-    return opened
+    return open_source(source)
 
 
 def _years(source: Source, years: Sequence[int] | None) -> list[int]:

@@ -62,7 +62,7 @@ def plot_pca_scatter(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 64)) * 0.1, columns=list(BANDS))
     >>> plot_pca_scatter(table).get_xlabel()[:3]
     'PC1'
@@ -110,7 +110,7 @@ def plot_pca_hexbin(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.random.default_rng(0).normal(size=(500, 64)) * 0.1, columns=list(BANDS))
     >>> plot_pca_hexbin(table, counts=True).get_ylabel()[:3]
     'PC2'
@@ -165,7 +165,7 @@ def plot_trajectory(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.eye(64)[:3], columns=list(BANDS)).assign(site_id="a", year=[2022, 2023, 2024])
     >>> [text.get_text() for text in plot_trajectory(table).texts if text.get_text()]
     ['2022', '2024']

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.embeddings.inputs import band_matrix, reference_vector
-from gee_polygons.embeddings.quantization import BANDS, N_BANDS
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
 from gee_polygons.visualize.plots.figure import BESIDE, OKABE_ITO, axes_or_new, colormap, column_named, tidy
@@ -42,7 +42,7 @@ def plot_band_profile(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.eye(64)[:2], columns=list(BANDS)).assign(year=[2023, 2024])
     >>> len(plot_band_profile(table).lines)
     3
@@ -111,7 +111,7 @@ def plot_change(
 
     Examples
     --------
-    >>> from gee_polygons.embeddings.quantization import BANDS
+    >>> from gee_polygons.alphaearth import BANDS
     >>> table = pd.DataFrame(np.eye(64)[[0, 0, 1]], columns=list(BANDS)).assign(site_id="a", year=[2022, 2023, 2024])
     >>> plot_change(table).lines[0].get_ydata().round(6).tolist()
     [0.0, 0.0, 90.0]

@@ -1,0 +1,38 @@
+"""Facts about the AlphaEarth Foundations annual embeddings, each stated once.
+
+Source: Google's descriptions of the Earth Engine collection and of the Cloud Storage files.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gee_polygons.layers import ContinuousLayer
+
+N_BANDS: Final = 64
+BANDS: Final[tuple[str, ...]] = tuple(f"A{i:02d}" for i in range(N_BANDS))
+NODATA: Final = -128  # of the int8 codes, in all bands at once
+FORMULA: Final = "v = sign(k) * (k / 127.5)^2 for int8 codes k in -127..127; -128 = nodata, masked before anything else"
+
+EMBEDDING_YEARS: Final = range(2017, 2026)
+"""Years published when this version was made. A missing year is data, not an error: a source may hold fewer."""
+
+COLLECTION_ID: Final = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
+SOURCE_COOP_INDEX: Final = "https://data.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"
+
+LICENCE: Final = "CC BY 4.0"
+LICENCE_URL: Final = "https://creativecommons.org/licenses/by/4.0/"
+PRODUCERS: Final = "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
+ATTRIBUTION: Final = f"{PRODUCERS} Licence: {LICENCE}."
+SYNTHETIC_NOTE: Final = "Synthetic values, made by gee_polygons in the published layout; not AlphaEarth data."
+
+ALPHA_EMBEDDINGS: Final = ContinuousLayer(
+    name="alpha_embeddings",
+    collection_id=COLLECTION_ID,
+    bands=BANDS,
+    scale_m=10.0,
+    first_year=EMBEDDING_YEARS.start,
+    last_year=EMBEDDING_YEARS.stop - 1,
+    description="AlphaEarth Foundations annual satellite embeddings, 64 bands of unit vectors.",
+    attribution=f"{PRODUCERS} ({LICENCE})",
+)

@@ -1,0 +1,65 @@
+"""Dates and years as users give them, checked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from gee_polygons.errors import UsageError
+
+MIN_YEAR: Final = 1900
+MAX_YEAR: Final = 2200
+
+
+def parse_dates(start_date: str | int, end_date: str | int) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Return the first and the last day of a period.
+
+    Parameters
+    ----------
+    start_date, end_date : str, date or int
+        ``"2018-01-01"``, anything else that pandas reads as a date, or a year: 1 January as `start_date`, 31 December
+        as `end_date`. Times with a zone are taken in UTC, as Earth Engine dates images.
+
+    Returns
+    -------
+    pair of Timestamp
+        Midnight, without a zone; both days count.
+
+    Raises
+    ------
+    UsageError
+        For what isn't a date, and for an end before its start.
+
+    Examples
+    --------
+    >>> parse_dates(2018, "2024-06-30")
+    (Timestamp('2018-01-01 00:00:00'), Timestamp('2024-06-30 00:00:00'))
+    """
+    first, last = _date(start_date, "start_date", "01-01"), _date(end_date, "end_date", "12-31")
+    if last < first:
+        raise UsageError(f"end_date {end_date} is before start_date {start_date}; swap them")
+    return first, last
+
+
+def _date(given: str | int, name: str, day_of_year: str) -> pd.Timestamp:
+    is_year = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    if is_year:
+        check_year(int(given), name)
+    try:
+        date = pd.Timestamp(f"{given}-{day_of_year}" if is_year else given)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{name} is a date such as '2018-01-01' or a year, found {given!r}") from error
+    if pd.isna(date) or isinstance(given, bool | float):
+        raise UsageError(f"{name} is a date such as '2018-01-01' or a year, found {given!r}")
+    if date.tzinfo is not None:
+        date = date.tz_convert("UTC").tz_localize(None)  # images are dated in UTC
+    return date.normalize()
+
+
+def check_year(year: int, name: str = "year") -> int:
+    """Return a year if it can be one, else raise a `UsageError`: 20240101, 24 and -9999 aren't years."""
+    if not MIN_YEAR <= year <= MAX_YEAR:
+        raise UsageError(f"{name} is a year such as 2024, found {year}")
+    return year
