@@ -37,7 +37,7 @@ def decode_only(work: Work) -> Call:
     """Read the compressed blocks as the package does, and decode them: what no reader of this file can beat."""
     import imagecodecs
 
-    from gee_polygons.network.places import read_ranges
+    from gee_polygons.network.ranges import RangeRequest, stream
     from gee_polygons.sources.cog.tile import open_tile
 
     place, blocks = str(work.tile), work.blocks
@@ -48,7 +48,7 @@ def decode_only(work: Work) -> Call:
         decode = {"zstd": imagecodecs.zstd_decode, "zlib": imagecodecs.zlib_decode}[tile.compression]
         for row, col in blocks:
             starts, lengths = tile.offsets[:, row, col].tolist(), tile.lengths[:, row, col].tolist()
-            for payload in read_ranges(place, starts, lengths):
+            for payload in next(stream([RangeRequest(place, starts, lengths)])):
                 decode(payload.read() if hasattr(payload, "read") else payload, out=out)
 
     return call

@@ -195,7 +195,7 @@ def test_a_plan_knows_its_cost_and_reads_no_pixels(source, frame, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a pixel was read while planning")
 
-    monkeypatch.setattr(_fetch, "_read_want", refuse)
+    monkeypatch.setattr(_fetch, "_local_ranges", refuse)
     monkeypatch.setattr(TileBlock, "decode", refuse)
     plan = source.plan(frame.geometry.to_numpy(), [2024, 2023])
     tile = open_tile(plan.jobs[0].reads[0].tile, 2024)
@@ -235,13 +235,13 @@ def test_a_plan_can_be_read_by_another_process_source(source, frame):
 def reads(monkeypatch):
     """Byte ranges read, by (file, first byte)."""
     counts = collections.Counter()
-    original = _fetch._read_want
+    original = _fetch._local_ranges
 
     def counting(want):
         counts.update((want.place, start) for start in want.starts)
         return original(want)
 
-    monkeypatch.setattr(_fetch, "_read_want", counting)
+    monkeypatch.setattr(_fetch, "_local_ranges", counting)
     return counts
 
 

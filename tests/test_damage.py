@@ -316,12 +316,12 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tile, frame, tmp_path, 
 
 
 def test_a_store_that_answers_short_is_an_error(tile, frame, monkeypatch):
-    original = _fetch._read_want
+    original = _fetch._local_ranges
 
     def short(want):
         return [bytes(part)[:-1] for part in original(want)]
 
-    monkeypatch.setattr(_fetch, "_read_want", short)
+    monkeypatch.setattr(_fetch, "_local_ranges", short)
     with pytest.raises(ReadError, match="damaged"):
         extract_embeddings(frame, source=archive(tile.parent, [(tile, GRID, 2024)]))
 

@@ -10,13 +10,13 @@ import pytest
 
 import gee_polygons
 from gee_polygons.errors import DependencyError, GeePolygonsError, ReadError
-from gee_polygons.network.local import AbsentError
+from gee_polygons.network.local import MissingFileError
 from gee_polygons.site.collection import SiteRepairWarning
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError
 
 ATTRIBUTES = {  # what constructors take besides a message
     ReadError: {"url": "https://host/a.tiff", "year": 2020},
-    AbsentError: {"url": "https://host/a.tiff", "year": 2020},
+    MissingFileError: {"url": "https://host/a.tiff", "year": 2020},
     DependencyError: {"name": "rustac", "path": "/somewhere"},
 }
 REFUSAL = Refusal.of(503, "Unavailable")
@@ -55,7 +55,7 @@ def test_errors_can_be_pickled_and_copied(kind, again):
 
 def test_every_class_was_tried():
     kinds = all_kinds()
-    assert {RequestFailedError, ReadError, AbsentError, DependencyError} <= set(kinds)
+    assert {RequestFailedError, ReadError, MissingFileError, DependencyError} <= set(kinds)
     for kind in kinds:
         extra = set(inspect.signature(kind.__init__).parameters) - {"self", "message", "args", "kwargs"}
         assert not extra or kind is RequestFailedError or extra == set(ATTRIBUTES.get(kind, ())), kind

@@ -11,8 +11,7 @@ from rangeserver import Faults, serve
 
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.network import ranges as _fetch
-from gee_polygons.network.places import read_ranges
-from gee_polygons.network.ranges import MAX_REQUEST_BYTES, MAX_WASTE_BYTES, Want, merge, stream
+from gee_polygons.network.ranges import MAX_REQUEST_BYTES, MAX_WASTE_BYTES, RangeRequest, merge, stream
 from gee_polygons.network.request import Network, fetch, fetch_some
 
 QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=5)
@@ -33,7 +32,7 @@ def some_wants(base, n=40, seed=0):
     for _ in range(n):
         starts = chance.integers(1, SIZE - 5000, 6).tolist()
         lengths = chance.integers(1, 5000, 6).tolist()
-        wants.append(Want(f"{base}/{chance.choice(['a', 'b'])}.bin", starts, lengths))
+        wants.append(RangeRequest(f"{base}/{chance.choice(['a', 'b'])}.bin", starts, lengths))
     return wants
 
 
@@ -51,9 +50,12 @@ def check(folder, wants, answers):
 
 
 def test_neighbours_are_one_request_and_waste_has_a_limit():
-    right = Want("t", [0, 10_000_000], [400_000, 400_000]), Want("t", [400_008, 10_400_008], [400_000, 400_000])
+    right = (
+        RangeRequest("t", [0, 10_000_000], [400_000, 400_000]),
+        RangeRequest("t", [400_008, 10_400_008], [400_000, 400_000]),
+    )
     assert [(r.start, r.stop) for r in merge(right)] == [(0, 800_008), (10_000_000, 10_800_008)]
-    gaps = [Want("t", [i * (100 + MAX_WASTE_BYTES // 4)], [100]) for i in range(40)]
+    gaps = [RangeRequest("t", [i * (100 + MAX_WASTE_BYTES // 4)], [100]) for i in range(40)]
     for request in merge(gaps):
         assert request.waste <= MAX_WASTE_BYTES
         assert request.waste == request.stop - request.start - 100 * len(request.parts)
@@ -61,13 +63,20 @@ def test_neighbours_are_one_request_and_waste_has_a_limit():
 
 
 def test_a_merged_request_has_a_size_limit_and_a_large_range_is_left_whole():
-    row = [Want("t", [i * 2**20], [2**20]) for i in range(8)]
+    row = [RangeRequest("t", [i * 2**20], [2**20]) for i in range(8)]
     assert [r.stop - r.start for r in merge(row)] == [MAX_REQUEST_BYTES] * 2
-    assert [r.stop - r.start for r in merge([Want("t", [0], [3 * MAX_REQUEST_BYTES])])] == [3 * MAX_REQUEST_BYTES]
+    assert [r.stop - r.start for r in merge([RangeRequest("t", [0], [3 * MAX_REQUEST_BYTES])])] == [
+        3 * MAX_REQUEST_BYTES
+    ]
 
 
 def test_files_are_not_mixed_and_the_same_range_is_asked_for_once():
-    wants = [Want("t", [5], [10]), Want("u", [5], [10]), Want("t", [5], [10]), Want("t", [7], [3])]
+    wants = [
+        RangeRequest("t", [5], [10]),
+        RangeRequest("u", [5], [10]),
+        RangeRequest("t", [5], [10]),
+        RangeRequest("t", [7], [3]),
+    ]
     assert [(r.place, r.start, r.stop, sorted(r.parts)) for r in merge(wants)] == [
         ("t", 5, 15, [(0, 0), (2, 0), (3, 0)]),
         ("u", 5, 15, [(1, 0)]),
@@ -89,19 +98,19 @@ def test_everything_comes_in_order_from_disk_and_over_http(folder):
 
 def test_nothing_wanted_is_nothing_asked(folder):
     assert list(stream([])) == []
-    assert list(stream([Want(str(folder / "a.bin"), [], [])])) == [[]]
+    assert list(stream([RangeRequest(str(folder / "a.bin"), [], [])])) == [[]]
 
 
 def test_at_most_so_many_requests_are_under_way(folder):
     with serve(folder, latency_s=0.01) as server:
-        wants = [Want(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
+        wants = [RangeRequest(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
         check(folder, wants, list(stream(wants, Network(max_concurrent=4))))
         assert server.most_at_once == 4
 
 
 def test_requests_of_several_wants_are_under_way_together(folder):
     with serve(folder, latency_s=0.05) as server:
-        wants = [Want(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
+        wants = [RangeRequest(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
         check(folder, wants, list(stream(wants)))
         assert server.most_at_once > 8
 
@@ -110,7 +119,7 @@ def test_what_is_fetched_ahead_is_bounded(folder, monkeypatch):
     monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
     monkeypatch.setattr(_fetch, "BATCH_BYTES", 300_000)
     with serve(folder) as server:
-        wants = [Want(f"{server.url}/{'ab'[i % 2]}.bin", [i * 100_000 + 1], [90_000]) for i in range(29)]
+        wants = [RangeRequest(f"{server.url}/{'ab'[i % 2]}.bin", [i * 100_000 + 1], [90_000]) for i in range(29)]
         answers = stream(wants)
         first = next(answers)
         time.sleep(0.3)
@@ -120,7 +129,7 @@ def test_what_is_fetched_ahead_is_bounded(folder, monkeypatch):
 
 def test_leaving_early_ends_the_requests(folder):
     with serve(folder, latency_s=0.02) as server:
-        wants = [Want(f"{server.url}/a.bin", [i * 1000 + 1], [10]) for i in range(0, 2900, 70)]
+        wants = [RangeRequest(f"{server.url}/a.bin", [i * 1000 + 1], [10]) for i in range(0, 2900, 70)]
         answers = stream(wants, Network(max_concurrent=2))
         next(answers)
         answers.close()
@@ -132,11 +141,13 @@ def test_leaving_early_ends_the_requests(folder):
 
 
 def test_what_is_read_ahead_of_a_disk_is_bounded(folder, monkeypatch):
-    read, original = [], _fetch._read_want
+    read, original = [], _fetch._local_ranges
     monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
-    monkeypatch.setattr(_fetch, "_read_want", lambda want: read.append(want.size) or original(want))
-    wants = [Want(str(folder / f"{'ab'[i % 2]}.bin"), [i * 100_000 + 1], [90_000]) for i in range(29)]
-    answers = stream([*wants, Want(wants[0].place, [0], [SIZE])])  # one that is larger than the bound is read by itself
+    monkeypatch.setattr(_fetch, "_local_ranges", lambda want: read.append(want.size) or original(want))
+    wants = [RangeRequest(str(folder / f"{'ab'[i % 2]}.bin"), [i * 100_000 + 1], [90_000]) for i in range(29)]
+    answers = stream(
+        [*wants, RangeRequest(wants[0].place, [0], [SIZE])]
+    )  # one that is larger than the bound is read by itself
     found = [next(answers)]
     time.sleep(0.1)
     assert sum(read) <= 500_000
@@ -147,22 +158,15 @@ def test_what_is_read_ahead_of_a_disk_is_bounded(folder, monkeypatch):
 
 def test_a_failure_on_a_disk_names_its_range_and_spoils_only_who_wanted_it(folder):
     here = str(folder / "a.bin")
-    wants = [Want(here, [1], [10]), Want(here, [1, SIZE - 1], [2, 2]), Want(str(folder), [0], [2]),
-             Want(here + "x", [0], [2]), Want(here, [7], [10])]  # fmt: skip
+    wants = [RangeRequest(here, [1], [10]), RangeRequest(here, [1, SIZE - 1], [2, 2]),
+             RangeRequest(str(folder), [0], [2]), RangeRequest(here + "x", [0], [2]),
+             RangeRequest(here, [7], [10])]  # fmt: skip
     first, *bad, last = stream(wants)
     check(folder, [wants[0], wants[-1]], [first, last])
     assert [failed.span for failed in bad] == [1, 0, 0]
     for failed, want, words in zip(bad, wants[1:], ("truncated", "can't be read", "no such file"), strict=False):
         assert str(failed.error).startswith(f"{want.place}: ")
         assert words in str(failed.error)
-
-
-def test_ranges_of_one_file_are_read_by_a_plain_function(folder):
-    data = (folder / "a.bin").read_bytes()
-    for place in (str(folder / "a.bin"), (folder / "a.bin").as_uri()):
-        assert [bytes(part) for part in read_ranges(place, [5, 900], [10, 20])] == [data[5:15], data[900:920]]
-        with pytest.raises(ReadError, match="truncated"):
-            read_ranges(place, [5, SIZE - 1], [10, 20])
 
 
 # --- faults
@@ -225,8 +229,8 @@ def test_a_range_past_the_end_is_an_error_at_once_here_and_there(folder):
 
 def test_a_failure_spoils_only_who_wanted_it(folder):
     with serve(folder) as server:
-        wants = [Want(f"{server.url}/a.bin", [1], [10]), Want(f"{server.url}/none.bin", [1, 9], [2, 2]),
-                 Want(f"{server.url}/b.bin", [1], [10])]  # fmt: skip
+        wants = [RangeRequest(f"{server.url}/a.bin", [1], [10]), RangeRequest(f"{server.url}/none.bin", [1, 9], [2, 2]),
+                 RangeRequest(f"{server.url}/b.bin", [1], [10])]  # fmt: skip
         first, second, third = stream(wants)
         check(folder, [wants[0], wants[2]], [first, third])
         for part in second:

@@ -183,13 +183,13 @@ def test_overlapping_tiles_cost_what_the_plan_says(tmp_path, monkeypatch):
     polygon = ground(star(1, (45, 30), 25), frame(tiles[0]))
     plan = source.plan(np.array([polygon], object), [2024])
     asked = []
-    read = _fetch._read_want
+    read = _fetch._local_ranges
 
     def counting(want):
         asked.extend(want.lengths)
         return read(want)
 
-    monkeypatch.setattr(_fetch, "_read_want", counting)
+    monkeypatch.setattr(_fetch, "_local_ranges", counting)
     extract([polygon], source)
     assert (len(asked), sum(asked)) == (plan.requests, plan.bytes)
 

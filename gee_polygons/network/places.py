@@ -1,11 +1,11 @@
-"""Where bytes are: one way for local files, HTTP(S), S3 and Google Cloud Storage, behind obstore."""
+"""Resolves paths and URLs to object stores: local files, HTTP(S), S3 and Google Cloud Storage, through obstore."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gee_polygons.errors import ReadError
 
-OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # dots in its name, and it lives in us-west-2
-# object_store's own retries are off: `_fetch` retries, for bodies that break off too, and counts every request
+OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # always in us-west-2, whatever AWS_REGION says
+# obstore's own retries are off: `request` retries, also when a body breaks off, and counts every request
 _NO_RETRIES: Final[Any] = {"max_retries": 0}
 
 
@@ -24,7 +24,7 @@ def is_url(spec: str) -> bool:
 
 
 def has_suffix(place: str, *suffixes: str) -> bool:
-    """Whether a path or URL ends with one of some suffixes, whatever query follows.
+    """Whether a path or URL ends with one of several suffixes; a URL's query doesn't count.
 
     Examples
     --------
@@ -38,14 +38,14 @@ def has_suffix(place: str, *suffixes: str) -> bool:
 # --- URLs that hold a secret: a signature in the query, or a password
 
 _HIDDEN: Final = "hidden-"
-_secrets: dict[str, str] = {}  # what is shown -> what is asked for
+_secrets: dict[str, str] = {}  # URL as shown -> URL as requested
 
 
 def hide_query(url: str) -> str:
-    """Return a URL to be shown instead of one with a query or a password, and read like it, in this process.
+    """Return a URL whose query and password are replaced by a digest; this process reads it like the original.
 
-    Signed URLs carry their signature in the query. A place is named in errors, logs, tables and plans: so none of those
-    sees more of it than a digest, which tells two of them apart.
+    Signed URLs carry their signature in the query, and URLs are named in errors, logs, tables and plans, which must not
+    show it. The digest still distinguishes URLs that differ by their query alone.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def hide_query(url: str) -> str:
 
 
 def without_query(text: str) -> str:
-    """Take queries and passwords out of all URLs in a text that somebody else wrote.
+    """Remove queries and passwords from all URLs in a text, such as another library's error message.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def folder_of(place: str) -> str:
 
 
 def rewrite(place: str, prefixes: Mapping[str, str]) -> str:
-    """Replace the longest prefix that fits, so that a mirror is read instead of what an index names.
+    """Replace the longest matching prefix of a path or URL, to read from a mirror.
 
     Examples
     --------
@@ -111,15 +111,22 @@ def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
     place : str
         Local path, ``file://``, ``http(s)://`` (also signed), ``s3://`` or ``gs://`` URL. Buckets are read anonymously.
     timeout_s : float
-        How long one request may take.
+        Time limit of one request.
 
     Returns
     -------
-    (store, path)
+    store : obstore store
+    path : str
+        Path inside the store.
+
+    Raises
+    ------
+    ReadError
+        For a URL of an unknown kind, an ``s3`` or ``gs`` URL with a query, or a hidden query of another process.
     """
     local = local_path(place)
     if local is not None:
-        # absolute() and not resolve(): a link is named as the user named it. But obstore refuses "..".
+        # absolute() and not resolve(), so that errors name a link as the user did; but obstore refuses ".."
         path = Path(local).absolute()
         inside = path.resolve() if ".." in path.parts else path
         return _store("file://", "", "", timeout_s), str(inside).lstrip("/")
@@ -130,19 +137,19 @@ def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
             f"{place}: its query was hidden by another process; open the source again in this one", url=place
         )
     if parts.scheme in ("http", "https"):
-        # a path comes percent-encoded, and is encoded again when it is sent
+        # the path is percent-encoded, and obstore encodes it once more
         root = f"{parts.scheme}://{parts.netloc}" + (f"/?{parts.query}" if parts.query else "")
         return _store(parts.scheme, root, "", timeout_s), unquote(parts.path[1:])
     if parts.query:
-        raise ReadError(f"{parts.scheme}://{parts.netloc}{parts.path}: only http and https URLs have a query; "
-                        "name the object itself", url=f"{parts.scheme}://{parts.netloc}{parts.path}")  # fmt: skip
-    # AWS's own variables, so that an S3-compatible server can be named without code
+        plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        raise ReadError(f"{plain}: only http and https URLs have a query; name the object itself", url=plain)
+    # AWS's own variables name an S3-compatible server
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return _store(parts.scheme, parts.netloc, endpoint if parts.scheme == "s3" else "", timeout_s), parts.path[1:]
 
 
 def local_path(place: str) -> str | None:
-    """Return the path of what lies on this machine's disks, also by a ``file://`` URL; None for what is far away.
+    """Return the path of a local file, also for a ``file://`` URL; None for a remote URL.
 
     Examples
     --------
@@ -154,24 +161,8 @@ def local_path(place: str) -> str | None:
     return unquote(urlsplit(place).path) if place.lower().startswith("file://") else None
 
 
-def read_ranges(place: str, starts: Sequence[int], lengths: Sequence[int]) -> list[Any]:
-    """Read byte ranges of one file, all of them at once.
-
-    Raises
-    ------
-    ReadError
-        Naming the file, if it can't be read or ends before a range does.
-    """
-    from gee_polygons.network.ranges import Failed, Want, stream
-
-    answer = next(stream([Want(place, starts, lengths)]))
-    if isinstance(answer, Failed):
-        raise answer.error
-    return answer
-
-
 def first_line(error: BaseException) -> str:
-    """Return the first line of a message that may have many."""
+    """Return the first line of an error's message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -1,12 +1,12 @@
-"""Bytes over a network that may be far and slow: merged ranges, many at once, in bounded memory.
+"""Fetches many byte ranges: neighbours merged, many requests at once, within a memory limit.
 
-A block of a planar tile is 64 ranges, 34 MB apart: what makes reading fast is having many requests under way, over
-ranges and over blocks. So the ranges of several blocks are known together, neighbours become one request, and
-requests run ahead of what is consumed, up to a number of bytes.
+A block of a planar GeoTIFF is 64 ranges, 34 MB apart, so reading is fast only with many requests under way, over ranges
+and over blocks. Ranges of several blocks are therefore merged together, and requests run ahead of their consumer, up to
+a number of bytes.
 
-obstore's `get_ranges` panics where a merged range gets a short answer, so ranges are merged here and each is asked
-for by itself. Ranges of local files are read without it, when they are decoded: a disk has no latency to hide, and each
-request has its price in CPU time.
+obstore's `get_ranges` panics if the answer to a merged range is too short, so ranges are merged here, and each merged
+range is requested by itself. Local files are read without obstore, when a range is decoded: a disk has no latency to
+hide, and each request costs CPU time.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from gee_polygons.network.local import LocalFile, LocalRange
 from gee_polygons.network.places import local_path
 from gee_polygons.network.request import NETWORK, Network, fetch
 
-# Two ranges are one request where the bytes between them that nobody wants, over the whole request, stay below this:
-# at 100 Mbit/s they take 5 ms, a new request's latency is 20-100 ms.
+# Two ranges become one request if the unneeded bytes between them, over the whole request, stay below this: at
+# 100 Mbit/s they take 5 ms, and the latency of a new request is 20-100 ms.
 MAX_WASTE_BYTES: Final = 64 * 2**10
 # A larger request gains nothing in latency, and loses more when it breaks off. Two published blocks are about 0.9 MB.
 MAX_REQUEST_BYTES: Final = 4 * 2**20
-BATCH_BYTES: Final = 128 * 2**20  # ranges are merged among blocks of so many bytes: two of 64 bands, many of a few
-AHEAD_BYTES: Final = 128 * 2**20  # fetched or under way, and not consumed yet
+BATCH_BYTES: Final = 128 * 2**20  # ranges are merged within batches of this size: two blocks of 64 bands, many of a few
+AHEAD_BYTES: Final = 128 * 2**20  # requested or received, and not yet read
 
-_MOST_THREADS: Final = 512  # over all calls of a process; they do nothing but wait
+_MAX_THREADS: Final = 512  # for all calls of a process; they only wait
 
 
 @dataclass(frozen=True)
-class Want:
-    """Ranges of one file that are wanted together: a block's bands. With `clip` the file may end inside them."""
+class RangeRequest:
+    """Byte ranges of one file, such as those of a block's bands. With `clip` the file may end inside them."""
 
     place: str
     starts: Sequence[int]
@@ -48,21 +48,21 @@ class Want:
 
     @property
     def size(self) -> int:
-        """Bytes wanted."""
+        """Bytes in all ranges together."""
         return sum(self.lengths)
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Which range of a `Want` couldn't be had, and why."""
+class FailedRange:
+    """The number of the range of a `RangeRequest` that can't be read, and the error."""
 
     span: int
     error: ReadError
 
 
 @dataclass(eq=False)
-class Request:
-    """One request: a range, and the wanted ranges (want, span) that lie in it."""
+class MergedRequest:
+    """One range to be requested, and the ranges that lie in it, as (number of the `RangeRequest`, number in it)."""
 
     place: str
     start: int
@@ -72,103 +72,103 @@ class Request:
     clip: bool = False
     answer: Future[Any] = field(default_factory=Future, repr=False)
     started: bool = False
-    left: int = 0
-    """Parts that may still be read."""
+    unread: int = 0
+    """Number of parts that may still be read."""
 
     @property
     def size(self) -> int:
-        """Bytes asked for."""
+        """Bytes requested."""
         return self.stop - self.start
 
     @property
     def first(self) -> int:
-        """The first want that needs it."""
+        """Number of the first `RangeRequest` that has a part in it."""
         return min(self.parts)[0]
 
 
-def merge(wants: Sequence[Want], numbers: Sequence[int] | None = None) -> list[Request]:
-    """Merge neighbouring ranges into requests, ordered by who needs them first.
+def merge(requests: Sequence[RangeRequest], first: int = 0) -> list[MergedRequest]:
+    """Merge neighbouring ranges, and order them by who needs them first.
 
     Parameters
     ----------
-    wants : sequence of Want
-        What is wanted.
-    numbers : sequence of int, optional
-        Their numbers, in the order of need. Default: 0, 1, ...
+    requests : sequence of RangeRequest
+        In the order in which they are needed.
+    first : int
+        Number of the first one.
 
     Returns
     -------
-    list of Request
+    list of MergedRequest
 
     Examples
     --------
-    >>> block, right, far = (Want("t.tiff", [start], [400]) for start in (1000, 1408, 900_000))
+    >>> block, right, far = (RangeRequest("t.tiff", [start], [400]) for start in (1000, 1408, 900_000))
     >>> [(r.start, r.stop, r.parts) for r in merge([block, far, right])]
     [(1000, 1808, [(0, 0), (2, 0)]), (900000, 900400, [(1, 0)])]
     """
-    known = range(len(wants)) if numbers is None else numbers
     spans = sorted(
-        (want.place, start, start + length, number, span, want.clip)
-        for want, number in zip(wants, known, strict=True)
-        for span, (start, length) in enumerate(zip(want.starts, want.lengths, strict=True))
+        (request.place, start, start + length, number, span, request.clip)
+        for number, request in enumerate(requests, first)
+        for span, (start, length) in enumerate(zip(request.starts, request.lengths, strict=True))
     )
-    requests: list[Request] = []
+    merged: list[MergedRequest] = []
     for place, start, stop, number, span, clip in spans:
-        last = requests[-1] if requests and requests[-1].place == place else None
+        last = merged[-1] if merged and merged[-1].place == place else None
         if last is not None:
             waste = last.waste + max(0, start - last.stop)
             fits = waste <= MAX_WASTE_BYTES and max(stop, last.stop) - last.start <= MAX_REQUEST_BYTES
-            if stop <= last.stop or (fits and start - last.stop <= MAX_WASTE_BYTES):
+            if stop <= last.stop or fits:
                 last.stop, last.waste = max(stop, last.stop), waste
                 last.parts.append((number, span))
                 last.clip |= clip
                 continue
-        requests.append(Request(place, start, stop, parts=[(number, span)], clip=clip))
-    for request in requests:
-        request.left = len(request.parts)
-    requests.sort(key=lambda request: min(request.parts))
-    return requests
+        merged.append(MergedRequest(place, start, stop, parts=[(number, span)], clip=clip))
+    for request in merged:
+        request.unread = len(request.parts)
+    merged.sort(key=lambda request: min(request.parts))
+    return merged
 
 
-def stream(wants: Sequence[Want], network: Network = NETWORK) -> Generator[list[Any] | Failed, None, None]:
-    """Hand out what is wanted, in order: for each `Want` its ranges, to be read (and waited for) when they are decoded.
+def stream(
+    requests: Sequence[RangeRequest], network: Network = NETWORK
+) -> Generator[list[Any] | FailedRange, None, None]:
+    """Yield the ranges of each request, in order; their bytes are waited for when they are read.
 
     At most `network.max_concurrent` requests are under way, and about `AHEAD_BYTES` are under way or unread.
-    A range far away raises `ReadError` when it is read; what can't be had of a disk is told at once, as `Failed`.
+    A remote range raises `ReadError` when it is read; a local one that can't be read is a `FailedRange` at once.
     """
-    if all(local_path(want.place) is not None for want in wants):
-        # a disk has no latency to hide: what lies on it is read when it is decoded
-        yield from map(_read_want, wants)
+    if all(local_path(request.place) is not None for request in requests):
+        yield from map(_local_ranges, requests)
         return
-    feeder = _Feeder(wants, network)
+    scheduler = _Scheduler(requests, network)
     try:
-        for number in range(len(wants)):
-            yield feeder.ranges(number)
+        for number in range(len(requests)):
+            yield scheduler.ranges(number)
     finally:
-        feeder.close()
+        scheduler.close()
 
 
-def _read_want(want: Want) -> list[LocalRange] | Failed:
-    """Return what is wanted of a file on a disk, to be read when it is decoded; or what can't be had."""
+def _local_ranges(request: RangeRequest) -> list[LocalRange] | FailedRange:
+    """Return ranges of a local file, to be read when they are decoded, or the first one that can't be read."""
     ranges: list[LocalRange] = []
     try:
-        file = LocalFile(want.place)
-        for start, length in zip(want.starts, want.lengths, strict=True):
-            ranges.append(LocalRange(file, start, file.expect(start, length, clip=want.clip)))
+        file = LocalFile(request.place)
+        for start, length in zip(request.starts, request.lengths, strict=True):
+            ranges.append(file.range(start, length, clip=request.clip))
     except ReadError as error:
-        return Failed(len(ranges), error)
+        return FailedRange(len(ranges), error)
     return ranges
 
 
-class FarRange:
-    """A range that is under way; whoever reads it waits for it. Its memory is let go as soon as it was read."""
+class RemoteRange:
+    """A range that was or will be requested; reading it waits for the answer, and releases its memory."""
 
-    __slots__ = ("_clip", "_feeder", "_length", "_request", "_start", "_where")
+    __slots__ = ("_clip", "_length", "_place", "_request", "_scheduler", "_start")
 
-    def __init__(self, feeder: _Feeder, request: Request, start: int, length: int) -> None:
-        self._feeder, self._where, self._clip = feeder, request.place, request.clip
+    def __init__(self, scheduler: _Scheduler, request: MergedRequest, start: int, length: int) -> None:
+        self._scheduler, self._place, self._clip = scheduler, request.place, request.clip
         self._start, self._length = start, length
-        self._request: Request | None = request
+        self._request: MergedRequest | None = request
 
     def __len__(self) -> int:
         return self._length
@@ -178,7 +178,7 @@ class FarRange:
 
     def __del__(self) -> None:
         if self._request is not None:
-            self._feeder.release(self._request)
+            self._scheduler.release(self._request)
 
     def read(self) -> memoryview:
         """Return the bytes.
@@ -186,149 +186,151 @@ class FarRange:
         Raises
         ------
         ReadError
-            If they couldn't be had.
+            If they can't be read.
         """
         request = self._request
-        if request is None:  # it was read before: a second look is rare, and worth another request
-            return memoryview(fetch(self._where, self._start, self._length, self._feeder.network, clip=self._clip))
-        self._feeder.expedite(request)
+        if request is None:  # a second read is rare, and costs another request
+            network = self._scheduler.network
+            return memoryview(fetch(self._place, self._start, self._length, network, clip=self._clip))
+        self._scheduler.expedite(request)
         try:
             whole = memoryview(request.answer.result())
         finally:
             self._request = None
-            self._feeder.release(request)
+            self._scheduler.release(request)
         first = self._start - request.start
         return whole[first : first + self._length]
 
 
-class _Feeder:
-    """Sends requests ahead of their consumption, within the bytes allowed."""
+class _Scheduler:
+    """Sends requests ahead of their consumer, within the limits of bytes and of concurrent requests."""
 
-    def __init__(self, wants: Sequence[Want], network: Network) -> None:
+    def __init__(self, requests: Sequence[RangeRequest], network: Network) -> None:
         self.network = network
-        self._wants = wants
-        self._lock = threading.RLock()  # a range may be let go by the garbage collector, at any point
-        self._queue: deque[Request] = deque()
-        self._of: dict[int, list[Request]] = {}
-        self._next = 0  # the first want that isn't in a batch yet
-        self._handed_out = 0
+        self._requests = requests
+        self._lock = threading.RLock()  # the garbage collector may release a range at any point
+        self._queue: deque[MergedRequest] = deque()
+        self._merged: dict[int, list[MergedRequest]] = {}  # by the numbers of the requests that have parts in them
+        self._n_batched = 0
+        self._n_yielded = 0
         self._under_way = 0
-        self._ahead = 0
-        self._awaited = -1  # the last want that somebody waits for
+        self._bytes_ahead = 0
+        self._awaited = -1  # the last request that a reader waits for
         self._stop = threading.Event()
 
     def __del__(self) -> None:
-        self._stop.set()  # nobody can read what is still under way: no further tries
+        self._stop.set()  # nobody can read what is still under way: no further attempts
 
-    def ranges(self, number: int) -> list[FarRange]:
-        """Return a want's ranges."""
-        want = self._wants[number]
-        found: list[Any] = [None] * len(want.starts)
+    def ranges(self, number: int) -> list[RemoteRange]:
+        """Return the ranges of a request."""
+        request = self._requests[number]
+        found: list[Any] = [None] * len(request.starts)
         with self._lock:
-            while number >= self._next:
-                self._batch()
-            for request in self._of.pop(number, []):
-                for owner, span in request.parts:
+            while number >= self._n_batched:
+                self._merge_batch()
+            for merged in self._merged.pop(number, []):
+                for owner, span in merged.parts:
                     if owner == number:
-                        found[span] = FarRange(self, request, want.starts[span], want.lengths[span])
-            self._handed_out = number + 1
+                        found[span] = RemoteRange(self, merged, request.starts[span], request.lengths[span])
+            self._n_yielded = number + 1
         self._send()
         return found
 
     def close(self) -> None:
-        """Send nothing more but what was handed out already."""
+        """Send no more requests, except for ranges that were yielded already."""
         with self._lock:
-            self._next = len(self._wants)
-            self._queue = deque(r for r in self._queue if r.first < self._handed_out)
+            self._n_batched = len(self._requests)
+            self._queue = deque(merged for merged in self._queue if merged.first < self._n_yielded)
 
-    def expedite(self, request: Request) -> None:
-        """Send all that is needed up to a request, however much is held: somebody waits for it."""
-        if request.started:
+    def expedite(self, merged: MergedRequest) -> None:
+        """Send everything up to a request, whatever the limit of bytes: a reader waits for it."""
+        if merged.started:
             return
         with self._lock:
-            self._awaited = max(self._awaited, request.first)
+            self._awaited = max(self._awaited, merged.first)
         self._send()
 
-    def release(self, request: Request) -> None:
-        """Count a part as read, or as not wanted any more."""
+    def release(self, merged: MergedRequest) -> None:
+        """Count a part as read, or as no longer needed."""
         with self._lock:
-            request.left -= 1
-            if request.left or not request.started:
+            merged.unread -= 1
+            if merged.unread or not merged.started:
                 return
-            self._ahead -= request.size
+            self._bytes_ahead -= merged.size
         self._send()
 
-    def landed(self) -> None:
+    def answered(self) -> None:
         """Count a request as answered."""
         with self._lock:
             self._under_way -= 1
         self._send()
 
     def _send(self) -> None:
-        """Send as many requests as may be under way."""
+        """Send as many requests as the limits allow."""
         with self._lock:
             while self._under_way < self.network.max_concurrent:
                 if not self._queue:
-                    if self._next >= len(self._wants):
+                    if self._n_batched >= len(self._requests):
                         return
-                    self._batch()
+                    self._merge_batch()
                     continue
-                request = self._queue.popleft()  # out at once: a range let go meanwhile may come by here, too
-                if request.first > self._awaited and self._ahead and self._ahead + request.size > AHEAD_BYTES:
-                    self._queue.appendleft(request)
+                merged = self._queue.popleft()  # at once: releasing a range may call this method again
+                too_far = self._bytes_ahead and self._bytes_ahead + merged.size > AHEAD_BYTES
+                if too_far and merged.first > self._awaited:
+                    self._queue.appendleft(merged)
                     return
-                if request.left:
-                    request.started = True
-                    self._ahead += request.size
+                if merged.unread:
+                    merged.started = True
+                    self._bytes_ahead += merged.size
                     self._under_way += 1
-                    _pool().submit(_answer, request, self.network, self._stop, weakref.ref(self))
+                    _pool().submit(_answer, merged, self.network, self._stop, weakref.ref(self))
 
-    def _batch(self) -> None:
-        first, self._next = self._next, _batch_end(self._wants, self._next)
-        for request in merge(self._wants[first : self._next], range(first, self._next)):
-            self._queue.append(request)
-            for number in {owner for owner, _ in request.parts}:
-                self._of.setdefault(number, []).append(request)
+    def _merge_batch(self) -> None:
+        first, self._n_batched = self._n_batched, _batch_end(self._requests, self._n_batched)
+        for merged in merge(self._requests[first : self._n_batched], first):
+            self._queue.append(merged)
+            for number in {owner for owner, _ in merged.parts}:
+                self._merged.setdefault(number, []).append(merged)
 
 
-def _batch_end(wants: Sequence[Want], first: int) -> int:
-    """Return where the batch ends that begins with a want."""
+def _batch_end(requests: Sequence[RangeRequest], first: int) -> int:
+    """Return where the batch ends that begins with the request `first`."""
     size, stop = 0, first
-    while stop < len(wants):
-        size += wants[stop].size
+    while stop < len(requests):
+        size += requests[stop].size
         if size > BATCH_BYTES and stop > first:
             break
         stop += 1
     return stop
 
 
-def cost(wants: Sequence[Want]) -> tuple[int, int]:
-    """Return the requests that `stream` will send for what is wanted, and their bytes."""
+def cost(requests: Sequence[RangeRequest]) -> tuple[int, int]:
+    """Return the number of requests that `stream` will send, and their bytes."""
     n_requests = n_bytes = first = 0
-    while first < len(wants):
-        stop = _batch_end(wants, first)
-        requests = merge(wants[first:stop])
-        n_requests, n_bytes = n_requests + len(requests), n_bytes + sum(request.size for request in requests)
+    while first < len(requests):
+        stop = _batch_end(requests, first)
+        merged = merge(requests[first:stop])
+        n_requests, n_bytes = n_requests + len(merged), n_bytes + sum(request.size for request in merged)
         first = stop
     return n_requests, n_bytes
 
 
-def _answer(request: Request, network: Network, stop: threading.Event, feeder: weakref.ref[_Feeder]) -> None:
-    """Fetch what a request asks for, and tell those who wait for it."""
+def _answer(merged: MergedRequest, network: Network, stop: threading.Event, scheduler: weakref.ref[_Scheduler]) -> None:
+    """Send a request, and give its answer or its error to those who wait for it."""
     try:
-        data = fetch(request.place, request.start, request.size, network, clip=request.clip, stop=stop)
-        request.answer.set_result(data)
-    except BaseException as error:  # it is raised where somebody waits
-        request.answer.set_exception(error)
-    if (sender := feeder()) is not None:
-        sender.landed()
+        data = fetch(merged.place, merged.start, merged.size, network, clip=merged.clip, stop=stop)
+        merged.answer.set_result(data)
+    except BaseException as error:  # it is raised in the thread that reads the range
+        merged.answer.set_exception(error)
+    if (sender := scheduler()) is not None:
+        sender.answered()
 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    """Return the threads that wait for answers: as many as were ever needed at once, and used by every call."""
-    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="fetch")
+    """Return the threads that wait for answers; all calls share them, and they are started as needed."""
+    return ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="fetch")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of the threads

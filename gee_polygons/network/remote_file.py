@@ -1,31 +1,32 @@
-"""A file far away as a Python file, so that readers of Parquet, CSV and GeoPackage needn't know."""
+"""A remote file as a Python file object, for readers of Parquet, CSV and GeoPackage."""
 
 from __future__ import annotations
 
 import bisect
 import io
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final
 
-from gee_polygons.network.ranges import Failed, Want, stream
+from gee_polygons.network.ranges import FailedRange, RangeRequest, stream
 from gee_polygons.network.request import NETWORK, Network, fetch, fetch_some
 
-_CHUNK: Final = 4 * 2**20  # of a whole file: so many bytes a request
-_HEAD: Final = 32 * 2**10  # comes with the size; a short file whole
+_CHUNK: Final = 4 * 2**20  # bytes of a request where a file is read as a whole
+_HEAD: Final = 32 * 2**10  # read together with the size: a short file is then complete
 _TAIL: Final = 64 * 2**10  # Parquet's footer is read from the end
 
 
 class RemoteFile(io.RawIOBase):
     """A read-only file at a URL.
 
-    What was read ahead with `preload` costs no further request.
+    Ranges read before, or with `preload`, cost no further request.
 
     Parameters
     ----------
     place : str
         URL.
     network : Network
-        How hard to try.
+        Retry settings.
 
     Raises
     ------
@@ -36,8 +37,7 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, place: str, network: Network = NETWORK) -> None:
         self._place, self._network = place, network
         self._at = 0
-        self._starts: list[int] = []
-        self._held: list[tuple[int, Any]] = []
+        self._known: list[tuple[int, memoryview]] = []
         beginning, self.size = fetch_some(place, 0, _HEAD, network)
         self._keep(0, beginning)
 
@@ -59,7 +59,7 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read bytes; all that is left by default."""
+        """Read bytes; up to the end by default."""
         stop = self.size if size is None or size < 0 else min(self.size, self._at + size)
         length = max(0, stop - self._at)
         data = self._find(self._at, length) if length else b""
@@ -80,19 +80,18 @@ class RemoteFile(io.RawIOBase):
 
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch ranges (start, length), many at once."""
-        wants = [Want(self._place, [start], [length]) for start, length in ranges if self._find(start, length) is None]
-        for want, answer in zip(wants, stream(wants, self._network), strict=True):
-            if isinstance(answer, Failed):
+        missing = [(start, length) for start, length in ranges if self._find(start, length) is None]
+        requests = [RangeRequest(self._place, [start], [length]) for start, length in missing]
+        for (start, _), answer in zip(missing, stream(requests, self._network), strict=True):
+            if isinstance(answer, FailedRange):
                 raise answer.error
-            self._keep(want.starts[0], bytes(answer[0]))
+            self._keep(start, bytes(answer[0]))
 
     def _keep(self, start: int, data: Any) -> None:
-        place = bisect.bisect(self._starts, start)
-        self._starts.insert(place, start)
-        self._held.insert(place, (start, memoryview(data)))
+        bisect.insort(self._known, (start, memoryview(data)), key=itemgetter(0))
 
     def _find(self, start: int, length: int) -> bytes | None:
-        for first, data in self._held[: bisect.bisect(self._starts, start)]:
-            if first <= start and start + length <= first + len(data):
+        for first, data in self._known[: bisect.bisect(self._known, start, key=itemgetter(0))]:
+            if start + length <= first + len(data):
                 return bytes(data[start - first : start - first + length])
         return None

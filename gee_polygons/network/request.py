@@ -1,4 +1,4 @@
-"""One request over a network that may be slow and faulty: checked, and tried again where that can help."""
+"""Makes one request for bytes of a file: checks the answer's length, and retries transient errors."""
 
 from __future__ import annotations
 
@@ -11,38 +11,36 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError, UsageError
-from gee_polygons.network.local import AbsentError, read_local, size_of
+from gee_polygons.network.local import LocalFile, MissingFileError
 from gee_polygons.network.places import local_path, locate, without_query
 
-_LENGTH_ATTEMPTS: Final = 3  # a server that gives a wrong length mostly goes on doing so
-_TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_STATUS: Final = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+?))?(?=:| Debug|$)")
-
+_LENGTH_ATTEMPTS: Final = 3  # a server that answers with a wrong length mostly goes on doing so
+_UNLIMITED: Final = 10**6  # attempts: `Network.attempts` decides
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """How hard a source tries, and how much it asks for at once.
+    """Retry and concurrency settings.
 
     Parameters
     ----------
     max_concurrent : int
-        Requests under way at most, over all blocks of a call.
+        Maximum number of simultaneous requests, over all blocks of a call.
     attempts : int
-        Tries of one request, the first included, where the error is transient: 5xx, 429, a dropped connection, a
-        body that breaks off, a time-out. Others (404, 403, 416) are raised at once.
+        Maximum number of attempts for one request, the first included, where the error is transient: 5xx, 429, a
+        dropped connection, an incomplete body, a time-out. Others (404, 403, 416) are raised at once.
     first_wait_s, longest_wait_s : float
-        Wait before the second try; it doubles from try to try, up to the longest. A random part of it is left out.
+        Wait before the second attempt; it doubles from attempt to attempt, up to the longest. Up to half of each wait
+        is left out at random.
     timeout_s : float
-        How long one request may take.
+        Time limit of one request.
     give_up_after_s : float
-        No new try is made so long after the first.
+        No new attempt is made this long after the first.
     url_rewrite : mapping of str to str
         URL prefixes of an index -> those of a mirror.
 
@@ -62,7 +60,7 @@ class Network:
 
     def __post_init__(self) -> None:
         if self.max_concurrent < 1 or self.attempts < 1:
-            raise UsageError("max_concurrent and attempts are at least 1")
+            raise UsageError(f"max_concurrent={self.max_concurrent}, attempts={self.attempts}: both must be at least 1")
         object.__setattr__(self, "url_rewrite", dict(self.url_rewrite))
 
 
@@ -78,7 +76,7 @@ def fetch(
     clip: bool = False,
     stop: threading.Event | None = None,
 ) -> Any:
-    """Read one range, again and again where the error is transient.
+    """Read one byte range, with retries where the error is transient.
 
     Parameters
     ----------
@@ -87,201 +85,188 @@ def fetch(
     start, length : int
         Bytes.
     network : Network
-        How often, how long.
+        Retry settings.
     clip : bool
         Whether the file may end inside the range.
     stop : Event, optional
-        Ends the waiting between tries.
+        Ends the retries when set.
 
     Returns
     -------
-    A buffer of `length` bytes; with `clip`, of all up to the file's end.
+    buffer
+        `length` bytes; with `clip`, at most so many.
 
     Raises
     ------
     ReadError
-        Naming the place.
+        Naming the path or URL.
     """
     if clip:
         return fetch_some(place, start, length, network, stop=stop)[0]
     if local_path(place) is not None:
-        return read_local(place, start, length)
+        return LocalFile(place).read(start, length)
     import obstore
 
     def ask(store: Any, path: str) -> Any:
         return _checked(obstore.get_range(store, path, start=start, length=length), start, length)
 
-    return _retried(place, network, ask, stop)
+    return _with_retries(place, network, ask, stop)
 
 
 def fetch_some(
     place: str, start: int, length: int, network: Network = NETWORK, *, stop: threading.Event | None = None
 ) -> tuple[Any, int]:
-    """Read a range that the file may end in; retries and errors as those of `fetch`.
+    """Read a byte range that the file may end in, and the file's size; retries and errors as in `fetch`.
 
     Returns
     -------
     data : buffer
         `length` bytes, or all up to the end.
     size : int
-        The file's.
+        Size of the file in bytes.
     """
-    if local_path(place) is not None:
-        return read_local(place, start, length, clip=True), size_of(place)
-    import obstore
-
-    def ask(store: Any, path: str) -> tuple[Any, int]:
-        # not a HEAD request: a signed URL is good for GET only, and what HEAD says of the size can't be checked
-        answer = obstore.get(store, path, options={"range": (start, start + length)})
-        size = int(answer.meta["size"])
-        return _checked(answer.bytes(), start, min(length, size - start)), size
-
-    found: tuple[Any, int] = _retried(place, network, ask, stop)
-    return found
+    return _read(place, slice(start, start + length), network, stop)
 
 
 def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any, int]:
-    """Read the last bytes of a file. Returns them and the file's size; retries and errors as those of `fetch`."""
-    if local_path(place) is not None:
-        size = size_of(place)
-        return read_local(place, max(size - length, 0), min(length, size)), size
-    import obstore
-
-    def ask(store: Any, path: str) -> tuple[Any, int]:
-        try:
-            answer = obstore.get(store, path, options={"range": {"suffix": length}})
-        except Exception as error:
-            fault = _fault(error)
-            if fault.attempts > 1 or fault.what in _WORDS.values():
-                raise
-            # not every server counts from the end; this costs one request more
-            size = int(obstore.get(store, path, options={"range": (0, 1)}).meta["size"])
-            start = max(size - length, 0)
-            return _checked(obstore.get_range(store, path, start=start, length=size - start), start, size - start), size
-        size = int(answer.meta["size"])
-        return _checked(answer.bytes(), max(size - length, 0), min(length, size)), size
-
-    found: tuple[Any, int] = _retried(place, network, ask)
-    return found
+    """Read the last bytes of a file. Returns them and the file's size; retries and errors as in `fetch`."""
+    return _read(place, slice(-length, None), network)
 
 
 def fetch_whole(place: str, network: Network = NETWORK) -> Any:
-    """Read a whole file; retries and errors as those of `fetch`."""
+    """Read a whole file; retries and errors as in `fetch`."""
+    return _read(place, slice(None), network)[0]
+
+
+def _read(place: str, part: slice, network: Network, stop: threading.Event | None = None) -> tuple[Any, int]:
+    """Return a part of a file, clipped at the file's end, and the file's size."""
     if local_path(place) is not None:
-        return read_local(place, 0, size_of(place))
+        file = LocalFile(place)
+        first, last, _ = part.indices(file.size)
+        if part.start is not None and part.start >= file.size:  # nothing of it is there, which is an error
+            first, last = part.start, part.stop
+        return file.read(first, last - first), file.size
+    found: tuple[Any, int] = _with_retries(place, network, lambda store, path: _get(store, path, part), stop)
+    return found
+
+
+def _get(store: Any, path: str, part: slice) -> tuple[Any, int]:
+    """Return a part of a remote file, and the file's size, by one request."""
     import obstore
 
-    def ask(store: Any, path: str) -> Any:
-        answer = obstore.get(store, path)
-        return _checked(answer.bytes(), 0, int(answer.meta["size"]))
+    # not a HEAD request for the size: a signed URL is valid for GET only, and HEAD's answer can't be checked
+    from_end = part.start is not None and part.start < 0
+    wanted: Any = {"suffix": -part.start} if from_end else None if part.start is None else (part.start, part.stop)
+    try:
+        answer = obstore.get(store, path, options={"range": wanted} if wanted else {})
+    except Exception as error:
+        if not from_end or type(error).__name__ in _REFUSED or _diagnose(error)[1] > 1:
+            raise
+        # not every server supports ranges counted from the end; this costs one more request
+        size = _get(store, path, slice(0, 1))[1]
+        return _get(store, path, slice(max(size + part.start, 0), size))
+    size = int(answer.meta["size"])
+    first, last, _ = part.indices(size)
+    return _checked(answer.bytes(), first, last - first), size
 
-    return _retried(place, network, ask)
 
-
-class _ShortError(Exception):
-    """An answer of another length than it should have."""
+class _LengthError(Exception):
+    """An answer has another length than the range that was requested."""
 
 
 def _checked(data: Any, start: int, length: int) -> Any:
     if len(data) != length:
-        raise _ShortError(f"{length} bytes asked for at {start}, {len(data)} found: truncated")
+        raise _LengthError(f"{length} bytes asked for at {start}, {len(data)} found: truncated")
     return data
 
 
-def _retried(place: str, network: Network, ask: Callable[[Any, str], Any], stop: threading.Event | None = None) -> Any:
-    """Ask until there is a right answer, or no hope of one."""
-    if _Process.forked_late:  # it would wait for ever
+def _with_retries(
+    place: str, network: Network, ask: Callable[[Any, str], Any], stop: threading.Event | None = None
+) -> Any:
+    """Call `ask(store, path)` until it succeeds, or another attempt is pointless."""
+    if _Process.was_forked_late:  # the request would never be answered
         raise ReadError(
             f"{place}: can't be read: this process was forked from one that has made requests; start it with "
             "multiprocessing's 'spawn' or 'forkserver'",
             url=place,
         )
-    _Process.has_asked = True
+    _Process.has_requested = True
     store, path = locate(place, network.timeout_s)
     began = time.monotonic()
-    alike: Counter[int] = Counter()  # faults so far, by how often their kind is worth a try
+    failures: Counter[int] = Counter()  # by the number of attempts that this kind of failure deserves
     for attempt in range(1, network.attempts + 1):
         try:
             return ask(store, path)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic of pyo3 is no Exception
-            fault = _fault(error)
-        alike[fault.attempts] += 1
-        hopeless = attempt >= network.attempts or alike[fault.attempts] >= fault.attempts
+        except BaseException as error:  # pyo3's PanicException isn't an Exception
+            reason, most = _diagnose(error)
+            missing = type(error).__name__ == "FileNotFoundError"
+        failures[most] += 1
+        hopeless = attempt >= network.attempts or failures[most] >= most
         wait = min(network.longest_wait_s, network.first_wait_s * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
         late = time.monotonic() - began + wait > network.give_up_after_s
         if hopeless or late or (stop is not None and stop.is_set()):
             tries = f" after {attempt} tries" if attempt > 1 else ""
-            kind = AbsentError if fault.what == _WORDS["FileNotFoundError"] else ReadError
-            raise kind(f"{place}: can't be read{tries}: {fault.what}", url=place)
-        log.info("%s: %s; try %d of %d follows in %.2f s", place, fault.what, attempt + 1, network.attempts, wait)
-        if stop is not None:
-            stop.wait(wait)
-        else:
-            time.sleep(wait)
+            kind = MissingFileError if missing else ReadError
+            raise kind(f"{place}: can't be read{tries}: {reason}", url=place)
+        log.info("%s: %s; try %d of %d follows in %.2f s", place, reason, attempt + 1, network.attempts, wait)
+        (stop or threading.Event()).wait(wait)
     raise AssertionError("unreachable")
 
 
 class _Process:
-    """What this process has done: a forked child has its memory, and none of its threads, obstore's included."""
+    """Whether this process can make requests: a forked child lacks its parent's threads, obstore's included."""
 
-    has_asked = False
-    forked_late = False
+    has_requested = False
+    was_forked_late = False
 
     @classmethod
     def after_fork(cls) -> None:
-        cls.forked_late = cls.has_asked
+        cls.was_forked_late = cls.has_requested
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.after_fork)
 
 
-@dataclass(frozen=True)
-class _Fault:
-    """What went wrong, in words, and how often it is worth a try in all."""
+# --- what an error means: a reason for the user, and the number of attempts that it deserves
 
-    what: str
-    attempts: int
-
-
-_MANY: Final = 10**6
-_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "FileNotFoundError": "there is no such file",
-        "PermissionDeniedError": "access is denied (403)",
-        "UnauthenticatedError": "access needs credentials (401); the archive is read anonymously",
-    }
+_REFUSED: Final[dict[str, str]] = {  # obstore's classes
+    "FileNotFoundError": "there is no such file",
+    "PermissionDeniedError": "access is denied (403)",
+    "UnauthenticatedError": "access needs credentials (401); the archive is read anonymously",
+}
+_STATUS: Final = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+?))?(?=:| Debug|$)")
+_TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WRONG_RANGE: Final = re.compile(r"Requested (\d+)\.\.(\d+), got (\d+)\.\.(\d+)")
+_KNOWN_TEXTS: Final = (  # of obstore's messages, the first that fits
+    ("range was invalid|InvalidRange", "truncated: it ends before the bytes asked for", 1),
+    ("following redirect", "the server redirects in a circle", 1),
+    ("body error", "the connection broke off in the middle of the answer", _UNLIMITED),
+    ("timed out|TimedOut|kind: Timeout", "no answer in time", _UNLIMITED),
+    ("error sending request", "no connection, or it was dropped", _UNLIMITED),
 )
 
 
-def _fault(error: BaseException) -> _Fault:
+def _diagnose(error: BaseException) -> tuple[str, int]:
+    """Return what went wrong, in words, and how many attempts this kind of failure deserves in all."""
     text = without_query(" ".join(str(error).split()))
     name = type(error).__name__
-    if isinstance(error, _ShortError):
-        return _Fault(text, _LENGTH_ATTEMPTS)
-    if name in _WORDS:
-        return _Fault(_WORDS[name], 1)
+    if isinstance(error, _LengthError):
+        return text, _LENGTH_ATTEMPTS
+    if name in _REFUSED:
+        return _REFUSED[name], 1
     if "Range request not supported" in text:
-        return _Fault("the server doesn't serve byte ranges", 1)
+        return "the server doesn't serve byte ranges", 1
     if status := _STATUS.search(text):
         code = int(status[1])
         reason = f"the server answers {code} {status[2] or ''}".strip()
-        return _Fault(reason, _MANY if code in _TRANSIENT_STATUS or code >= 520 else 1)
-    if found := re.search(r"Requested (\d+)\.\.(\d+), got (\d+)\.\.(\d+)", text):
-        return _Fault(
-            f"bytes {found[1]}-{found[2]} asked for, {found[3]}-{found[4]} found: truncated, or a faulty server",
-            _LENGTH_ATTEMPTS,
-        )
-    if "range was invalid" in text.lower() or "InvalidRange" in text:
-        return _Fault("truncated: it ends before the bytes asked for", 1)
-    if "following redirect" in text:
-        return _Fault("the server redirects in a circle", 1)
-    if "body error" in text:
-        return _Fault("the connection broke off in the middle of the answer", _MANY)
-    if "timed out" in text.lower() or "TimedOut" in text or "kind: Timeout" in text:
-        return _Fault("no answer in time", _MANY)
-    if "error sending request" in text:
-        return _Fault("no connection, or it was dropped", _MANY)
-    return _Fault(f"{name}: {text[:200]}", _MANY if name in ("GenericError", "PanicException") else 1)
+        return reason, _UNLIMITED if code in _TRANSIENT_STATUS or code >= 520 else 1
+    if found := _WRONG_RANGE.search(text):
+        asked, answered = f"{found[1]}-{found[2]}", f"{found[3]}-{found[4]}"
+        return f"bytes {asked} asked for, {answered} found: truncated, or a faulty server", _LENGTH_ATTEMPTS
+    for pattern, reason, attempts in _KNOWN_TEXTS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return reason, attempts
+    return f"{name}: {text[:200]}", _UNLIMITED if name in ("GenericError", "PanicException") else 1

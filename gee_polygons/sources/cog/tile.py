@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import ReadError
 from gee_polygons.network.local import LocalRange
-from gee_polygons.network.ranges import Failed, FarRange, Want, stream
+from gee_polygons.network.ranges import FailedRange, RangeRequest, RemoteRange, stream
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.zonal.grid import Grid
@@ -106,14 +106,14 @@ class Tile:
         row, col = ref.index
         return [part for part in self.parts(bands) if self.lengths[part, row, col] > 0]
 
-    def want(self, ref: BlockRef, bands: Sequence[int]) -> Want:
+    def want(self, ref: BlockRef, bands: Sequence[int]) -> RangeRequest:
         """Return the byte ranges of a block."""
         row, col = ref.index
         held = self.held(ref, bands)
         lengths = self.lengths[held, row, col]
         if (share := self.prefix_share(ref)) < 1:
             lengths = np.ceil(lengths * share).astype(np.int64)
-        return Want(self.place, self.offsets[held, row, col].tolist(), lengths.tolist())
+        return RangeRequest(self.place, self.offsets[held, row, col].tolist(), lengths.tolist())
 
     def prefix_share(self, ref: BlockRef) -> float:
         """Return which share of a block's bytes holds the rows that matter, with a margin; 1 for all of it."""
@@ -125,7 +125,7 @@ class Tile:
         return float(share) if share < PREFIX_BELOW else 1.0
 
     def block(
-        self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | Failed, network: Network = NETWORK
+        self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | FailedRange, network: Network = NETWORK
     ) -> TileBlock:
         """Put what was fetched for `want` together.
 
@@ -138,7 +138,7 @@ class Tile:
         if isinstance(fetched, list):
             payloads = dict(zip(self.held(ref, bands), fetched, strict=True))
         block = TileBlock(self, ref, tuple(bands), [payloads.get(part) for part in self.parts(bands)], network)
-        if isinstance(fetched, Failed):
+        if isinstance(fetched, FailedRange):
             part = self.held(ref, bands)[fetched.span]
             raise block.error(list(self.parts(bands)).index(part), str(fetched.error)) from fetched.error
         return block
@@ -228,7 +228,7 @@ class TileBlock:
 
     def _bytes(self, part: int) -> Any:
         payload = self._payloads[part]
-        if not isinstance(payload, LocalRange | FarRange):
+        if not isinstance(payload, LocalRange | RemoteRange):
             return payload
         try:
             return payload.read()
@@ -265,8 +265,8 @@ class TileBlock:
         have = [len(self._payloads[i]) for i in short]
         starts = [int(self.tile.offsets[numbers[i], row, col]) + n for i, n in zip(short, have, strict=True)]
         lengths = [self._stored(i) - n for i, n in zip(short, have, strict=True)]
-        rest = next(stream([Want(self.tile.place, starts, lengths)], self._network))
-        if isinstance(rest, Failed):
+        rest = next(stream([RangeRequest(self.tile.place, starts, lengths)], self._network))
+        if isinstance(rest, FailedRange):
             raise self.error(short[rest.span], str(rest.error)) from rest.error
         for i, more in zip(short, rest, strict=True):
             try:

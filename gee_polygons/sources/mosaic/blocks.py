@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import ReadError
-from gee_polygons.network.local import AbsentError, LocalRange
-from gee_polygons.network.ranges import Failed
+from gee_polygons.network.local import LocalRange, MissingFileError
+from gee_polygons.network.ranges import FailedRange
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.mosaic.opened import Mosaic, Part
 from gee_polygons.sources.mosaic.zarr import Chunks
@@ -36,16 +36,16 @@ class Shared:
             if self._payload is not None:
                 try:
                     self._pixels = chunks.decode(bytes(self._payload))
-                except AbsentError:
+                except MissingFileError:
                     self._pixels = None
                 self._payload = None
             return self._pixels
 
 
-def payload_of(answer: list[Any] | Failed | None, shared: bool) -> Any:
+def payload_of(answer: list[Any] | FailedRange | None, shared: bool) -> Any:
     """Return a chunk's bytes; None if it was never written; what went wrong if it can't be had."""
-    if isinstance(answer, Failed):
-        return None if isinstance(answer.error, AbsentError) else answer.error
+    if isinstance(answer, FailedRange):
+        return None if isinstance(answer.error, MissingFileError) else answer.error
     if answer is None:
         return None
     return Shared(answer[0]) if shared else answer[0]
@@ -98,7 +98,7 @@ class MosaicBlock:
             return payload
         try:
             data = payload.read()
-        except AbsentError:
+        except MissingFileError:
             data = None
         if not isinstance(payload, LocalRange):  # a second look must not be a second request
             self._parts[part] = (which, data)

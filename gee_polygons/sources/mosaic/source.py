@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.network.places import local_path, rewrite
-from gee_polygons.network.ranges import Want, stream
+from gee_polygons.network.ranges import RangeRequest, stream
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Plan
 from gee_polygons.reduction.planning import make_plan
@@ -146,7 +146,7 @@ class MosaicSource:
         broken = mosaic.chunks.load_indexes(chunk for need in needs for chunk in need)
         left = Counter(chunk for need in needs for chunk in need)
         shared = {chunk for chunk, n in left.items() if n > 1}
-        wants: dict[Coords, Want | None] = {}
+        wants: dict[Coords, RangeRequest | None] = {}
         for chunk in left:  # in order of first need
             wants[chunk] = None if mosaic.chunks.shard_of(chunk) in broken else mosaic.chunks.want(chunk)
         fetched = stream([want for want in wants.values() if want is not None], self.network)

@@ -28,9 +28,9 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import MemoryStore, ObjectStore
 
 from gee_polygons.errors import InputFileError, ReadError, TileError
-from gee_polygons.network.local import AbsentError
+from gee_polygons.network.local import MissingFileError
 from gee_polygons.network.places import first_line, local_path, locate
-from gee_polygons.network.ranges import Want
+from gee_polygons.network.ranges import RangeRequest
 from gee_polygons.network.request import Network, fetch, fetch_end, fetch_whole
 
 _ABSENT: Final = np.uint64(2**64 - 1)  # both numbers of a chunk that was never written
@@ -61,7 +61,7 @@ class _Store(ObjectStore[Any]):
             if byte_range is None and key not in self._known:  # zarr asks for a group's document twice
                 self._known[key] = await asyncio.to_thread(fetch_whole, self.base + key, self._network)
             data = self._known[key] if byte_range is None else await asyncio.to_thread(self._part, key, byte_range)
-        except AbsentError:
+        except MissingFileError:
             self._known[key] = data = None
         return None if data is None else prototype.buffer.from_bytes(bytes(data))
 
@@ -282,7 +282,7 @@ class Chunks:
                 data = fetch(place, 0, self._index_bytes, self.network)
             else:
                 data, size = fetch_end(place, self._index_bytes, self.network)
-        except AbsentError:
+        except MissingFileError:
             return None
         if len(data) < self._index_bytes:
             raise ReadError(
@@ -304,19 +304,21 @@ class Chunks:
         found: NDArray[np.int64] = np.where(absent, -1, index.astype(np.int64))
         return found
 
-    def want(self, chunk: Coords) -> Want | None:
+    def want(self, chunk: Coords) -> RangeRequest | None:
         """Return the byte range of a chunk, its shard's index being known; None if it was never written.
 
         Without shards only a read can tell whether a chunk was written, and how long it is.
         """
         place = self.place_of(chunk)
         if not self.sharding:
-            return Want(place, [0], [self.raw_bytes + int(self.raw_bytes * _MOST_GROWTH) + _MOST_HEADER], clip=True)
+            return RangeRequest(
+                place, [0], [self.raw_bytes + int(self.raw_bytes * _MOST_GROWTH) + _MOST_HEADER], clip=True
+            )
         index = self._index[self.shard_of(chunk)]
         if index is None:
             return None
         start, length = index[tuple(c % n for c, n in zip(chunk, self.per_shard, strict=True))].tolist()
-        return None if start < 0 else Want(place, [start], [length])
+        return None if start < 0 else RangeRequest(place, [start], [length])
 
     def cost(self, chunk: Coords) -> tuple[int, int]:
         """Return the requests and bytes that a chunk costs: exact in shards and on disks, else the usual share."""
