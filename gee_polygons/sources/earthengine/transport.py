@@ -137,9 +137,6 @@ class RequestFailedError(EarthEngineError):
         super().__init__(f"Earth Engine: {refusal.message}")
         self.refusal = refusal
 
-    def __reduce__(self) -> tuple[type[RequestFailedError], tuple[Refusal]]:
-        return RequestFailedError, (self.refusal,)
-
 
 class _RefusedError(Exception):
     """One attempt failed."""
