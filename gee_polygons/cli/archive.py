@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import SITES_HELP, load, parse_names, source_option, with_sites, years_option
+from gee_polygons.cli.shared import (
+    SITES_HELP,
+    SitesFile,
+    parse_names,
+    print_facts,
+    source_option,
+    with_sites,
+    years_option,
+)
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,18 +37,12 @@ def _parse_bbox(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def _parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """Read THEIRS=OURS."""
+    """Read OLD=NEW, repeated, in the form that the option's metavar shows."""
     pairs = [text.partition("=") for text in value]
     if any(not old or not new for old, _, new in pairs):
-        raise click.BadParameter("write THEIRS=OURS, names of columns, such as acquired=datetime.")
-    return {old: new for old, _, new in pairs}
-
-
-def _parse_rewrites(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """Read FROM=TO."""
-    pairs = [text.partition("=") for text in value]
-    if any(not old or not new for old, _, new in pairs):
-        raise click.BadParameter("write FROM=TO, such as s3://bucket/=https://mirror.example/.")
+        example = {"THEIRS=OURS": "acquired=datetime", "FROM=TO": "s3://bucket/=https://mirror.example/"}
+        form = param.make_metavar(ctx)
+        raise click.BadParameter(f"write {form}, such as {example[form]}.")
     return {old: new for old, _, new in pairs}
 
 
@@ -58,9 +60,7 @@ def _parse_rewrites(ctx: click.Context, param: click.Parameter, value: tuple[str
 )
 def download(
     *,
-    sites_path: Path,
-    id_column: str | None,
-    crs: str | None,
+    sites_file: SitesFile,
     years: tuple[int, ...],
     source: str | None,
     out: Path,
@@ -77,7 +77,7 @@ def download(
     from gee_polygons.sources.cog.source import CogSource
     from gee_polygons.sources.opening import open_source
 
-    sites = load(sites_path, id_column, crs)
+    sites = sites_file.load()
     opened = open_source(source)
     if not isinstance(opened, CogSource):
         raise UsageError(f"{opened.name}: only an archive of COG tiles can be downloaded; give its index as --source")
@@ -98,7 +98,7 @@ def index() -> None:
 @click.option("--from", "first", metavar="DATE", help="2018 or 2018-06-01.")
 @click.option("--to", "last", metavar="DATE", help="2024 or 2024-12-31; counts too.")
 @click.option("--index", "source", metavar="INDEX", help="Path or URL of the list of tiles.  [default: the dataset's]")
-@click.option("--url-rewrite", multiple=True, callback=_parse_rewrites, metavar="FROM=TO", help="Read from a mirror.")
+@click.option("--url-rewrite", multiple=True, callback=_parse_pairs, metavar="FROM=TO", help="Read from a mirror.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: in the cache folder]")
 @click.option("--overwrite", is_flag=True, help="Build it anew if it exists.")
 def build(
@@ -149,7 +149,7 @@ def _describe(found: Collection) -> None:
     sides = [table[f"wgs84_{side}"].to_numpy() for side in ("west", "south", "east", "north")]
     west, south, east, north = sides[0].min(), sides[1].min(), sides[2].max(), sides[3].max()
     headers = "header" in table.column_names
-    for what, value in (
+    print_facts(
         ("index", found.place),
         ("dataset", found.dataset.id or "-"),
         ("tiles", f"{table.num_rows:,}"),
@@ -157,8 +157,7 @@ def _describe(found: Collection) -> None:
         ("zones", ", ".join(sorted(set(table["crs"].to_pylist()))[:10])),
         ("bbox", f"{west:.4f},{south:.4f},{east:.4f},{north:.4f}"),
         ("headers", "kept: none is asked for again" if headers else "not kept"),
-    ):
-        click.echo(f"{what:<8} {value}")
+    )
 
 
 @click.group(name="datasets", short_help="List datasets.")
@@ -212,7 +211,7 @@ def dataset_info(*, name: str) -> None:
 @click.option(
     "--column", "columns", multiple=True, callback=_parse_pairs, metavar="THEIRS=OURS", help="Rename. Repeatable."
 )
-@click.option("--url-rewrite", multiple=True, callback=_parse_rewrites, metavar="FROM=TO", help="Read from a mirror.")
+@click.option("--url-rewrite", multiple=True, callback=_parse_pairs, metavar="FROM=TO", help="Read from a mirror.")
 @click.option("--licence", default="", help="Of the data.")
 @click.option("--attribution", default="", help="Who is to be named.")
 def register_dataset(
@@ -273,7 +272,7 @@ def _describe_dataset(entry: Dataset) -> None:
     from gee_polygons.network.places import hide_query
 
     bands = f"{entry.bands[0]}..{entry.bands[-1]} ({len(entry.bands)})" if entry.bands else "the items' assets"
-    for what, value in (
+    print_facts(
         ("dataset", entry.id),
         ("what", entry.title),
         ("index", hide_query(entry.index)),
@@ -282,5 +281,4 @@ def _describe_dataset(entry: Dataset) -> None:
         ("nodata", "as each file says" if entry.nodata is None else f"{entry.nodata:g}"),
         ("licence", entry.licence or "-"),
         ("credit", entry.attribution or "-"),
-    ):
-        click.echo(f"{what:<8} {value}")
+    )

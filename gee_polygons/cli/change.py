@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import SITES_HELP, count, load, parse_names, parse_years
+from gee_polygons.cli.shared import SITES_HELP, SitesFile, count, parse_names, parse_years
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _read(table_path: Path, sites_path: Path | None, id_column: str | None) -> t
     """Return the table, and the sites or None."""
     from gee_polygons.tables import read_table
 
-    return read_table(table_path), None if sites_path is None else load(sites_path, id_column, None)
+    return read_table(table_path), None if sites_path is None else SitesFile(sites_path, id_column).load()
 
 
 def _check(overwrite: bool, *paths: Path | None) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import SITES_HELP, load, parse_source, say, with_sites, years_option
+from gee_polygons.cli.shared import SITES_HELP, SitesFile, parse_source, print_facts, say, with_sites, years_option
 
 if TYPE_CHECKING:
     from gee_polygons.costs import Offer
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
 )
 def plan(
     *,
-    sites_path: Path,
-    id_column: str | None,
-    crs: str | None,
+    sites_file: SitesFile,
     years: tuple[int, ...],
     source: str | None,
     local: tuple[str, ...],
@@ -55,7 +52,7 @@ def plan(
         raise click.UsageError(
             f"bandwidth is above 0 Mbit/s and latency 0 ms or more, found {bandwidth:g}, {latency:g}."
         )
-    sites = load(sites_path, id_column, crs)
+    sites = sites_file.load()
     how: dict[str, Any] = {"bandwidth_mbit_s": bandwidth, "latency_s": latency / 1e3}
     if source in ("all", "auto"):
         _connect_if_configured()
@@ -71,7 +68,7 @@ def plan(
         _say_service(opened, sites.polygons, years)
         return
     offer = price_source(sites, years, opened, **how)
-    for what, value in (
+    print_facts(
         ("source", opened.name),
         ("archive", opened.archive),
         ("sites", f"{len(sites):,}"),
@@ -81,8 +78,7 @@ def plan(
         ("MB", f"{offer.bytes / 1e6:,.1f}"),
         ("time", f"{_time(offer.seconds)}, at {bandwidth:g} Mbit/s and {latency:g} ms"),
         *(("note", note) for note in offer.notes),
-    ):
-        click.echo(f"{what:<9} {value}")
+    )
 
 
 def _say_each(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandwidth: float, latency: float) -> None:
@@ -115,7 +111,7 @@ def _say_each(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandw
 
 def _say_service(source: Any, polygons: Any, years: Sequence[int]) -> None:
     cost = source.cost(polygons, years)
-    for what, value in (
+    print_facts(
         ("source", source.name),
         ("archive", source.archive),
         ("sites", f"{len(polygons):,}"),
@@ -124,8 +120,7 @@ def _say_service(source: Any, polygons: Any, years: Sequence[int]) -> None:
         ("requests", f"{cost.requests:,}"),
         ("MB", f"{cost.bytes / 1e6:,.1f} to be sent"),
         ("compute", f"{cost.pixels:,} pixel-years, roughly {cost.eecu_hours:,.2f} EECU-hours"),
-    ):
-        click.echo(f"{what:<9} {value}")
+    )
 
 
 def _connect_if_configured() -> None:

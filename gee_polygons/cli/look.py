@@ -12,7 +12,7 @@ import click
 from gee_polygons.cli.shared import (
     EXIT_DATA,
     SITES_HELP,
-    load,
+    SitesFile,
     near,
     on_terminal,
     parse_names,
@@ -70,9 +70,7 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the 
 @_overwrite_option
 def render(
     *,
-    sites_path: Path,
-    id_column: str | None,
-    crs: str | None,
+    sites_file: SitesFile,
     years: tuple[int, ...],
     source: str | None,
     site_ids: tuple[str, ...],
@@ -104,7 +102,7 @@ def render(
         raise UsageError("--min and --max are for bands and similarity; --pca stretches by itself")
     from gee_polygons.sources.opening import open_source
 
-    sites = load(sites_path, id_column, crs)
+    sites = sites_file.load()
     chosen = [sites[site_id] for site_id in dict.fromkeys(site_ids)] if site_ids else list(sites)
     if len(chosen) > MAX_PICTURED:
         raise UsageError(f"{len(chosen)} sites don't fit a sheet (at most {MAX_PICTURED}); choose with --site ID")
@@ -265,7 +263,7 @@ def _table_or_sites(
         raise UsageError(f"{path} is a file of sites: --years is needed, such as --years 2018-2024")
     from gee_polygons.extract import extract_embeddings
 
-    sites = load(path, id_column, crs)
+    sites = SitesFile(path, id_column, crs).load()
     if site_id is not None:
         sites = _only(sites, site_id)
     return extract_embeddings(sites, years=years, source=source, progress=on_terminal())

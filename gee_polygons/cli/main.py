@@ -27,8 +27,8 @@ from gee_polygons.cli.look import audit, render, similarity
 from gee_polygons.cli.shared import (
     EXIT_DATA,
     SITES_HELP,
+    SitesFile,
     count,
-    load,
     near,
     on_terminal,
     parse_names,
@@ -143,9 +143,7 @@ def main(ctx: click.Context, verbose: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def extract(
     *,
-    sites_path: Path,
-    id_column: str | None,
-    crs: str | None,
+    sites_file: SitesFile,
     years: tuple[int, ...],
     source: str | None,
     statistics: tuple[str, ...],
@@ -166,7 +164,7 @@ def extract(
     check_output(output, overwrite)  # before the long work
     from gee_polygons.extract import extract_embeddings
 
-    sites = load(sites_path, id_column, crs)
+    sites = sites_file.load()
     table = extract_embeddings(
         sites,
         years=years,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,34 +66,51 @@ SOURCE_HELP = (
     "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
 )
 
-sites_options: list[Callable[[Any], Any]] = [
-    click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path)),
-    click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"),
-    click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326."),
-]
 years_option = click.option(
     "--years", callback=parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
 )
 source_option = click.option("--source", callback=parse_source, metavar="SOURCE", help=SOURCE_HELP)
 
 
+@dataclass(frozen=True)
+class SitesFile:
+    """The argument SITES and the options that say how it is read."""
+
+    path: Path
+    id_column: str | None = None
+    crs: str | None = None
+
+    def load(self) -> SiteCollection:
+        """Read the file; errors name options of the command line instead of Python arguments."""
+        from gee_polygons.errors import SiteError, UsageError
+        from gee_polygons.site import load_sites
+
+        try:
+            return load_sites(self.path, id_column=self.id_column, crs=self.crs)
+        except (SiteError, UsageError) as error:
+            text = str(error).replace("id_column=", "--id-column")
+            text = re.sub(r'crs=, for example crs="([^"]*)"', r"--crs, for example --crs \1", text)
+            raise type(error)(text) from error
+
+
 def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the argument SITES and its options."""
-    for option in reversed(sites_options):
-        command = option(command)
-    return command
+    """Give a command the argument SITES and its options, as one `SitesFile` named ``sites_file``."""
+
+    @click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path))
+    @click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]")
+    @click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326.")
+    @functools.wraps(command)
+    def wrapped(*, sites_path: Path, id_column: str | None, crs: str | None, **options: Any) -> Any:
+        return command(sites_file=SitesFile(sites_path, id_column, crs), **options)
+
+    return wrapped
 
 
-def load(path: Path, id_column: str | None, crs: str | None) -> SiteCollection:
-    """Read a file of sites."""
-    from gee_polygons.errors import SiteError, UsageError
-    from gee_polygons.site import load_sites
-
-    try:
-        return load_sites(path, id_column=id_column, crs=crs)
-    except (SiteError, UsageError) as error:  # in the words of a command line
-        said = str(error).replace("id_column=", "--id-column")
-        raise type(error)(re.sub(r'crs=, for example crs="([^"]*)"', r"--crs, for example --crs \1", said)) from error
+def print_facts(*facts: tuple[str, object]) -> None:
+    """Print names and values, one pair a line, values aligned."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        click.echo(f"{name:<{width}}  {value}")
 
 
 def near(path: Path) -> Path:
