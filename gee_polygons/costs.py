@@ -1,7 +1,7 @@
-"""What an extraction would cost from each source, and which source is the cheapest that is there.
+"""Estimates what an extraction costs from each source, and chooses the cheapest available one.
 
-Archives answer from their index and the headers of the tiles concerned, Earth Engine from the polygons alone; no pixel
-is read. Seconds are an estimate for a stated bandwidth and latency, to choose between sources by.
+Estimates for archives need their index and the headers of the tiles concerned; for Earth Engine, the polygons alone.
+No pixel is read. Seconds are an estimate for a stated bandwidth and latency, for comparing sources.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = ["Offer", "choose_source", "compare_sources", "price_source"]
 PUBLISHED: Final = ("source-coop", "mosaic", "earthengine")
 DEFAULT_MBIT_S: Final = 100.0
 DEFAULT_LATENCY_S: Final = 0.05
-# bytes of pixels that are decoded and added up in a core-second: measured, see benchmarks/RESULTS.md
+# bytes of pixels that one core decodes and reduces in a second: measured, see benchmarks/RESULTS.md
 DECODED_PER_CORE_S: Final = 0.5e9
-# least time of a request that computes: an assumption, for Google states none
+# shortest time of a computing request: an assumption, Google states none
 EARTH_ENGINE_S: Final = 1.0
 _HEADER_BYTES: Final = 96 * 2**10
 
@@ -49,28 +49,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What one source would take for some sites and years.
+    """Estimated cost of one source for given sites and years.
 
     Parameters
     ----------
     source : str
-        What to give as ``source=``.
+        Value for the argument ``source=``.
     available : bool
         Whether it can be read now.
     reason : str
-        Why not, in a line; empty where it can.
+        Why it isn't available, in one line; else empty.
     site_years : int
-        For how many of the sites and years it has tiles; for Earth Engine, how many are in its years.
+        Number of site-years for which it has tiles; for Earth Engine, of those within its years.
     asked : int
         Sites times years.
     blocks : int
         Blocks to decode, each once.
     requests, bytes : int
-        To be sent and fetched, headers of tiles included; of a local source, to be read from the disk.
+        Requests to send and bytes to fetch, tile headers included; for a local source, reads from disk.
     seconds : float
-        Estimate, at the bandwidth and latency that were stated.
+        Estimated duration at the stated bandwidth and latency.
     notes : tuple of str
-        What it can't do, one line each.
+        Limitations, one line each.
     """
 
     source: str
@@ -84,7 +84,7 @@ class Offer:
     seconds: float = float("inf")
     notes: tuple[str, ...] = ()
     opened: Source | None = None
-    """The source itself, with what planning read of it."""
+    """The source itself, which keeps the headers that planning has read."""
 
 
 def compare_sources(
@@ -96,7 +96,7 @@ def compare_sources(
     bandwidth_mbit_s: float = DEFAULT_MBIT_S,
     latency_s: float = DEFAULT_LATENCY_S,
 ) -> list[Offer]:
-    """Say what each source would cost for some sites and years.
+    """Estimate the cost of each source for given sites and years.
 
     Parameters
     ----------
@@ -108,20 +108,20 @@ def compare_sources(
         As `open_source` takes them. ``"all"``: the open archive, the mosaic, Earth Engine, the setting
         ``GEE_POLYGONS_SOURCE`` if it is a path, and registered datasets of embeddings.
     local : sequence of paths
-        Further ones, such as the folder of a download.
+        Additional sources, such as the folder of a download.
     bandwidth_mbit_s, latency_s : float
-        Of your connection: megabits per second, and seconds from a request to its answer.
+        Bandwidth of your connection in megabits per second, and seconds from a request to its answer.
 
     Returns
     -------
     list of Offer
-        The cheapest first, then those that lack some sites or years, then those that are not available. Nothing is
-        raised for a source that can't be read: its offer says why.
+        The cheapest first, then those that lack some sites or years, then those that are not available. A source that
+        can't be read raises no error: its `reason` states why.
 
     Raises
     ------
     UsageError
-        For a bandwidth or latency that isn't one, or no source.
+        For an impossible bandwidth or latency, or if there is no source.
 
     Examples
     --------
@@ -130,8 +130,8 @@ def compare_sources(
     >>> offer.source, offer.blocks, offer.requests
     ('sample', 8, 512)
     """
-    way = _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
-    return ranked([way.offer(spec) for spec in _candidates(sources, local)])
+    request = _Request(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
+    return ranked([request.offer(spec) for spec in _candidates(sources, local)])
 
 
 def price_source(
@@ -142,9 +142,9 @@ def price_source(
     bandwidth_mbit_s: float = DEFAULT_MBIT_S,
     latency_s: float = DEFAULT_LATENCY_S,
 ) -> Offer:
-    """Say what one source would cost; as `compare_sources`, but a source that can't be read raises its error."""
+    """Estimate the cost of one source, as `compare_sources`; a source that can't be read raises its error."""
     opened = open_source(source)
-    return _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s).price(opened)
+    return _Request(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s).price(opened)
 
 
 def choose_source(
@@ -155,27 +155,27 @@ def choose_source(
     bandwidth_mbit_s: float = DEFAULT_MBIT_S,
     latency_s: float = DEFAULT_LATENCY_S,
 ) -> Offer:
-    """Return the offer that ``source="auto"`` takes: of those that serve most sites and years, the fastest.
+    """Return the offer that ``source="auto"`` takes: the fastest of those with the most sites and years.
 
-    What lies on this machine is looked at first; if it has everything, nothing is asked for elsewhere.
+    Local sources are considered first; if one has everything, no request is made to others.
 
     Raises
     ------
     UsageError
         If no source is available.
     """
-    way = _Way(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
+    request = _Request(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
     offers: list[Offer] = []
     for spec in sorted(_candidates("all", local), key=_is_far):  # stable: nearest first
-        offers.append(way.offer(spec))
+        offers.append(request.offer(spec))
         last = offers[-1]
         if not _is_far(spec) and last.available and last.site_years == last.asked:
             break
     best = ranked(offers)[0]
     if not best.available:
         raise UsageError("no source is available: " + "; ".join(f"{offer.source}: {offer.reason}" for offer in offers))
-    if isinstance(best.opened, CogSource) and best.opened.network == _hurried():
-        best.opened.network = network_by_settings()  # no haste any more
+    if isinstance(best.opened, CogSource) and best.opened.network == _impatient_network():
+        best.opened.network = network_by_settings()  # the usual time limits again
     log.info("source: %s, about %.1f s", best.source, best.seconds)
     for note in best.notes:
         log.warning("%s: %s", best.source, note)
@@ -183,15 +183,15 @@ def choose_source(
 
 
 def ranked(offers: Sequence[Offer]) -> list[Offer]:
-    """Order offers: those that serve what any archive serves by time, then the incomplete, then the unavailable."""
-    # Earth Engine isn't asked where it has tiles: it claims every place, and mustn't put archives behind for that
+    """Order offers: complete ones by time, then the incomplete, then the unavailable."""
+    # Earth Engine's coverage isn't known before a request, so it doesn't define what complete means
     known = [offer.site_years for offer in offers if offer.available and offer.source != "earthengine"]
     most = max(known, default=0)
     return sorted(offers, key=lambda offer: (not offer.available, -min(offer.site_years, most), offer.seconds))
 
 
 def _candidates(sources: Sequence[Any] | str, local: Sequence[Any]) -> list[Any]:
-    """List what is to be looked at, each once."""
+    """List the sources to consider, each once."""
     if sources in ("all", "auto"):
         setting = os.environ.get(SOURCE_SETTING, "")
         own = [entry for name, entry in datasets().items() if entry.embeddings and name not in (AEF_ID, SAMPLE_ID)]
@@ -217,8 +217,8 @@ def _is_far(spec: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """What is asked for, and over which connection."""
+class _Request:
+    """Polygons and years, and the connection to estimate for."""
 
     polygons: NDArray[Any]
     years: tuple[int, ...]
@@ -233,16 +233,16 @@ class _Way:
             )
 
     def offer(self, spec: Any) -> Offer:
-        """Return what a source would cost, or why it isn't available."""
+        """Estimate the cost of a source, or return why it isn't available."""
         try:
-            return self.price(spec, _hurried())
+            return self.price(spec, _impatient_network())
         except GeePolygonsError as error:
             name = _named(spec)
             asked = len(self.polygons) * len(self.years)
             return Offer(source=name, available=False, asked=asked, reason=str(error).removeprefix(f"{name}: "))
 
     def price(self, spec: Any, network: Network | None = None) -> Offer:
-        """Return what a source would cost."""
+        """Estimate the cost of a source."""
         opened = open_source(spec, network=network)
         offer = Offer(source=_named(spec), asked=len(self.polygons) * len(self.years), opened=opened)
         is_archive = not isinstance(opened, ReducingSource)
@@ -289,7 +289,7 @@ class _Way:
         )  # fmt: skip
 
     def _seconds(self, requests: int, n_bytes: int, headers: int) -> float:
-        """Latencies that nothing hides, and the larger of what bandwidth and what latency allows."""
+        """Estimate the duration: start-up latency, plus the larger of transfer time and request time."""
         if not requests:
             return 0.0
         waves = -(-requests // NETWORK.max_concurrent) + -(-headers // NETWORK.max_concurrent)
@@ -298,13 +298,13 @@ class _Way:
         )
 
 
-def _hurried() -> Network:
-    """Give up soon on what can't be reached: there are other sources."""
+def _impatient_network() -> Network:
+    """Return network settings with short time limits, since there are other sources to try."""
     return replace(network_by_settings(), attempts=3, timeout_s=20.0, give_up_after_s=20.0)
 
 
 def _served(plan: Plan, source: Any) -> set[tuple[int, int]]:
-    """Return the (polygon, year) pairs whose blocks are all there, and at least one."""
+    """Return the (polygon, year) pairs for which the source has at least one block and lacks none."""
     holds = getattr(source, "holds", None)
     found: set[tuple[int, int]] = set()
     lacking: set[tuple[int, int]] = set()

@@ -1,6 +1,6 @@
-"""Polygons in, a table out: plan -> read -> reduce -> table, on one machine.
+"""Extracts a table of yearly values from polygons and a source.
 
-The work is in `gee_polygons.reduction.pipeline`; this module checks what is asked for and lays the numbers out.
+This module checks the arguments and builds the table; `gee_polygons.reduction.pipeline` reads and reduces the pixels.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def extract_embeddings(
     bands : sequence of str, optional
         Some of A00..A63. `Rbar` needs all of them and is NaN otherwise.
     on_error : {"raise", "collect"}
-        What a failed read does: stop, or give its rows the status ``"error"``, with the messages in
+        After a failed read: stop with an error, or give its rows the status ``"error"`` and list the messages in
         ``table.attrs["errors"]``.
     progress : bool or callable
         A progress bar, or a function called with (blocks done, blocks in all).
@@ -80,9 +80,9 @@ def extract_embeddings(
     Raises
     ------
     UsageError
-        Unknown band, statistic or source; years that make no sense.
+        For an unknown band, statistic or source, and for impossible years.
     ReadError
-        A read failed, naming the tile, block and band.
+        If a read failed; the message names the tile, block and band.
 
     Examples
     --------
@@ -121,12 +121,12 @@ def extract_embeddings(
 
 
 def _opened(source: Any, sites: SiteCollection, years: int | Iterable[int] | None) -> Source:
-    """Open a source; ``"auto"`` is the cheapest for these sites and years."""
+    """Open a source; ``"auto"`` takes the cheapest for these sites and years."""
     named = os.environ.get(SOURCE_SETTING) if source is None else source
     if not (isinstance(named, str) and named == "auto"):
         return open_source(source)
     if years is None:
-        raise UsageError('source="auto" needs years: what is cheapest depends on them')
+        raise UsageError('source="auto" needs years=: the cheapest source depends on them')
     from gee_polygons.costs import choose_source
 
     chosen = choose_source(sites, [years] if isinstance(years, int | np.integer) else list(years)).opened
@@ -146,7 +146,7 @@ def extract_continuous(
     on_error: str = "raise",
     progress: Progress = False,
 ) -> pd.DataFrame:
-    """Reduce a layer to one row per site and year, as the Earth Engine package this one descends from does.
+    """Reduce a layer to one row per site and period.
 
     Parameters
     ----------
@@ -155,15 +155,14 @@ def extract_continuous(
     layer : ContinuousLayer
         `ALPHA_EMBEDDINGS`, from any source; any other layer, from Earth Engine.
     start_date, end_date : str
-        ``"YYYY-MM-DD"``; both days count. Embeddings give every year that the dates touch.
+        ``"YYYY-MM-DD"``, or a year; both days count. Embeddings are returned for every year that the period touches.
     reducer : {"mean", "median", "min", "max", "stdDev"}
         Statistic, by its name on Earth Engine.
     frequency : {"yearly", "monthly", "all"}
-        One row per year, or per date with an image (UTC; embeddings are dated 1 January); of other layers than
-        embeddings also per month. Images of one date are laid together before they are reduced, so a site across
-        tiles has one whole row.
+        One row per year, per month (not for embeddings), or per date with an image (UTC; embeddings are dated
+        1 January). Images of one date are mosaicked before they are reduced, so a site across tiles has one row.
     source, on_error, progress
-        See `extract_embeddings`. Rows that couldn't be had are left out with ``on_error="collect"``.
+        See `extract_embeddings`. With ``on_error="collect"``, rows that failed are left out.
 
     Returns
     -------
@@ -174,7 +173,7 @@ def extract_continuous(
     Raises
     ------
     UsageError
-        For dates, a reducer, a frequency or a layer that can't be served.
+        For an invalid date, an unknown reducer or frequency, or a layer that the source doesn't have.
     """
     if reducer not in REDUCERS:
         raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
@@ -216,7 +215,7 @@ def extract_categorical(
     on_error: str = "raise",
     progress: Progress = False,
 ) -> pd.DataFrame:
-    """Measure how much of each site each class covers, year by year. Needs Earth Engine.
+    """Measure the area of each class in each site, year by year. Needs Earth Engine.
 
     Parameters
     ----------
@@ -225,7 +224,7 @@ def extract_categorical(
     layer : CategoricalLayer
         Such as `gee_polygons.datasets.mapbiomas.MAPBIOMAS`.
     start_date, end_date : str
-        ``"YYYY-MM-DD"``; every year that they touch.
+        ``"YYYY-MM-DD"``, or a year; every year that the period touches.
     source, on_error, progress
         See `extract_embeddings`.
 
@@ -249,7 +248,7 @@ def _table(
     statistics: Sequence[str],
     results: Results,
 ) -> pd.DataFrame:
-    """Lay results out: site after site, year after year."""
+    """Build the table: site after site, year after year."""
     n_sites, n_years = results.n_pixels.shape
     rows = n_sites * n_years
     blocks = [results.statistics[name].reshape(rows, len(bands)) for name in statistics]

@@ -45,14 +45,13 @@ def parse_dates(start_date: str | int, end_date: str | int) -> tuple[pd.Timestam
 
 def _date(given: str | int, name: str, day_of_year: str) -> pd.Timestamp:
     is_year = isinstance(given, int | np.integer) and not isinstance(given, bool)
-    if is_year:
-        check_year(int(given), name)
+    text = f"{check_year(int(given), name)}-{day_of_year}" if is_year else given
     try:
-        date = pd.Timestamp(f"{given}-{day_of_year}" if is_year else given)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{name} is a date such as '2018-01-01' or a year, found {given!r}") from error
-    if pd.isna(date) or isinstance(given, bool | float):
-        raise UsageError(f"{name} is a date such as '2018-01-01' or a year, found {given!r}")
+        date = pd.NaT if isinstance(given, bool | float) else pd.Timestamp(text)
+    except (ValueError, TypeError):
+        date = pd.NaT
+    if pd.isna(date):
+        raise UsageError(f"{name} is a date such as '2018-01-01', or a year, found {given!r}")
     if date.tzinfo is not None:
         date = date.tz_convert("UTC").tz_localize(None)  # images are dated in UTC
     return date.normalize()

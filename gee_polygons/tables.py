@@ -1,9 +1,9 @@
-"""The output table: its columns, its provenance, and the two files that it can be written to.
+"""The output table: its columns, its provenance, and writing it to GeoParquet or CSV.
 
 One row per (site, year). `.parquet` is GeoParquet 1.1 (geometry in EPSG:4326, a covering `bbox` column, provenance
-as JSON under the key ``gee_polygons``); `.csv` is CSV with full float precision beside a CSVW description
-(``<name>.csv-metadata.json``) that holds types and provenance. Nothing in either depends on the clock, so the same
-table gives the same bytes; both are written to a temporary name in the same folder, then renamed.
+as JSON under the key ``gee_polygons``); `.csv` is CSV with full float precision, next to a CSVW description
+(``<name>.csv-metadata.json``) that holds types and provenance. No timestamps are written, so the same table gives the
+same bytes. Files are written under a temporary name in the same folder, then renamed.
 
 Sources: GeoParquet 1.1.0 specification; W3C, *Metadata Vocabulary for Tabular Data* (2015).
 """
@@ -61,7 +61,7 @@ def columns(bands: Sequence[str], statistics: Sequence[str]) -> list[str]:
     bands : sequence of str
         Band names.
     statistics : sequence of str
-        Names of statistics. A single one isn't named in the columns.
+        Names of statistics. With a single one, columns are named by band alone.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def provenance(
     bands: Sequence[str],
     weights: str = WEIGHTS,
 ) -> dict[str, str]:
-    """Say where a table comes from; what `write_table` stores from ``table.attrs["provenance"]``.
+    """Return where a table comes from, which `write_table` stores from ``table.attrs["provenance"]``.
 
     Parameters
     ----------
@@ -104,13 +104,13 @@ def provenance(
         Kind of source: ``"sample"``, ``"cog"``, ``"earthengine"``, ...
     archive : str
         Which archive: a path, URL or asset id. Values are marked as synthetic for the source ``"sample"``, and for a
-        local index whose file metadata says so, as that of every sample archive does.
+        local index whose file metadata states it, as every sample archive's does.
     years : sequence of int
         Years asked for.
     statistics, bands : sequence of str
         What was computed.
     weights : str
-        How pixels weigh.
+        How pixels are weighted.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def provenance(
         "package": "gee_polygons",
         "package_version": package_version(),
         "source": source,
-        # the sample is the same wherever it was built: its folder would name a person and change the bytes
+        # the sample archive is the same in every folder; a path would name a person and change the bytes
         "archive": f"gee_polygons sample {package_version()}" if source == "sample" else archive,
         "years": ",".join(str(int(year)) for year in years),
         "statistics": ",".join(statistics),
@@ -158,7 +158,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     path : str or Path
         ``.parquet`` or ``.csv``, in a folder that exists.
     overwrite : bool
-        Whether a file of that name may be replaced. False, so that no result is lost by accident.
+        Whether an existing file may be replaced.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 class _Geometry:
-    """Polygons, each once, and which of them each row of a table has."""
+    """The distinct polygons of a table, and the index of the polygon of each row."""
 
     def __init__(self, polygons: NDArray[Any], rows: NDArray[np.int64]) -> None:
         self._polygons, self._rows = polygons, rows
@@ -285,7 +285,7 @@ class _Geometry:
         self.total = [float(v) for v in shapely.total_bounds(used)] if len(used) else []
 
     def part(self, start: int, length: int) -> list[pa.Array]:
-        """Return the columns `geometry` and `bbox` of some rows; only these are in memory as WKB."""
+        """Return the columns `geometry` and `bbox` of a range of rows, so that few are in memory as WKB at a time."""
         sites, rows = np.unique(self._rows[start : start + length], return_inverse=True)
         polygons = self._polygons[sites]
         wkb = pa.array(shapely.to_wkb(polygons), pa.binary())

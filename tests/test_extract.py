@@ -590,6 +590,8 @@ def test_site_years_without_data_have_no_row(small):
         ("2021-12-31", "2021-12-31", [2021]),
         ("2019", "2019-12-31", [2019]),
         ("2022-01-01", "2024-12-31", []),
+        (2019, 2021, [2019, 2021]),  # whole numbers are years, not nanoseconds after 1970
+        (np.int64(2020), "2021-06-30", [2021]),
     ],
 )
 def test_every_year_that_the_dates_touch_counts(start, end, years, small):
@@ -613,6 +615,9 @@ def test_the_methods_of_sites_are_the_same(small):
         ({"start_date": "yesterday"}, "a date such as"),
         ({"end_date": "2019-13-01"}, "a date such as"),
         ({"start_date": None}, "a date such as"),
+        ({"start_date": 2019.0}, "a date such as"),
+        ({"start_date": 20190101}, "a year such as 2024, found 20190101"),
+        ({"start_date": True}, "a date such as"),
         ({"reducer": "mode"}, "reducer"),
         ({"frequency": "monthly"}, "frequency is 'yearly'"),
     ],

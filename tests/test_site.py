@@ -540,7 +540,7 @@ def test_feet_are_feet():
         (BOX, "EPSG:32722", "degrees labelled as metres"),
         (shapely.box(5e7, 5e7, 5.1e7, 5.1e7), "EPSG:32722", "don't exist in WGS 84 / UTM zone 22S"),
         (shapely.box(-1e12, -1e12, 1e12, 1e12), "EPSG:3857", "is that the right CRS"),
-        (BOX, 'LOCAL_CS["site grid",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]', "no way is known"),
+        (BOX, 'LOCAL_CS["site grid",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]', "has no transformation"),
     ],
 )
 def test_coordinates_that_the_crs_cannot_have(geometry, crs, said):
@@ -1098,6 +1098,14 @@ def test_html_of_a_site_shows_what_matters():
     for shown in ("3107", "2016", "ha", "p9", "and 5 more properties", "x" * 70 + "x"):
         assert shown in tags.text
     assert "x" * 100 not in tags.text
+
+
+def test_html_shows_the_site_s_id_beside_a_property_of_that_name():
+    site = Site(polygon=BOX, site_id=3107, properties={"id": "other", "site_id": "third", "start_year": 1999})
+    for text in (site._repr_html_(), SiteCollection([site])._repr_html_()):
+        tags = Tags(text)
+        for shown in ("3107", "other", "third", "1999", "site_id (property)"):
+            assert shown in tags.text
 
 
 def test_html_of_a_collection_is_short(sites):

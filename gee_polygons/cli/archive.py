@@ -1,4 +1,4 @@
-"""The commands about archives: what an index holds, which datasets there are, and local copies."""
+"""The commands `download`, `index` and `datasets`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def download(
     out: Path,
     format: str,
 ) -> None:
-    """Copy what sites need. Run again, it goes on where it stopped.
+    """Copy the pixels that sites need. Run again, it continues where it stopped.
 
     \b
     Example:
@@ -206,14 +206,14 @@ def dataset_info(*, name: str) -> None:
 )
 @click.option("--dtype", default="", metavar="TYPE", help="uint16, float32...  [default: as each file says]")
 @click.option("--nodata", type=float, help="Value of pixels without data, where files don't say.")
-@click.option("--by-day", is_flag=True, help="Images are told apart by their day, not by their year.")
+@click.option("--by-day", is_flag=True, help="Images are identified by day instead of by year.")
 @click.option("--href-column", default="", metavar="NAME", help="Column with paths or URLs.  [default: the usual ones]")
 @click.option(
     "--column", "columns", multiple=True, callback=_parse_pairs, metavar="THEIRS=OURS", help="Rename. Repeatable."
 )
 @click.option("--url-rewrite", multiple=True, callback=_parse_pairs, metavar="FROM=TO", help="Read from a mirror.")
-@click.option("--licence", default="", help="Of the data.")
-@click.option("--attribution", default="", help="Who is to be named.")
+@click.option("--licence", default="", help="Licence of the data.")
+@click.option("--attribution", default="", help="Who must be credited.")
 def register_dataset(
     *,
     name: str,
@@ -226,7 +226,7 @@ def register_dataset(
     columns: dict[str, str],
     **more: Any,
 ) -> None:
-    """Add a dataset of your own, or replace it; `index build NAME` and Python's build and load know it then.
+    """Add or replace a dataset of your own, for `index build NAME` and the Python functions build and load.
 
     \b
     Example:
@@ -260,7 +260,7 @@ def register_dataset(
 
 
 def _check_list(index: str, entry: Dataset) -> None:
-    """Refuse what isn't a list of tiles while the person who typed its name is there."""
+    """Read the index once, so that a wrong file is reported now and not when the collection is built."""
     from gee_polygons.sources.cog.records import canonical, read_records
 
     canonical(

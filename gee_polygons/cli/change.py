@@ -1,4 +1,4 @@
-"""The commands that ask whether it worked: change, recovery, and one page for both."""
+"""The commands `change`, `recovery` and `report`, which draw conclusions from a table."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def _write(rows: pd.DataFrame, path: Path | None, table: pd.DataFrame, overwrite
 
 
 def _check_names(table: pd.DataFrame, **options: tuple[str, ...] | None) -> None:
-    """Refuse sites that the table doesn't have, in the words of a command line."""
+    """Raise if an option names a site that the table doesn't have."""
     if "site_id" not in table.columns:
-        return  # which is said later
+        return  # reported by the function that reads the table
     known = set(table["site_id"].astype(str))
     for option, names in options.items():
         unknown = [name for name in names or () if name not in known]
@@ -83,7 +83,7 @@ def _counted(values: pd.Series[Any]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in values.value_counts().items())
 
 
-@click.command(epilog=_TABLE_HELP, short_help="Say which sites changed, when, and towards what.")
+@click.command(epilog=_TABLE_HELP, short_help="Test which sites changed, when, and towards what.")
 @_table
 @_sites
 @_id_column
@@ -91,7 +91,7 @@ def _counted(values: pd.Series[Any]) -> str:
 @click.option(
     "--background",
     type=click.Choice(["controls", "all", "none"]),
-    help="What the shared step is taken from.  [default: the controls if there are some, else all sites]",
+    help="Sites from which the change shared by all is estimated.  [default: the controls if any, else all sites]",
 )
 @click.option(
     "--baseline",
@@ -118,7 +118,7 @@ def change(
     yearly_path: Path | None,
     overwrite: bool,
 ) -> None:
-    """Say which sites changed more than their background, in which year, and for good or not.
+    """Test which sites changed more than their background, in which year, and whether the change lasted.
 
     \b
     Example:
@@ -145,12 +145,12 @@ def change(
     )
     _write(found.sites, output, table, overwrite)
     _write(found.yearly, yearly_path, table, overwrite)
-    kinds = _counted(found.sites["kind"].replace("none", "without a change that shows"))
+    kinds = _counted(found.sites["kind"].replace("none", "without a detectable change"))
     click.echo(f"{output}: {count(len(found.sites), 'site')}: {kinds}")
-    click.echo(f"taken off: {found.background}; false discoveries: at most {level:.0%} of those flagged, on average")
+    click.echo(f"background: {found.background}; expected false discoveries: at most {level:.0%} of the flagged sites")
 
 
-@click.command(epilog=_TABLE_HELP, short_help="Say how far restoration sites are on their way.")
+@click.command(epilog=_TABLE_HELP, short_help="Measure recovery towards reference sites.")
 @_table
 @click.option(
     "--sites",
@@ -166,7 +166,11 @@ def change(
     "--degraded", callback=parse_names, metavar="IDS", help="Stand-ins for sites without data before their start."
 )
 @click.option(
-    "--confidence", type=click.FloatRange(0, 1, True, True), default=0.9, show_default=True, help="Of the bands."
+    "--confidence",
+    type=click.FloatRange(0, 1, True, True),
+    default=0.9,
+    show_default=True,
+    help="Confidence level of the uncertainty bands.",
 )
 @_output("Table to write, one row per restoration site: .csv or .parquet.")
 @_yearly
@@ -184,7 +188,7 @@ def recovery(
     yearly_path: Path | None,
     overwrite: bool,
 ) -> None:
-    """Say how far restoration sites are on the way to reference sites, with a band, and which ones recover.
+    """Measure how far restoration sites have recovered towards reference sites, with an uncertainty band.
 
     \b
     Example:
@@ -212,7 +216,7 @@ def recovery(
     _write(found.sites, output, table, overwrite)
     _write(found.yearly, yearly_path, table, overwrite)
     click.echo(f"{output}: {count(len(found.sites), 'site')}: {_counted(found.sites['group'])}")
-    click.echo(f"towards {count(len(targets), 'reference site')}; carried from year to year by {found.background}")
+    click.echo(f"towards {count(len(targets), 'reference site')}; shared yearly changes removed: {found.background}")
 
 
 @click.command(epilog=f"{_TABLE_HELP} {SITES_HELP}", short_help="Write one page that says whether it worked.")

@@ -1,4 +1,4 @@
-"""The command that says what an extraction would cost, from one source or from each."""
+"""The command `plan`: what an extraction would cost, from one source or from each."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _say_service(source: Any, polygons: Any, years: Sequence[int]) -> None:
 
 
 def _connect_if_configured() -> None:
-    """Start an Earth Engine session where the user has named a project for it; why not is told with the offers."""
+    """Start an Earth Engine session if the user has set EE_PROJECT; a failure is reported with the costs."""
     if not os.environ.get("EE_PROJECT"):
         return
     from gee_polygons.errors import GeePolygonsError
@@ -142,7 +142,7 @@ def _years_text(years: Sequence[int]) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Write an estimate, no finer than it is."""
+    """Format an estimated duration with the precision that it has."""
     if seconds < 1:
         return "below 1 s"
     if seconds < 90:

@@ -29,7 +29,7 @@ CHECKOUT_SITES: Final = Path(__file__).parents[2] / "data" / "sample_sites.geojs
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of the demonstration, done.
+    """A finished step of the demonstration.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The commands that look at what there is: pictures, likeness, and whether a table is right."""
+"""The commands `render`, `similarity` and `audit`."""
 
 from __future__ import annotations
 
@@ -269,11 +269,11 @@ def _table_or_sites(
     return extract_embeddings(sites, years=years, source=source, progress=on_terminal())
 
 
-@click.command(short_help="Say what is wrong with a table of embeddings.")
+@click.command(short_help="Check a table of embeddings for errors.")
 @click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
 @click.option("--reference", type=click.Path(path_type=Path), help="A table that is right, with some of the same rows.")
 def audit(*, table: Path, reference: Path | None) -> int:
-    """Say what is wrong with a table of embeddings, ours or another's: .parquet or .csv.
+    """Check a table of embeddings for errors; any .parquet or .csv table, not only this package's.
 
     Vectors are found in A00..A63, in 64 columns of another name, or in a column of lists. Exit status: 0 clean,
     1 something was found, 2 the call is wrong.
@@ -297,7 +297,7 @@ def _only(sites: SiteCollection, site_id: str) -> SiteCollection:
 
 
 def _output(output: Path | None, name: str, suffixes: tuple[str, ...]) -> Path:
-    """Return where to write: what was asked for, else a file in `outputs`."""
+    """Return the path to write to: `output`, else a file in `outputs`."""
     if output is None:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         return OUTPUTS / f"{safe}.png"
@@ -307,6 +307,6 @@ def _output(output: Path | None, name: str, suffixes: tuple[str, ...]) -> Path:
 
 
 def _check_new(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file unasked, before the long work."""
+    """Raise before the long work if a file exists and may not be replaced."""
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already; name another file with -o, or allow overwriting (--overwrite)")

@@ -1,8 +1,8 @@
 """The `gee-polygons` command.
 
-Results and reports go to standard output, messages and the progress bar (on a terminal only) to standard error.
-Exit status: 0 done; 1 the data is wrong, or a read failed; 2 the call is wrong; 130 interrupted. Whatever is slow
-to import is imported by the command that needs it, so that `--help` answers at once.
+Results go to standard output; messages and the progress bar (on a terminal only) go to standard error.
+Exit status: 0 done; 1 the data is wrong, or a read failed; 2 the call is wrong; 130 interrupted. Slow imports happen
+inside the command that needs them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MAX_SHOWN: Final = 20  # failures that are shown one by one
 
 
 class _Commands(click.Group):
-    """A group whose errors are one line each, and never a traceback for bad input."""
+    """A command group that prints each error as one line, without a traceback."""
 
     def main(
         self,
@@ -74,7 +74,7 @@ class _Commands(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _messages(), _terminated_like_interrupted():
+        with _messages(), _sigterm_as_interrupt():
             try:
                 return super().invoke(ctx)
             except GeePolygonsError as error:
@@ -86,7 +86,7 @@ class _Commands(click.Group):
                 ctx.exit(EXIT_INTERRUPTED)
 
 
-_INTERRUPTED: Final = {  # commands that write more than one thing, each of them whole
+_INTERRUPTED: Final = {  # messages of the commands that write several files
     "download": "interrupted; run the command again to go on",
     "demo": "interrupted; the outputs are incomplete: run the command again",
 }
@@ -277,7 +277,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 class _ToStderr(logging.Handler):
-    """One line per record, in the words of a command line: `warning: ...`."""
+    """Writes each log record as one line, such as ``warning: ...``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
@@ -292,7 +292,7 @@ def _messages() -> Iterator[None]:
     before = logger.level
     logger.addHandler(handler)
     with warnings.catch_warnings():
-        # what the library says to the person at the keyboard is said, each time, whatever the filters are
+        # the library's warnings are always shown, whatever filters the user has set
         warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
         warnings.filterwarnings("always", category=DataWarning)
         warnings.showwarning = lambda message, *args, **more: say(f"warning: {message}")
@@ -304,8 +304,8 @@ def _messages() -> Iterator[None]:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM clean up as Ctrl-C does."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that temporary files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

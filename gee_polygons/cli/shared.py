@@ -1,4 +1,4 @@
-"""What the commands share: options, how they are read, and how things are said."""
+"""Options, parsers and output functions shared by the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
 EXIT_DATA: Final = 1
-MAX_YEARS: Final = 200  # of one range: more is a slip of the finger
+MAX_YEARS: Final = 200  # in one range; more is taken for a typing error
 
 
 def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -36,9 +36,9 @@ def parse_years(ctx: click.Context, param: click.Parameter, value: str) -> tuple
 
 
 def parse_source(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Start a session where Earth Engine is asked for by name: that is asking for a session.
+    """Start an Earth Engine session if ``--source earthengine`` was typed.
 
-    The setting GEE_POLYGONS_SOURCE isn't asking: it may be years old.
+    The setting GEE_POLYGONS_SOURCE doesn't start one: it may have been made long ago.
     """
     if value == "earthengine":
         from gee_polygons.sources.earthengine.session import connect
@@ -61,8 +61,8 @@ SITES_HELP = (
     "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
 )
 SOURCE_HELP = (
-    "A name or a path that `gee-polygons sources` lists; extract knows auto, too: the cheapest. `earthengine` starts a "
-    "session with the credentials that ee.Authenticate() stored and the project $EE_PROJECT.  "
+    "A name or a path that `gee-polygons sources` lists; `auto` (extract only) takes the cheapest. `earthengine` "
+    "starts a session with the credentials that ee.Authenticate() stored and the project $EE_PROJECT.  "
     "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
 )
 
@@ -124,12 +124,12 @@ def count(n: int, what: str) -> str:
 
 
 def on_terminal() -> bool:
-    """Whether a person sees the messages: then there is a progress bar."""
+    """Whether standard error is a terminal: only then is a progress bar shown."""
     return sys.stderr.isatty()
 
 
 def say(line: str) -> None:
-    """Write one line to standard error, whatever line breaks it came with, above a progress bar if there is one."""
+    """Write a message as one line to standard error, above the progress bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)

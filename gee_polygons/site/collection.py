@@ -1,4 +1,4 @@
-"""Many sites, held as columns: a million stay small."""
+"""`SiteCollection`: many sites, stored as columns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UnknownSiteError(UsageError, KeyError, IndexError):
 
 
 class SiteCollection(CollectionVerbs, Sequence[Site]):
-    """Sites in order. It can't be changed, and travels between processes.
+    """An immutable sequence of sites; it can be pickled.
 
     ``sites[0]`` is by position, ``sites["3107"]`` by id, ``sites[:5]`` a smaller collection. Sites share their
     properties' names: one that a site lacks is None.
@@ -65,7 +65,7 @@ class SiteCollection(CollectionVerbs, Sequence[Site]):
     (True, 2, 1)
     """
 
-    # columns, not a list of sites: a million sites stay small; sites are made when they are asked for
+    # columns instead of a list of sites, so that a million take little memory; a `Site` is made on access
     __slots__ = ("_ids", "_made", "_polygons", "_positions", "_properties", "_repaired", "_start_years")
 
     def __init__(self, sites: Iterable[Site] = ()) -> None:
@@ -227,14 +227,14 @@ class SiteCollection(CollectionVerbs, Sequence[Site]):
         return tuple(i for i in self._ids if i in self._repaired)
 
     def filter(self, predicate: Callable[[Site], bool] | None = None, /, **equals: Any) -> SiteCollection:
-        """Return the sites that a function says yes to, and whose columns have the given values.
+        """Return the sites for which a function returns True and whose columns have the given values.
 
         Parameters
         ----------
         predicate : callable, optional
             Takes a `Site`, returns True to keep it.
         **equals
-            ``site_id``, ``start_year`` or a property, and the value that it must have (None: is missing).
+            ``site_id``, ``start_year`` or a property, and the value that it must have (None: missing).
 
         Returns
         -------
@@ -244,7 +244,7 @@ class SiteCollection(CollectionVerbs, Sequence[Site]):
         Raises
         ------
         UsageError
-            For the name of a property that isn't there.
+            For a property that the sites don't have.
 
         Examples
         --------
@@ -321,13 +321,16 @@ class SiteCollection(CollectionVerbs, Sequence[Site]):
 
     def _repr_html_(self) -> str:
         rows = [
-            {
-                "": html.outline_svg(site.polygon, 40),
-                "id": site.site_id,
-                "start year": site.start_year,
-                "area (ha)": f"{site.area_ha:.2f}",
-                **dict(list(site.properties.items())[:3]),
-            }
+            html.record(
+                {
+                    "": html.outline_svg(site.polygon, 40),
+                    "site_id": site.site_id,
+                    "start_year": site.start_year,
+                    "area (ha)": f"{site.area_ha:.2f}",
+                },
+                site.properties,
+                3,
+            )
             for site in self[:SHOWN_SITES]
         ]
         more = len(self) - len(rows)
@@ -336,7 +339,7 @@ class SiteCollection(CollectionVerbs, Sequence[Site]):
 
 
 def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Give a column of Python objects the type that all of them have, so that any format can hold it."""
+    """Convert a column of Python objects to the dtype that they share, so that any file format can hold it."""
     if column.dtype != object:
         return column
     kind = pd.api.types.infer_dtype(column, skipna=True)
@@ -348,7 +351,7 @@ def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def collected(columns: SiteTable, *, where: str) -> SiteCollection:
-    """Make a collection of normalised columns, and say what was repaired to whoever called the public function."""
+    """Make a collection of normalised columns; warn about repaired polygons on behalf of the public function."""
     repaired = tuple(columns.ids[row] for row in columns.repairs)
     if repaired:
         said = listed(f"{columns.ids[row]} (row {row}: {why})" for row, why in columns.repairs.items())

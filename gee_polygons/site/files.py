@@ -1,4 +1,4 @@
-"""Vector files to a GeoDataFrame whose CRS is what the file says, or None."""
+"""Reads vector files; the CRS is the one that the file states, or None."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_sites(
     is_json = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     without, fids = "has no geometry", None
     try:
-        # NaN coordinates and open rings are refused later, by row; numpy's and GDAL's remarks come without one
+        # NaN coordinates and open rings raise an error with the row later; the warnings of numpy and GDAL name no row
         with np.errstate(invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             if head.startswith(b"PAR1") or name.lower().endswith((".parquet", ".geoparquet")):
@@ -77,7 +77,7 @@ def _head(name: str) -> bytes:
 
 
 def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
-    """Return the GeoDataFrame, and what it means where a geometry is None."""
+    """Return the GeoDataFrame, and what a geometry of None means in it."""
     layers = geopandas.list_layers(name)
     kinds = dict(zip(layers["name"], layers["geometry_type"], strict=True))
     spatial = [n for n, kind in kinds.items() if isinstance(kind, str)]
@@ -94,7 +94,7 @@ def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
 
 
 def _fids(gdf: Any, *, is_json: bool, id_column: str | None) -> list[int] | None:
-    """Ids kept beside the columns: a GeoJSON feature's integer `id` member; a GeoPackage's `fid` if asked for."""
+    """Return feature ids stored outside the columns: GeoJSON's integer `id` member, a GeoPackage's `fid` on request."""
     fids: list[int] = gdf.index.tolist()
     stated = is_json and fids != list(range(len(fids)))  # GDAL counts from 0 where features have no id
     asked = id_column is not None and id_column.lower() == "fid"
@@ -102,7 +102,7 @@ def _fids(gdf: Any, *, is_json: bool, id_column: str | None) -> list[int] | None
 
 
 def _with_geojson_crs(gdf: Any, name: str, crs: Any) -> Any:
-    """Correct what GDAL makes of the `crs` member: it takes WGS 84 for null and for one that it doesn't understand."""
+    """Correct GDAL's reading of the `crs` member: for null and unknown systems it assumes WGS 84."""
     unsaid = gdf.set_crs(None, allow_override=True)
     # RFC 7946: without the member, coordinates are WGS 84, unless the caller knows better
     default = gdf if crs is None or not same_crs(gdf.crs, WGS84) else unsaid
@@ -112,7 +112,7 @@ def _with_geojson_crs(gdf: Any, name: str, crs: Any) -> Any:
             return default
         if text.find(b'"features"') > found.end() and same_crs(_named(_decode(text[found.end() :][:4096])), gdf.crs):
             return gdf
-        # not where GDAL writes it, or not what GDAL took it for: parse it all, "crs" may be a feature's property
+        # it isn't where GDAL writes it, or differs from GDAL's reading; "crs" may be a feature's property: parse it all
         try:
             content = json.loads(text[:])
         except ValueError:

@@ -1,4 +1,4 @@
-"""Areas and distances on the ellipsoid, and a polygon as Earth Engine wants it."""
+"""Areas and buffers on the WGS 84 ellipsoid, and polygons in the form that Earth Engine takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def area_ha(polygon: Any) -> float:
 
 
 def buffered(polygon: Any, distance_m: float) -> Any:
-    """Buffer by metres in the polygon's UTM zone; a polygon in EPSG:4326, empty where nothing is left."""
+    """Buffer in metres in the polygon's UTM zone; returns a polygon in EPSG:4326, which may be empty."""
     centre = shapely.centroid(polygon)
     utm = zone_crs(centre.x, centre.y)
     to_utm, to_lon_lat = transformer("EPSG:4326", utm), transformer(utm, "EPSG:4326")
@@ -48,7 +48,7 @@ def buffered(polygon: Any, distance_m: float) -> Any:
 
 
 def ee_geojson(polygon: Any, decimals: int = EE_DECIMALS) -> dict[str, Any]:
-    """GeoJSON with open rings and seven decimals: 41 bytes a vertex instead of 76. Earth Engine closes rings."""
+    """Return GeoJSON with open rings and seven decimals: 41 bytes a vertex, not 76. Earth Engine closes the rings."""
     parts = [_rings(p, decimals) for p in shapely.get_parts(polygon)]
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}
@@ -56,7 +56,7 @@ def ee_geojson(polygon: Any, decimals: int = EE_DECIMALS) -> dict[str, Any]:
 
 
 def ee_properties(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Properties that Earth Engine has a type for: texts, numbers, dates and lists of texts or numbers."""
+    """Return the properties whose types Earth Engine has: text, numbers, dates, and lists of text or numbers."""
     kept = {name: _ee_value(value) for name, value in properties.items()}
     return {name: value for name, value in kept.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""Sites as HTML for notebooks: drawn from memory, offline, everything escaped."""
+"""HTML of sites for notebooks; made in memory, with all text escaped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CELL_CHARS: Final = 80
 
 
 class Drawing(str):
-    """Markup made here, which is not escaped again."""
+    """Markup made in this module, which is not escaped."""
 
     __slots__ = ()
 
@@ -43,6 +43,12 @@ def outline_svg(polygon: Any, size_px: int = 120) -> Drawing:
         f'<path d="{"".join(paths)}" fill="#0072b2" fill-opacity="0.25" fill-rule="evenodd" '
         'stroke="#0072b2" stroke-width="1.2"/></svg>'
     )
+
+
+def record(own: Mapping[str, object], properties: Mapping[str, object], most: int) -> dict[str, object]:
+    """Join a site's own facts and its first properties; a property of the same name gets ``(property)`` behind it."""
+    first = list(properties.items())[:most]
+    return {**own, **{f"{name} (property)" if name in own else name: value for name, value in first}}
 
 
 def table_html(

@@ -1,6 +1,6 @@
-"""Geometries of any CRS to polygons in EPSG:4326: valid, two-dimensional, not empty; or one error that names rows.
+"""Converts geometries of any CRS to valid, two-dimensional polygons in EPSG:4326.
 
-A site that crosses the antimeridian becomes one piece that runs on past 180. Rows count from 0.
+A site that crosses the antimeridian becomes one polygon with longitudes beyond 180. Errors list the rows, from 0.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ RowNamer: TypeAlias = Callable[[int], str]
 
 WGS84: Final = pyproj.CRS.from_epsg(4326)
 MAX_EDGE_M: Final = 1000.0  # longer edges of a projected CRS get vertices before they are reprojected
-MAX_COORDINATE_M: Final = 1e8  # no projected CRS goes further: twice around the Earth, with any zone prefix
+MAX_COORDINATE_M: Final = 1e8  # larger than the coordinates of any projected CRS, zone prefixes included
 LON_RANGE: Final = (-180.0, 360.0)
-ROUNDING_DEG: Final = 1e-9  # how far past +-180 or +-90 a reprojected coordinate may come to lie
+ROUNDING_DEG: Final = 1e-9  # tolerance beyond +-180 and +-90 for rounding in reprojection
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7  # shapely.get_type_id
 
 
 def normalised(
     geometry: Any, crs: Any, where: str, name: RowNamer, without: str = "has no geometry"
 ) -> tuple[NDArray[Any], dict[int, str]]:
-    """Return the polygons of a GeoSeries in EPSG:4326, and what was wrong with those that were repaired, by row.
+    """Return the polygons of a GeoSeries in EPSG:4326, and the defects that were repaired, by row.
 
-    `without` is what a message says of a row whose geometry is None.
+    `without` describes a row whose geometry is None.
     """
     found = _crs(geometry.crs, crs, where)
     raw = np.asarray(geometry.to_numpy(), dtype=object)
@@ -46,7 +46,7 @@ def normalised(
 
     per_unit = found.axis_info[0].unit_conversion_factor if found.axis_info else 1.0
     if found.is_geographic and math.isclose(per_unit, math.pi / 180, rel_tol=1e-6):
-        _check_range(polygons, where, name, found)  # before: a change of datum would wrap or lose such values
+        _check_range(polygons, where, name, found)  # now, because a datum shift would wrap or lose such values
     if found.is_projected:
         far = np.abs(shapely.bounds(polygons)).max(axis=1) * per_unit > MAX_COORDINATE_M
         _check_lost(far, where, name, found)
@@ -61,7 +61,7 @@ def normalised(
 
 
 def polygon_fault(polygon: Any) -> str | None:
-    """Return what keeps a geometry from being a site's polygon, or None."""
+    """Return why a geometry can't be a site's polygon, or None."""
     if not isinstance(polygon, shapely.Geometry):
         return f"is a {type(polygon).__name__}, not a shapely polygon"
     if fault := _fault(polygon):
@@ -74,7 +74,7 @@ def polygon_fault(polygon: Any) -> str | None:
 
 
 def same_crs(one: Any, other: Any) -> bool:
-    """Whether two CRSs are the same but for the order of axes, which geopandas always reads as x, y."""
+    """Whether two CRSs are equal apart from axis order, which geopandas ignores."""
     return one is not None and other is not None and bool(one.equals(other, ignore_axis_order=True))
 
 
@@ -97,7 +97,7 @@ def _crs(stated: pyproj.CRS | None, asked: Any, where: str) -> pyproj.CRS:
     return crs
 
 
-# what is refused -----------------------------------------------------------------------------------------------------
+# checks --------------------------------------------------------------------------------------------------------------
 
 
 def _refuse(faults: Mapping[int, str], where: str, name: RowNamer, remedy: str = "correct or remove it") -> None:
@@ -107,7 +107,7 @@ def _refuse(faults: Mapping[int, str], where: str, name: RowNamer, remedy: str =
 
 
 def _suspects(raw: NDArray[Any]) -> list[int]:
-    """Rows that are not plainly a polygon or multipolygon with finite coordinates."""
+    """Return the rows that need a closer look: not a polygon or multipolygon with finite coordinates."""
     plain = np.isin(shapely.get_type_id(raw), (_POLYGON, _MULTIPOLYGON)) & ~shapely.is_empty(raw)
     coordinates, rows = shapely.get_coordinates(raw, return_index=True)
     plain[rows[~np.isfinite(coordinates).all(axis=1)]] = False
@@ -157,7 +157,7 @@ def _range_fault(box: Any) -> str | None:
     return f"lies at x {west:.7g} to {east:.7g}, y {south:.7g} to {north:.7g}, which isn't longitude and latitude"
 
 
-# what is changed -----------------------------------------------------------------------------------------------------
+# conversions ---------------------------------------------------------------------------------------------------------
 
 
 def _leaves(geometry: Any) -> list[Any]:
@@ -167,7 +167,7 @@ def _leaves(geometry: Any) -> list[Any]:
 
 
 def _flat(geometry: Any) -> Any:
-    """Turn a collection of polygons into a multipolygon, and one of a single part into that part."""
+    """Turn a collection of polygons into a multipolygon, or into a polygon if it has one part."""
     return _one(p for p in _leaves(geometry) if not p.is_empty)
 
 
@@ -177,7 +177,7 @@ def _one(parts: Iterable[Any]) -> Any:
 
 
 def _repair(polygons: NDArray[Any], repairs: dict[int, str], where: str, name: RowNamer) -> None:
-    """Repair in place. "structure" keeps shells as area and holes as holes; the even-odd rule would punch overlaps."""
+    """Repair in place. Method "structure" keeps overlapping shells filled; the even-odd rule would make them holes."""
     for row in map(int, np.flatnonzero(~shapely.is_valid(polygons))):
         repairs.setdefault(row, _reason(polygons[row]))
         repaired = shapely.make_valid(polygons[row], method="structure", keep_collapsed=False)
@@ -197,12 +197,12 @@ def _to_lon_lat(polygons: NDArray[Any], crs: pyproj.CRS, where: str) -> NDArray[
         # 2-D coordinates: of a compound CRS only the horizontal part matters
         moved = geopandas.GeoSeries(polygons, crs=crs).to_crs(WGS84)
     except pyproj.exceptions.ProjError as error:
-        raise CrsError(f"{where}: no way is known from {crs.name!r} to longitude and latitude") from error
+        raise CrsError(f"{where}: PROJ has no transformation from {crs.name!r} to longitude and latitude") from error
     return np.array(moved.to_numpy(), dtype=object)
 
 
 def _join_at_antimeridian(polygons: NDArray[Any], where: str, name: RowNamer, *, projected: bool) -> None:
-    """Make one piece, running on past 180, of each site that crosses the antimeridian, in place."""
+    """Join, in place, each site that crosses the antimeridian to one polygon with longitudes beyond 180."""
     bounds = shapely.bounds(polygons)
     for crossing in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180):
         row = int(crossing)

@@ -1,4 +1,4 @@
-"""One site: a polygon with an id, and what can be said of it without a request."""
+"""`Site`: a polygon with an id, a start year and properties."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Site(SiteVerbs):
-    """A polygon with an id, a start year and other properties. It can't be changed.
+    """A polygon with an id, a start year and other properties; immutable.
 
-    Usually made by `load_sites`, which also repairs and reprojects; here the polygon must be ready.
+    Usually made by `load_sites`, which also repairs and reprojects. Here the polygon must be valid and in EPSG:4326.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class Site(SiteVerbs):
     site_id : int or str
         Unique within a collection.
     start_year : int, optional
-        Year in which a restoration, or whatever is looked for, started.
+        Year in which the restoration (or another intervention) started.
     properties : mapping, optional
-        Anything else; becomes read-only, with plain Python values and None for what is missing.
+        Other attributes; made read-only, with plain Python values and None for missing ones.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class Site(SiteVerbs):
 
     @classmethod
     def _trusted(cls, polygon: Any, site_id: int | str, start_year: int | None, properties: dict[str, Any]) -> Site:
-        """Make a site of values that went through the door already."""
+        """Make a site of values that are normalised already, without checking them again."""
         site = object.__new__(cls)
         site._set(polygon, site_id, start_year, properties)
         return site
@@ -81,7 +81,7 @@ class Site(SiteVerbs):
         object.__setattr__(self, "properties", MappingProxyType(properties))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # without the cached Earth Engine objects, which belong to a session
+        # leaves out the cached Earth Engine objects, which belong to a session
         return Site._trusted, (self.polygon, self.site_id, self.start_year, dict(self.properties))
 
     def __repr__(self) -> str:
@@ -90,15 +90,15 @@ class Site(SiteVerbs):
     def _repr_html_(self) -> str:
         centre = self.polygon.centroid
         facts = {
-            "id": self.site_id,
-            "start year": self.start_year,
+            "site_id": self.site_id,
+            "start_year": self.start_year,
             "area": f"{self.area_ha:.2f} ha",
             "centre": f"{centre.y:.5f}, {centre.x:.5f} (latitude, longitude)",
         }
-        shown = dict(list(self.properties.items())[:SHOWN_PROPERTIES])
-        rows = [{"": name, " ": value} for name, value in [*facts.items(), *shown.items()]]
-        more = len(self.properties) - len(shown)
-        note = f"and {more} more properties" if more else ""
+        shown = html.record(facts, self.properties, SHOWN_PROPERTIES)
+        rows = [{"": name, " ": value} for name, value in shown.items()]
+        more = len(self.properties) - SHOWN_PROPERTIES
+        note = f"and {more} more properties" if more > 0 else ""
         return html.table_html(repr(self), rows, note=note, drawing=html.outline_svg(self.polygon))
 
     @cached_property
@@ -107,9 +107,9 @@ class Site(SiteVerbs):
         return measures.area_ha(self.polygon)
 
     def years(self) -> list[int]:
-        """Return the years that AlphaEarth embeddings are published for: before *and* after `start_year`.
+        """Return the years for which AlphaEarth embeddings are published, before *and* after `start_year`.
 
-        What a given source holds, `open_source(...).years()` says.
+        `open_source(...).years()` returns the years of one source.
 
         Examples
         --------
@@ -120,14 +120,14 @@ class Site(SiteVerbs):
         return list(EMBEDDING_YEARS)
 
     def buffer(self, buffer_m: float) -> Any:
-        """Grow the polygon by some metres, or shrink it by negative ones.
+        """Return the polygon buffered by a distance in metres.
 
-        Distances are taken in the UTM zone of the polygon's centroid, true to 0.1 % within the zone.
+        Distances are measured in the UTM zone of the polygon's centroid, accurate to 0.1 % within the zone.
 
         Parameters
         ----------
         buffer_m : float
-            Metres; negative shrinks, to leave out the edges of a site.
+            Metres; a negative distance shrinks the polygon, which leaves out the edges of a site.
 
         Returns
         -------
@@ -153,7 +153,7 @@ class Site(SiteVerbs):
         return polygon
 
     def region(self, buffer_m: float = 500) -> Any:
-        """Return the box, in longitude and latitude, around the site and some metres more on each side.
+        """Return the bounding box of the buffered site, in longitude and latitude.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""A GeoDataFrame to a `SiteTable`: the id column, start years, and the polygons in EPSG:4326."""
+"""Converts a GeoDataFrame to a `SiteTable`: unique ids, start years and polygons in EPSG:4326."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def site_table(
 ) -> SiteTable:
     """Normalise a GeoDataFrame.
 
-    `where` begins every message. `fids` are ids that the file keeps beside its columns. `without` is what a message
-    says of a geometry that is None.
+    Every message begins with `where`. `fids` are feature ids that the file stores outside its columns. `without`
+    describes a geometry that is None.
     """
     if not isinstance(gdf, geopandas.GeoDataFrame):
         raise UsageError(f"a GeoDataFrame is needed, found {type(gdf).__name__}")
@@ -64,7 +64,7 @@ def site_table(
     if len(gdf) == 0:
         raise SiteError(f"{where} holds no features; at least one polygon is needed")
     if any(n is not None and n not in gdf.columns for n in gdf.index.names):
-        gdf = gdf.reset_index()  # a named index is a column that was set aside
+        gdf = gdf.reset_index()  # a named index counts as a column
     columns = pd.DataFrame(gdf.drop(columns=gdf.geometry.name)).reset_index(drop=True)
     columns.columns = pd.Index([str(c) for c in columns.columns], dtype=object)
     if not columns.columns.is_unique:
@@ -94,7 +94,7 @@ def site_table(
 
 
 def _find(columns: pd.DataFrame, *names: str) -> str | None:
-    """Return the first column that has one of the names, letter by letter, else in whatever case."""
+    """Return the first column with one of the names; an exact match is preferred to one in another case."""
     for name in names:
         if name in columns.columns:
             return name
@@ -159,7 +159,7 @@ def _years(columns: pd.DataFrame, name: str, where: str, row_name: RowNamer) -> 
 
 
 def _year_or_none(value: Any) -> int | None:
-    # start_date is a free-text column that happens to be there: what isn't a date says nothing
+    # nobody named start_date, and it may hold any text: values that aren't dates are ignored
     try:
         return plain_year(value)
     except SiteError:

@@ -1,4 +1,4 @@
-"""Plain Python values out of table cells, and lists of names in messages."""
+"""Converts table cells to plain Python values, and formats lists of names for messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN: Final = 5  # names in a message before "and n more"
 
 
 def plain(value: Any) -> Any:
-    """Return a value as plain Python; everything that means "missing" becomes None."""
+    """Return a value as a plain Python object; NaN, NaT and NA become None."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, np.ndarray):
@@ -69,14 +69,14 @@ def plain_year(value: Any) -> int | None:
 
 
 def listed(items: Iterable[object], shown: int = _SHOWN, separator: str = ", ") -> str:
-    """Join the first few, and say how many more there are."""
+    """Join the first few items and state how many more there are."""
     texts = [str(i) for i in items]
     more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
     return separator.join(texts[:shown]) + more
 
 
 def near(name: str, known: Iterable[Hashable]) -> str:
-    """Name what is there, the most similar first."""
+    """List the known names, the most similar to `name` first."""
     names = [str(k) for k in known]
     close = get_close_matches(name, names, n=3, cutoff=0.6)
     return listed([repr(n) for n in dict.fromkeys([*close, *names])]) or "none"
