@@ -149,8 +149,8 @@ def _write_archive(
     for failure in (failure for plan in plans for failure in plan.failures):
         raise ReadError(failure.message, url=failure.url, year=failure.year)
     needed = _needed(plans, polygons)
-    for number, tile in enumerate(tiles):
-        target = root / _relative(tile)
+    for number, (tile, name) in enumerate(zip(tiles, _names(tiles), strict=True)):
+        target = root / name
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(tile, needed.get((tile.place, tile.year), {}), source, target)
@@ -163,7 +163,7 @@ def _write_archive(
 def _rows(polygons: Polygons, years: Sequence[int], source: CogSource) -> TileIndex:
     """Return the index rows that zones are chosen by: home zones, and those of every cell that a polygon touches."""
     archive = source.near(polygons)
-    index = archive.take(np.flatnonzero(np.isin(archive.year, list(years))))
+    index = archive.of_years(years)
     parts = {(i, str(crs)) for i, crs in enumerate(home_crs(polygons, archive))}
     for i, bounds in enumerate(shapely.bounds(polygons.geometries)):
         parts |= {(i, crs) for crs, _ in cells_touched(tuple(bounds))}
@@ -234,30 +234,36 @@ def _part(common: Window, origin: Window) -> tuple[slice, slice]:
     return slice(row, row + common.height), slice(col, col + common.width)
 
 
-def _relative(tile: Tile) -> str:
-    """Return the place of a local tile: as published, year / zone / name; a digest tells equal names apart."""
-    code = tile.grid.crs.removeprefix("EPSG:")
-    zone = f"{code[3:]}{'N' if code[2] == '6' else 'S'}" if code[:3] in ("326", "327") else code
-    tag = hashlib.blake2b(tile.place.encode(), digest_size=4).hexdigest()
-    stem = tile.place.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return f"{tile.year}/{zone}/{stem}-{tag}.tiff"
+def _names(tiles: Sequence[Tile]) -> list[str]:
+    """Return the places of local tiles, as published: year / zone / name.
+
+    Numbered in the order of the originals' places: where tiles overlap it decides which one's pixels count.
+    """
+    order = {place: number for number, place in enumerate(sorted({tile.place for tile in tiles}), 1)}
+    names = []
+    for tile in tiles:
+        code = tile.grid.crs.removeprefix("EPSG:")
+        zone = f"{code[3:]}{'N' if code[2] == '6' else 'S'}" if code[:3] in ("326", "327") else code
+        stem = tile.place.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        names.append(f"{tile.year}/{zone}/{order[tile.place]:06d}-{stem}.tiff")
+    return names
 
 
 def _write_index(path: Path, index: TileIndex, tiles: Sequence[Tile], source: CogSource) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    boxes = shapely.box(*index.wgs84.T)
+    boxes, names = shapely.box(*index.wgs84.T), _names(tiles)
     columns: dict[str, Any] = {
         "fid": pa.array(range(1, len(tiles) + 1), pa.int64()),
         "geom": pa.array(shapely.to_wkb(boxes, byte_order=1), pa.binary()),
         "crs": pa.array(index.crs.tolist(), pa.string()),
         "year": pa.array(index.year.tolist(), pa.int32()),
-        "utm_zone": pa.array([_relative(tile).split("/")[1] for tile in tiles], pa.string()),
+        "utm_zone": pa.array([name.split("/")[1] for name in names], pa.string()),
     }
     for frame, values in (("utm", index.utm), ("wgs84", index.wgs84)):
         columns |= {f"{frame}_{side}": pa.array(values[:, i]) for i, side in enumerate(SIDES)}
-    columns["path"] = pa.array([_relative(tile) for tile in tiles], pa.string())
+    columns["path"] = pa.array(names, pa.string())
     geo = {"version": "1.1.0", "primary_column": "geom",
            "columns": {"geom": {"encoding": "WKB", "geometry_types": ["Polygon"]}}}  # fmt: skip
     metadata = {"geo": json.dumps(geo), "gee_polygons": json.dumps({"downloaded_from": source.archive})}

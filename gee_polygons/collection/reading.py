@@ -16,7 +16,8 @@ from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import DependencyError, UsageError
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.cutting import read_parts, settled_parts
-from gee_polygons.sources.cog.patches import Patch, Region, inside, read_regions, sample
+from gee_polygons.sources.cog.patches import Patch, Region, inside, read_regions
+from gee_polygons.sources.cog.points import sample
 from gee_polygons.zonal.grid import Window
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.reduction.overlaps import take_precedence
 from gee_polygons.reduction.plan import BlockRef, Failure, Job, Piece, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.zonal.coverage import Coverage, compute_coverage
@@ -122,7 +123,7 @@ def make_plan(
             if layout not in touched:
                 blocks = _blocks_touched(tile, rings, bounds, numbers)
                 touched[layout] = {block: _Touched.of(inside, bounds, numbers) for block, inside in blocks.items()}
-            beneath = [t for t in members if t.year == tile.year and t.place < tile.place]
+            beneath = take_precedence(members, tile)
             for (row, col), found in touched[layout].items():
                 inside = found.pieces
                 wanted = [i for i in inside if tile.year not in pieces[i].skip]

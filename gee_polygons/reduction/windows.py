@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import UsageError
+from gee_polygons.reduction.overlaps import fill_missing
 from gee_polygons.reduction.plan import Block, BlockRef
 from gee_polygons.reduction.planning import Blocked
 from gee_polygons.zonal.grid import Grid, Lattice, Window
@@ -86,17 +87,17 @@ def paste(values: NDArray[Any], window: Window, block: Block) -> None:
     common = ref.inside.intersection(window)
     if common is None:
         return
-    target = (_slice(common.row, common.height, window.row), _slice(common.col, common.width, window.col))
-    origin = (_slice(common.row, common.height, ref.window.row), _slice(common.col, common.width, ref.window.col))
+    target, origin = common.slices_in(window), common.slices_in(ref.window)
     for part in range(block.n_parts):
         planes = block.decode(part)
         for plane, band in zip(planes, block.part_bands(part), strict=True):
-            pixels = plane[: ref.window.height * ref.window.width].reshape(ref.window.height, ref.window.width)
-            pixels = pixels[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1][origin]
-            held = values[band][target]
-            missing = held == NODATA if values.dtype == np.int8 else np.isnan(held)
-            values[band][target] = np.where(missing, pixels, held)
+            fill_missing(
+                values[band][target], north_up(plane, ref)[origin], NODATA if values.dtype == np.int8 else np.nan
+            )
 
 
-def _slice(first: int, length: int, origin: int) -> slice:
-    return slice(first - origin, first - origin + length)
+def north_up(plane: NDArray[Any], ref: BlockRef) -> NDArray[Any]:
+    """Return a view of one decoded band of a block, shape (height, width), with north at the top."""
+    height, width = ref.window.height, ref.window.width
+    pixels = plane[: height * width].reshape(height, width)
+    return pixels[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1]

@@ -45,6 +45,11 @@ class Window:
         width = min(self.col_stop, other.col_stop) - col
         return Window(row, col, height, width) if height > 0 and width > 0 else None
 
+    def slices_in(self, outer: Window) -> tuple[slice, slice]:
+        """Return the (rows, columns) of an array of `outer` that this window is."""
+        row, col = self.row - outer.row, self.col - outer.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
 
 @dataclass(frozen=True, order=True)
 class Lattice:

@@ -33,7 +33,7 @@ def parts_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Se
     if not len(areas):
         return []
     archive = source.near(areas)
-    index = _of_years(archive, years)
+    index = archive.of_years(years)
     parts = zone_parts(areas, index, archive)
     found = _cut(source, areas, [part for part in parts if part.clip is not None], index, bands)
     home = {part.polygon: part for part in parts if part.clip is None}
@@ -107,7 +107,7 @@ def _cut_after_all(
     ]
     if not incomplete:
         return {}
-    index = _of_years(source.near(areas), years)
+    index = source.near(areas).of_years(years)
     others = _cut(source, areas, split_parts(areas, incomplete, index), index, bands)
     better: dict[int, tuple[list[Region], list[Patch]]] = {}
     for (i, regions), patches in zip(others.items(), _read(source, list(others.values()), years, bands), strict=True):
@@ -130,7 +130,3 @@ def _count(areas: Polygons, number: int, patches: Sequence[Patch]) -> int:
     """Count the pixels with data inside an area."""
     touched = [inside(areas, number, patch) for patch in patches]
     return sum(int((patch.valid.all(axis=1) & here).sum()) for patch, here in zip(patches, touched, strict=True))
-
-
-def _of_years(archive: TileIndex, years: Sequence[int]) -> TileIndex:
-    return archive.take(np.flatnonzero(np.isin(archive.year, list(years))))

@@ -10,10 +10,9 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.patches import Patch, Region, read_regions
+from gee_polygons.sources.cog.patches import Patch, Region, degrees_of, pixels_at, read_regions
 from gee_polygons.sources.cog.zoning import ZonePart, rows_near
 from gee_polygons.zonal.grid import Window
-from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import cells_touched
 
 if TYPE_CHECKING:
@@ -55,48 +54,37 @@ def fill_from_neighbours(
         return values, ()
     values = values.copy()
     rows, columns = np.nonzero(lacking)
-    lon, lat = _centres(patch, rows, columns, (area.bounds[0] + area.bounds[2]) / 2)
+    window = patch.grid.window
+    middle = (area.bounds[0] + area.bounds[2]) / 2
+    lon, lat = degrees_of(patch.grid.lattice, rows + window.row, columns + window.col, middle)
+    areas = Polygons(np.array([area], object))
     used = []
     for crs, (west, south, east, north) in neighbours:
         own = (lon >= west) & (lon < east) & (lat >= south) & (lat < north)
-        if own.any() and (found := _nearest(source, area, crs, lon[own], lat[own], year, bands)) is not None:
+        if own.any() and (found := _nearest(source, areas, crs, lon[own], lat[own], year, bands)) is not None:
             values[:, rows[own], columns[own]] = found
             used.append(crs)
     return values, tuple(used)
 
 
-def _centres(
-    patch: Patch, rows: NDArray[np.intp], columns: NDArray[np.intp], near_lon: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return longitude and latitude of pixel centres, in the turn of longitudes that lies nearest."""
-    a, _, c, _, e, f = patch.grid.transform
-    x, y = c + a * (columns + 0.5), f + e * (rows + 0.5)
-    lon, lat = transformer("EPSG:4326", patch.grid.crs).transform(x, y, direction="INVERSE")
-    return lon + 360.0 * np.round((near_lon - lon) / 360.0), lat
-
-
 def _nearest(
     source: CogSource,
-    area: shapely.Geometry,
+    areas: Polygons,
     crs: str,
     lon: NDArray[np.float64],
     lat: NDArray[np.float64],
     year: int,
     bands: Sequence[str],
 ) -> NDArray[Any] | None:
-    """Read the pixels of a zone that hold some points, shape (bands, points); None where it has no tile there."""
-    areas = Polygons(np.array([area], object))
-    index = source.near(areas)
-    index = index.take(np.flatnonzero(index.year == year))
+    """Read the pixels of a zone that hold some places, shape (bands, places); None where it has no tile there."""
+    index = source.near(areas).of_years([year])
     tiles, broken = source.open(index.take(rows_near(areas, [ZonePart(0, crs)], index)))
     for error in broken.values():
         raise error
     if not tiles:
         return None
     lattice = tiles[0].grid.lattice
-    x, y = transformer("EPSG:4326", crs).transform(lon, lat)
-    columns = np.floor(x / lattice.step_x - lattice.phase_x).astype(np.int64)
-    rows = np.floor(-y / lattice.step_y - lattice.phase_y).astype(np.int64)
+    rows, columns = pixels_at(lattice, lon, lat)
     top, left = int(rows.min()), int(columns.min())
     window = Window(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
     touching = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,6 +59,10 @@ class TileIndex:
             utm=self.utm[rows], wgs84=self.wgs84[rows],
             headers=None if self.headers is None else self.headers[rows],
         )  # fmt: skip
+
+    def of_years(self, years: Sequence[int]) -> TileIndex:
+        """Return the rows of some years."""
+        return self.take(np.flatnonzero(np.isin(self.year, list(years))))
 
     @classmethod
     def of(cls, table: Any, place: str, network: Network = NETWORK) -> TileIndex:

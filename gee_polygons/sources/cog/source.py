@@ -108,7 +108,7 @@ class CogSource:
         """
         asked = Polygons.of(polygons)
         archive = self.near(asked)
-        index = _of_years(archive, years)
+        index = archive.of_years(years)
         return self._plan(asked, years, zone_parts(asked, index, archive), index)
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
@@ -127,7 +127,7 @@ class CogSource:
             In which these polygons are split at the zone boundary; None where that can't help.
         """
         years = sorted({year for _, year in incomplete})
-        index = _of_years(self.near(polygons), years)
+        index = self.near(polygons).of_years(years)
         parts = split_parts(polygons, incomplete, index)
         return self._plan(polygons, years, parts, index) if parts else None
 
@@ -263,10 +263,6 @@ class CogSource:
                 del self._tiles[key]
                 broken[key] = TileError(f"{tile.place}: lies in {tile.grid.crs}, the index says {crs}")
         return [self._tiles[key] for key in keys if key in self._tiles], broken
-
-
-def _of_years(index: TileIndex, years: Sequence[int]) -> TileIndex:
-    return index.take(np.flatnonzero(np.isin(index.year, list(years))))
 
 
 def _find_index(spec: str) -> str:

@@ -82,8 +82,8 @@ class Tile:
         """Describe the block in a block row and block column of the file."""
         return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
 
-    def block_index(self, row: int, col: int) -> tuple[int, int]:
-        """Return the block row and column that hold a pixel of the lattice."""
+    def block_index(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return the block rows and block columns that hold pixels of the lattice."""
         window = self.grid.window
         down, across = row - window.row, col - window.col
         if self.grid.flip_y:

@@ -37,6 +37,11 @@ class ZonePart:
     clip: Box | None = None
     skip: frozenset[int] = frozenset()
 
+    def clipped(self, polygons: Polygons) -> Any:
+        """Return the polygon, or its part inside the cell, in EPSG:4326."""
+        polygon = polygons.geometries[self.polygon]
+        return polygon if self.clip is None else shapely.intersection(polygon, shapely.box(*self.clip))
+
 
 def home_crs(polygons: Polygons, archive: TileIndex) -> NDArray[np.object_]:
     """Return the zone that measures each polygon: that of its centroid, unless only another zone claims the place.
@@ -158,10 +163,7 @@ def polygons_near(
     near = [part for part, hit in zip(members, _hits(bounds, index.utm[row : row + 1])[0], strict=True) if hit]
     touched: set[int] = set()
     for part in near:
-        polygon = polygons.geometries[part.polygon]
-        if part.clip is not None:
-            polygon = shapely.intersection(polygon, shapely.box(*part.clip))
-        projected = _in_crs(polygon, crs)
+        projected = _in_crs(part.clipped(polygons), crs)
         # a quarter, of what is smaller than a touch: a point that was widened
         if shapely.intersection(projected, file).area > min(_TOUCH_M2, projected.area / 4):
             touched.add(part.polygon)

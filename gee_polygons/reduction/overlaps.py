@@ -1,0 +1,70 @@
+"""Decides which tile's pixel counts where tiles of one UTM zone and year overlap.
+
+One rule, for means, images, arrays, point samples and local copies alike: tiles are taken in the order of their paths
+or URLs, and the first one with data at a pixel gives the pixel's value. So a pixel without data never hides one with
+data, and the order of the index's rows and of the blocks doesn't matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gee_polygons.reduction.plan import BlockRef
+
+
+class YearlyFile(Protocol):
+    """A file with the pixels of one year."""
+
+    @property
+    def place(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def year(self) -> int:
+        """Year of its pixels."""
+        ...
+
+
+T = TypeVar("T", bound=YearlyFile)
+
+
+def take_precedence(tiles: Sequence[T], tile: YearlyFile) -> list[T]:
+    """Return the tiles of the same year whose pixels count before a tile's."""
+    return [other for other in tiles if other.year == tile.year and other.place < tile.place]
+
+
+def by_precedence(blocks: Iterable[BlockRef]) -> list[BlockRef]:
+    """Sort blocks so that each tile's come before those of tiles whose pixels count after its own."""
+    return sorted(blocks, key=lambda ref: (ref.tile, ref.year, ref.index))
+
+
+def is_missing(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Return which pixels are nodata, also where the nodata value is NaN."""
+    missing: NDArray[np.bool_] = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    return missing
+
+
+def fill_missing(
+    values: NDArray[Any], pixels: NDArray[Any], nodata: float | None, filled: NDArray[np.bool_] | None = None
+) -> None:
+    """Copy pixels to where `values` has no data yet; to be called in the order of `by_precedence`.
+
+    Parameters
+    ----------
+    values, pixels : arrays of the same shape
+        Target and source.
+    nodata : float, optional
+        Value of `values` where it has no data.
+    filled : bool array, optional
+        Where there is no nodata value: which values have been filled; updated.
+    """
+    if nodata is not None:
+        np.copyto(values, pixels, where=is_missing(values, nodata), casting="same_kind")
+    elif filled is not None:
+        np.copyto(values, pixels, where=~filled, casting="same_kind")
+        filled[...] = True
