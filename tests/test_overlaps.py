@@ -9,9 +9,9 @@ import rasterio
 import shapely
 from archives import FakeTile, extract, ground, make_archive, random_codes, sites, values_of, write_archive
 
+from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.collection import load
 from gee_polygons.collection.download import download
-from gee_polygons.embeddings.quantization import BANDS, NODATA
 from gee_polygons.site import sites_from_geodataframe
 from gee_polygons.sources.cog import CogSource
 
