@@ -38,12 +38,12 @@ def decode_only(work: Work) -> Call:
     import imagecodecs
 
     from gee_polygons.network.ranges import RangeRequest, stream
-    from gee_polygons.sources.cog.tile import open_tile
+    from gee_polygons.sources.cog.header import open_tiles
 
     place, blocks = str(work.tile), work.blocks
 
     def call() -> None:
-        tile = open_tile(place, YEAR)
+        [tile] = open_tiles([(place, YEAR)])
         out = np.empty(tile.block_shape[0] * tile.block_shape[1] * (1 if tile.planar else N_BANDS), np.uint8)
         decode = {"zstd": imagecodecs.zstd_decode, "zlib": imagecodecs.zlib_decode}[tile.compression]
         for row, col in blocks:

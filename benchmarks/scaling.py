@@ -95,12 +95,12 @@ def _coverage_calls(work: Work) -> Iterator[tuple[str, int, Callable[[], object]
     from exactextract.raster import NumPyRasterSource
     from rasterio.features import rasterize
 
-    from gee_polygons.sources.cog.tile import open_tile
+    from gee_polygons.sources.cog.header import open_tiles
     from gee_polygons.zonal.coverage import compute_coverage
     from gee_polygons.zonal.projection import project_to_lattice
 
     geometries, local = work.fields.geometry.to_numpy(), work.local
-    lattice = open_tile(str(work.tile), work.years[0]).grid.lattice
+    lattice = open_tiles([(str(work.tile), work.years[0])])[0].grid.lattice
     rings = project_to_lattice(geometries, lattice)
     yield "this package, projected rings to runs and edges", len(rings), lambda: compute_coverage(rings)
     yield "this package, EPSG:4326 to projected rings", len(rings), lambda: project_to_lattice(geometries, lattice)

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.header import open_tiles
+from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.zonal.coverage import FULL, compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import project_to_lattice
@@ -234,3 +236,11 @@ def one_line(message) -> bool:
 
 __all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations", "st")]
 FULL_WEIGHT = FULL
+
+
+def open_tile(place, year):
+    """Return one tile's header as a source reads it; what makes it unusable is raised."""
+    [tile] = open_tiles([(str(place), year)])
+    if isinstance(tile, Tile):
+        return tile
+    raise tile

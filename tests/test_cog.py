@@ -19,6 +19,7 @@ from oracles import (
     index_row,
     on_grid,
     one_line,
+    open_tile,
     same,
     sites,
     small_grid,
@@ -34,7 +35,7 @@ from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, 
 from gee_polygons.network import ranges as _fetch
 from gee_polygons.reduction.plan import PixelSource, Plan
 from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.cog.header import open_tile, open_tiles
+from gee_polygons.sources.cog.header import open_tiles
 from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.raster import RasterSource

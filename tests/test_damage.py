@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from oracles import SHARED, archive, on_grid, one_line, same, sites, small_grid, unit_codes
+from oracles import SHARED, archive, on_grid, one_line, open_tile, same, sites, small_grid, unit_codes
 
 from gee_polygons import extract_embeddings
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import ReadError
 from gee_polygons.network import ranges as _fetch
-from gee_polygons.sources.cog.header import open_tile
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.landscape import Landscape
 

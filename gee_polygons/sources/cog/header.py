@@ -47,22 +47,6 @@ class Content:
 AEF: Final = Content(BANDS, "int8", float(NODATA))
 
 
-def open_tile(place: str, year: int, network: Network = NETWORK) -> Tile:
-    """Parse one tile's header.
-
-    Raises
-    ------
-    ReadError
-        If the file is missing or isn't a TIFF.
-    TileError
-        If it isn't an AlphaEarth tile: other than 64 int8 bands, no georeference, strips, an unknown compression.
-    """
-    tile = open_tiles([(place, year)], network)[0]
-    if isinstance(tile, Tile):
-        return tile
-    raise tile
-
-
 def open_tiles(
     tiles: Sequence[tuple[str, int]], network: Network = NETWORK, contents: Sequence[Content] | Content = AEF
 ) -> list[Tile | ReadError | TileError]:

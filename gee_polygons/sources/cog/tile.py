@@ -149,13 +149,6 @@ class Tile:
         return 0.0 if self.nodata is None else self.nodata
 
 
-def open_tile(place: str, year: int, network: Network = NETWORK) -> Tile:
-    """Parse one tile's header: see `_header.open_tile`, which knows of tiles, and not the other way round."""
-    from gee_polygons.sources.cog.header import open_tile as parse
-
-    return parse(place, year, network)
-
-
 class TileBlock:
     """Compressed bytes of one block, for the bands asked for."""
 
