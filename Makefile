@@ -25,10 +25,11 @@ test: $(STAMP)  ## Run the tests
 test-all: $(STAMP)  ## Run the tests, the slow ones too
 	@$(PY) -m pytest -q -m "not ee and not network"
 
-lint: $(STAMP)  ## ruff (rules and format) and mypy; changes nothing
+lint: $(STAMP)  ## ruff (rules and format), mypy, and oxlint for JavaScript; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@.venv/bin/oxlint --quiet gee_polygons
 
 format: $(STAMP)  ## Let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .

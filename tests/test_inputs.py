@@ -12,14 +12,8 @@ from gee_polygons.change import change
 from gee_polygons.cli.main import main
 from gee_polygons.errors import DataWarning, OutputError, SiteError, UsageError
 from gee_polygons.recovery import recovery
-from gee_polygons.report.writing import (
-    CONTROL_KINDS,
-    REFERENCE_KINDS,
-    check_report,
-    of_kind,
-    prototypes_of,
-    write_report,
-)
+from gee_polygons.report import check_report, of_kind, prototypes_of, write_report
+from gee_polygons.report.roles import CONTROL_KINDS, REFERENCE_KINDS
 from gee_polygons.site import Site, SiteCollection, sites_from_geodataframe
 
 YEARS = range(2018, 2025)
@@ -201,7 +195,7 @@ def test_what_never_varies_never_changed(background):
 
 
 def test_one_label_in_the_sites_is_said_and_left_out():
-    with pytest.warns(DataWarning, match="one label only"):
+    with pytest.warns(DataWarning, match="the same label"):
         assert prototypes_of(small_table(), some_sites(label=["forest"] * 6)) is None
     assert len(prototypes_of(small_table(), some_sites(label=["a", "b", None, None, None, None]))) == 2 * len(YEARS)
 

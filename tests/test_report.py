@@ -18,9 +18,9 @@ from gee_polygons.cli.main import main
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.recovery import Recovery
-from gee_polygons.report import words as report_words
 from gee_polygons.report import write_report
-from gee_polygons.report.map import map_of
+from gee_polygons.report.outlines import map_of
+from gee_polygons.report.summary import _uncertainty
 from gee_polygons.site import Site, SiteCollection
 from gee_polygons.tables import write_table
 
@@ -66,7 +66,7 @@ def test_three_sites_without_anything_else(tmp_path):
 def test_it_says_what_it_means_and_what_isn_t_known(page, tmp_path, sample_table, sample_sites):
     text = page.read_text(encoding="utf-8")
     assert "11 of 14 restoration sites are recovering" in text
-    assert "2 reference sites can hardly tell how much such sites differ" in text
+    assert "Only 2 reference sites: their spread is hardly known" in text
     assert "1 restoration site with no data from before the start" in text
     failed = sample_table.copy()
     failed.loc[failed["site_id"].eq("hole") & failed["year"].ge(2023), [*BANDS, "Rbar"]] = np.nan
@@ -75,7 +75,7 @@ def test_it_says_what_it_means_and_what_isn_t_known(page, tmp_path, sample_table
     assert "2 site-years couldn't be read" in text
     assert "No control sites were named" in text
     text = write_report(small_table(), tmp_path / "s.html").read_text(encoding="utf-8")
-    assert "No background was taken off" in text
+    assert "No background was subtracted" in text
     assert "NaN" not in text
 
 
@@ -171,7 +171,7 @@ def test_it_first_says_what_is_missing(tmp_path, sample_table, sample_sites):
     assert "AlphaEarth embeddings" not in text  # nothing says that it is
     text = write_report(small_table(n_years=2), tmp_path / "b.html").read_text(encoding="utf-8")
     assert "No change here</b>: no site has enough years" in text
-    assert "changed more than background" not in text
+    assert "changed more than the background" not in text
     few = without(sample_sites, "stalled", "hole")
     text = write_report(sample_table, tmp_path / "c.html", sites=few).read_text(encoding="utf-8")
     assert "2 sites of the table have no polygon" in text
@@ -189,39 +189,40 @@ def test_no_start_year_is_said(tmp_path, sample_table, sample_sites):
 def test_groups_are_explained_by_their_rules(page):
     text = " ".join(page.read_text(encoding="utf-8").split())
     assert "the rate is 4% a year or more" in text
-    assert "all its band lying at 80% or above" in text
+    assert "its whole interval lying at 80% or above" in text
     assert "the site loses 4% a year or more" in text
-    assert "the upper end of that band is below 8%" in text
+    assert "the upper end of that interval is below 8%" in text
     assert "a site may be one without the other" in text
     assert "2 reference sites in the same year (100%): forest-reference-1, forest-reference-2" in text
-    assert "Of such flags at most about one in ten is false" in text
+    assert "At most about one in ten of these flags is expected to be false" in text
     for jargon in ("--", "PC1", "Cosine"):
         assert jargon not in re.sub(r"<(style|script).*?</\1>", "", text).replace("<!--", "")
 
 
 def test_nothing_is_drawn_far_beyond_the_data(page):
     sites = {s["id"]: s for s in data_of(page)["sites"]}
-    assert sites["stalled"]["expected"] is None
-    assert sites["zone-seam-long"]["expected"] < 10
+    assert sites["stalled"]["expected_years_to_80"] is None
+    assert sites["zone-seam-long"]["expected_years_to_80"] < 10
 
 
-def test_a_cut_band_isn_t_taken_for_certainty():
+def test_an_interval_cut_at_an_end_isn_t_taken_for_certainty():
     shares = {"share": [1.0, 0.0, 0.5, 0.6], "share_low": [1.0, 0.0, 0.4, 0.4], "share_high": [1.0, 0.0, 0.6, 0.8]}
     found = Recovery(
         yearly=pd.DataFrame(), sites=pd.DataFrame(shares), reference=pd.DataFrame(), confidence=0.9, background=""
     )
-    assert report_words._sureness(found) == (
-        "A site's share is known to about \u00b115% (90% band, median, from the 2 of 4 whose band reaches no end)."
+    assert _uncertainty(found) == (
+        "Typical uncertainty: \u00b115% (median half-width of the 90% interval, from the 2 of 4 sites whose interval "
+        "reaches neither 0% nor 100%)."
     )
     ends = replace(found, sites=found.sites.head(2))
-    assert "can't be said in one figure" in report_words._sureness(ends)
+    assert "no single figure" in _uncertainty(ends)
 
 
 def test_the_two_medians_are_one(page):
     text = page.read_text(encoding="utf-8")
-    tile = re.search(r"<b>(\d+%)</b><span>of the way, median site", text)
+    tile = re.search(r"<b>(\d+%)</b><span>median share of recovery", text)
     assert tile
-    assert f"The site in the middle has gone {tile[1]} of the way" in text
+    assert f"Median share of recovery: {tile[1]}." in text
 
 
 def test_roles_files_and_options_are_in_the_page(tmp_path, sample_table, sample_sites):
@@ -232,7 +233,7 @@ def test_roles_files_and_options_are_in_the_page(tmp_path, sample_table, sample_
     text = paths[0].read_text(encoding="utf-8")
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert "<dt>table</dt><dd>&lt;t&gt;.parquet</dd>" in text
-    assert "<dt>false alarms allowed</dt><dd>0.2 of the flags</dd>" in text
+    assert "<dt>false-discovery rate</dt><dd>0.2</dd>" in text
     roles = {s["id"]: s["role"] for s in data_of(paths[0])["sites"]}
     assert roles["forest-reference-1"] == "reference"
     assert roles["crop-control"] == "control"

@@ -89,10 +89,10 @@ def test_a_browser_sorts_filters_and_opens_a_site(browser, page):
     browser.find_element("id", "find").send_keys("pasture")
     assert all("pasture" in i for i in first_column(browser))
     assert "of 20 sites" in browser.find_element("id", "count").text
-    browser.execute_script("$('find').value='';group.value='stalled';group.dispatchEvent(new Event('change'))")
+    browser.execute_script("byId('find').value='';group.value='stalled';group.dispatchEvent(new Event('change'))")
     assert first_column(browser) == ["stalled"]
     for choice in ("pca", "change", "share", "group"):
-        browser.execute_script(f"$('colour').value='{choice}';$('colour').dispatchEvent(new Event('change'))")
+        browser.execute_script(f"byId('colour').value='{choice}';byId('colour').dispatchEvent(new Event('change'))")
         script = "return [...document.querySelectorAll('#map path[data-id]')].map(p=>p.getAttribute('fill'))"
         fills = browser.execute_script(script)
         assert len(set(fills)) > 2
@@ -136,7 +136,9 @@ def texts(browser, css):
 
 
 def choose(browser, field, value):
-    browser.execute_script(f"$('{field}').value=arguments[0];$('{field}').dispatchEvent(new Event('change'))", value)
+    browser.execute_script(
+        f"byId('{field}').value=arguments[0];byId('{field}').dispatchEvent(new Event('change'))", value
+    )
 
 
 def on_paper(browser, width=717):
@@ -172,14 +174,14 @@ def test_the_map_zooms_by_button_and_back(browser, page):
     assert ask(browser, "document.querySelector('#map svg').clientHeight") >= 240
     assert ask(browser, "document.querySelector('#map svg').getAttribute('aria-hidden')") == "true"
     whole = ask(browser, "view")
-    browser.execute_script("$('in').click()")
+    browser.execute_script("byId('in').click()")
     near = ask(browser, "view")
     assert near[2] == whole[2] / 2
     assert ask(browser, "document.querySelector('#map text').textContent").endswith("m")
     assert ask(browser, "getComputedStyle(document.querySelector('#map text')).fill") != "none"
-    browser.execute_script("$('out').click()")
+    browser.execute_script("byId('out').click()")
     assert ask(browser, "view") == whole
-    assert ask(browser, "$('out').disabled")
+    assert ask(browser, "byId('out').disabled")
 
 
 def test_roles_can_be_seen_and_filtered(browser, page):
@@ -197,7 +199,7 @@ def test_recovery_sorts_by_need_not_by_alphabet(browser, page):
     look(browser, page, 1280, 900)
     head = browser.find_element("css selector", "th[data-key=group] button")
     head.click()
-    groups = ask(browser, "shown().map(s=>s.group)")
+    groups = ask(browser, "matchingSites().map(s=>s.group)")
     named = [g for g in groups if g]
     assert named == sorted(named, key=["recovering", "no evidence", "stalled", "declining"].index)
     assert groups[-1] is None
@@ -206,15 +208,15 @@ def test_recovery_sorts_by_need_not_by_alphabet(browser, page):
 def test_experts_get_more_columns(browser, page):
     look(browser, page, 1280, 900)
     seen = "[...document.querySelectorAll('#rows th')].filter(e=>e.offsetWidth).map(e=>e.dataset.key)"
-    assert "rbar" not in ask(browser, seen)
+    assert "Rbar" not in ask(browser, seen)
     browser.find_element("id", "expert").click()
-    assert {"q", "rbar", "valid", "size", "eff", "rank"} <= set(ask(browser, seen))
+    assert {"q", "Rbar", "valid_fraction", "size_deg", "effective_pixels", "rank"} <= set(ask(browser, seen))
 
 
 @pytest.mark.parametrize("width", [1440, 1024, 390])
 def test_the_table_fits_and_so_does_its_band(browser, page, width):
     look(browser, page, width, 800)
-    assert ask(browser, "$('rows').offsetWidth <= $('rows').parentNode.clientWidth")
+    assert ask(browser, "byId('rows').offsetWidth <= byId('rows').parentNode.clientWidth")
     assert ask(browser, "document.querySelector('tr[data-id=stalled] .band').offsetWidth") > 20
 
 
@@ -223,13 +225,33 @@ def test_bands_beyond_an_end_say_so(browser, page):
     assert ask(browser, "shareText(1,1,1)") == "99% or more"
     assert ask(browser, "shareText(0,0,0)") == "1% or less"
     assert ask(browser, "shareText(.9,.8,1)") == "90% (80% to 100%)"
-    assert ask(browser, "shareCell({share:1,low:1,high:1}).textContent") == "\u226599%"
+    assert ask(browser, "shareCell({share:1,share_low:1,share_high:1}).textContent") == "\u226599%"
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("[percent(.126), percent(null), decimals(1.26, 1), orDash(null)]", ["13%", "\u2013", "1.3", "\u2013"]),
+        ("[signedPercent(.174), signedPercent(-.02)]", ["+17.4%", "\u22122.0%"]),
+        ("[count(1, 'site'), count(1234, 'site')]", ["1 site", "1,234 sites"]),
+        ("[hectares(.04), hectares(21)]", ["<0.1", "21.0"]),
+        ("[rateText(.0002), rateText(.034), rateText(.12)]", ["<0.1%", "3.4%", "12%"]),
+        ("[viridis(0), viridis(1), viridis(7)]", ["rgb(68,1,84)", "rgb(253,231,37)", "rgb(253,231,37)"]),
+        ("consecutiveRuns([2018, 2019, 2021, 2022], [0, 1, 2, 3])", [[0, 1], [2, 3]]),
+        ("[2, 10, null].map(v => ({n: v})).sort((a, b) => compareSites(a, b, 'n', true)).map(s => s.n)", [10, 2, None]),
+        ("['site 10', 'site 9'].map(id => ({id})).sort((a, b) => compareSites(a, b, 'id'))[0].id", "site 9"),
+        ("compareSites({group: 'recovering'}, {group: 'declining'}, 'group') > 0", True),
+    ],
+)
+def test_functions_of_the_script(browser, page, call, expected):
+    look(browser, page, 1280, 900)
+    assert ask(browser, call) == expected
 
 
 def test_a_sheet_fits_a_small_desk(browser, page):
     look(browser, page, 1024, 768, "#pasture-fast")
     assert ask(browser, "[...document.querySelectorAll('#body .scroll')].every(e=>e.scrollWidth<=e.clientWidth)")
-    assert ask(browser, "$('site').scrollWidth<=$('site').clientWidth")
+    assert ask(browser, "byId('site').scrollWidth<=byId('site').clientWidth")
 
 
 def test_a_year_without_data_breaks_the_band(browser, page):
@@ -238,14 +260,14 @@ def test_a_year_without_data_breaks_the_band(browser, page):
     assert len(browser.find_elements("css selector", "#body svg.chart .gap")) == 3  # share, and both distances
 
 
-def test_a_sheet_says_what_to_beware_of(browser, page):
+def test_a_sheet_says_why_to_be_careful(browser, page):
     look(browser, page, 1280, 900)
-    odd = "beware({off:50,pixels:4.2,rbar:.5,valid:.4}).map(e=>e.textContent).join(' ')"
+    odd = "cautions({off_way_deg:50,n_pixels:4.2,Rbar:.5,valid_fraction:.4}).map(e=>e.textContent).join(' ')"
     said = ask(browser, odd)
-    for words in ("something else?", "about 4 pixels", "Mixed", "Only 40%"):
+    for words in ("something else", "about 4 pixels", "Mixed", "Only 40%"):
         assert words in said
-    assert ask(browser, "beware({off:10,pixels:2000,rbar:.95,valid:1}).length") == 0
-    browser.execute_script("go(BYID.get('stalled'))")
+    assert ask(browser, "cautions({off_way_deg:10,n_pixels:2000,Rbar:.95,valid_fraction:1}).length") == 0
+    browser.execute_script("openSite(siteById.get('stalled'))")
     text = browser.find_element("id", "body").text
     assert "would reach" not in text
     assert "Where this comes from" in text
@@ -254,7 +276,7 @@ def test_a_sheet_says_what_to_beware_of(browser, page):
 
 def test_back_closes_a_site_and_typed_names_open_it(browser, page):
     look(browser, page, 1280, 900)
-    opened = "$('site').open"
+    opened = "byId('site').open"
     browser.find_element("css selector", "td button").click()
     assert ask(browser, opened)
     browser.back()
@@ -280,12 +302,12 @@ def wait(browser, script):
 def test_odd_names_open(browser, odd_page, name):
     look(browser, odd_page, 390, 844)
     assert ask(browser, "document.documentElement.scrollWidth") <= 390
-    browser.execute_script("go(BYID.get(arguments[0]))", name)
-    assert ask(browser, "$('title').textContent") == name
+    browser.execute_script("openSite(siteById.get(arguments[0]))", name)
+    assert ask(browser, "byId('title').textContent") == name
     assert ask(browser, "document.querySelector('.head').offsetHeight") < 120
     fragment = ask(browser, "location.hash")
     look(browser, odd_page, 390, 844, fragment)
-    assert ask(browser, "$('title').textContent") == name
+    assert ask(browser, "byId('title').textContent") == name
     inner = ask(browser, "[site.scrollWidth, site.clientWidth]")
     assert inner[0] <= inner[1]
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
@@ -293,16 +315,16 @@ def test_odd_names_open(browser, odd_page, name):
 
 def test_what_is_typed_needs_no_encoding(browser, odd_page):
     look(browser, odd_page, 1280, 900, "#100%")
-    assert ask(browser, "$('title').textContent") == "100%"
+    assert ask(browser, "byId('title').textContent") == "100%"
     look(browser, odd_page, 1280, 900, "#nobody")
-    assert not ask(browser, "$('site').open")
+    assert not ask(browser, "byId('site').open")
 
 
 def test_many_sites_come_a_hundred_at_a_time(browser, long_page):
     look(browser, long_page, 390, 844)
     assert len(first_column(browser)) == 100
     assert ask(browser, "document.documentElement.scrollHeight") < 12_000
-    browser.execute_script("$('more').click()")
+    browser.execute_script("byId('more').click()")
     assert len(first_column(browser)) == 200
     browser.find_element("id", "find").send_keys("site 249")
     assert first_column(browser) == ["site 249"]
@@ -313,14 +335,14 @@ def test_paper_says_what_it_holds(paper, long_page, page):
     look(paper, long_page, 1280, 900)
     on_paper(paper)
     assert paper.find_element("id", "printed").text == "The first 100 of 250 sites."
-    paper.execute_script("$('find').value='site 24';afresh()")
+    paper.execute_script("byId('find').value='site 24';restartList()")
     printed = paper.find_element("id", "printed").text
     assert printed == "All 11 sites that match (of 250); only: name with \u201csite 24\u201d."
     look(paper, page, 1280, 900)
     on_paper(paper)
-    assert ask(paper, "$('rows').scrollWidth<=document.querySelector('.scroll').clientWidth")
-    paper.execute_script("$('expert').click()")
-    assert ask(paper, "$('rows').scrollWidth<=document.querySelector('.scroll').clientWidth")
+    assert ask(paper, "byId('rows').scrollWidth<=document.querySelector('.scroll').clientWidth")
+    paper.execute_script("byId('expert').click()")
+    assert ask(paper, "byId('rows').scrollWidth<=document.querySelector('.scroll').clientWidth")
     size = "parseFloat(getComputedStyle(document.querySelector(arguments[0])).fontSize)"
     assert ask(paper, size, "td .band") <= ask(paper, size, "td.n")
 
@@ -332,7 +354,7 @@ def test_a_sheet_on_paper_keeps_title_note_and_origin(paper, page):
     for words in ("Did it work?", "Synthetic values", "pasture-fast", "Google DeepMind", "gee_polygons sample"):
         assert words in text
     assert "crop-to-forest" not in text
-    assert text.count("Year by year") == text.count("What it looked like") == 1
+    assert text.count("Year by year") == text.count("Pictures") == 1
 
 
 def test_contrast_and_names_for_screen_readers(browser, page):
@@ -340,9 +362,9 @@ def test_contrast_and_names_for_screen_readers(browser, page):
     script = """(()=>{const lum=c=>{
       const p=c.match(/\\d+/g).map(v=>{v/=255;return v<=.03928?v/12.92:((v+.055)/1.055)**2.4});
       return .2126*p[0]+.7152*p[1]+.0722*p[2]};let worst=99;
-      for(let i=0;i<=200;i++){const t=i/200,l=lum(ramp(t)),ink=t>.43?0:1;
+      for(let i=0;i<=200;i++){const t=i/200,l=lum(viridis(t)),ink=t>.43?0:1;
         worst=Math.min(worst,(Math.max(l,ink)+.05)/(Math.min(l,ink)+.05));}return worst;})()"""
     assert ask(browser, script) >= 4.5
     assert all(ask(browser, "[...document.querySelectorAll('svg[role=img]')].map(e=>e.getAttribute('aria-label'))"))
-    assert ask(browser, "$('count').getAttribute('aria-live')") == "polite"
+    assert ask(browser, "byId('count').getAttribute('aria-live')") == "polite"
     assert ask(browser, "document.querySelector('#list .scroll').tabIndex") == 0

@@ -126,7 +126,7 @@ def change(
     """
     _check(overwrite, output, yearly_path)
     from gee_polygons.change.detection import change as find
-    from gee_polygons.report.writing import CONTROL_KINDS, check_shared, of_kind, prototypes_of
+    from gee_polygons.report.roles import CONTROL_KINDS, check_shared, of_kind, prototypes_of
 
     table, sites = _read(table_path, sites_path, id_column)
     _check_names(table, controls=controls)
@@ -196,7 +196,7 @@ def recovery(
     """
     _check(overwrite, output, yearly_path)
     from gee_polygons.recovery.estimation import recovery as find
-    from gee_polygons.report.writing import CONTROL_KINDS, REFERENCE_KINDS, check_shared, of_kind
+    from gee_polygons.report.roles import CONTROL_KINDS, REFERENCE_KINDS, check_shared, of_kind
 
     table, sites = _read(table_path, sites_path, id_column)
     _check_names(table, references=references, controls=controls, degraded=degraded)
@@ -255,7 +255,7 @@ def report(
     Example:
       gee-polygons report outputs/embeddings.parquet --sites data/sample_sites.geojson -o outputs/report.html
     """
-    from gee_polygons.report.writing import check_references, check_report, write_report
+    from gee_polygons.report import check_references, check_report, write_report
 
     check_report(output, overwrite)  # before the long work
     check_references(references, sites_path)

@@ -1,7 +1,8 @@
-"""One page that says whether it worked: a self-contained HTML file, without a server or a network.
+"""Writes the report: one self-contained HTML page that says what changed and what recovered.
 
-Summary, map, a table that sorts and filters, and for each site its pictures, similarity matrix, trajectory with band,
-distances, quality, and where the numbers come from. Everything is inside the file; it prints.
+The page holds a summary, a map, a table that sorts and filters, and for each site its pictures, similarity matrix,
+share of recovery with confidence interval, angles, data quality, and provenance. It needs no server and no network,
+and it can be printed.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ import pandas as pd
 from gee_polygons.change.detection import change
 from gee_polygons.errors import UsageError, warn_data
 from gee_polygons.recovery.estimation import Recovery, recovery
-from gee_polygons.report.data import clean, in_words, site_records, strip_of
 from gee_polygons.report.findings import Findings
-from gee_polygons.report.map import map_of
+from gee_polygons.report.outlines import map_of
 from gee_polygons.report.page import page_of
+from gee_polygons.report.pictures import picture_strip, pictured
+from gee_polygons.report.records import color_explanation, rounded, site_records
+from gee_polygons.report.roles import (
+    CONTROL_KINDS,
+    DEGRADED_KINDS,
+    REFERENCE_KINDS,
+    check_references,
+    check_shared,
+    of_kind,
+    prototypes_of,
+)
 from gee_polygons.store.atomic import check_new_file, replacing
 
 if TYPE_CHECKING:
     from gee_polygons.reduction.plan import Source
     from gee_polygons.site import SiteCollection
 
-FEW_SITES: Final = 12  # so many get pictures without being asked for
-MAX_PICTURES: Final = 200  # about 60 kB each: 12 MB of the 25 that a page may have
 MAX_BYTES: Final = 25_000_000
-REFERENCE_KINDS: Final = ("reference",)
-CONTROL_KINDS: Final = ("control", "reference")
-DEGRADED_KINDS: Final = ("degraded",)
 
 
 def check_report(path: str | Path, overwrite: bool = False) -> Path:
@@ -54,12 +60,6 @@ def check_report(path: str | Path, overwrite: bool = False) -> Path:
         raise UsageError(f"can't write {str(path)!r}: the name must end in .html")
     check_new_file(path, overwrite)
     return path
-
-
-def check_references(references: Sequence[Any] | None, sites: Any) -> None:
-    """Refuse references without sites."""
-    if references and sites is None:
-        raise UsageError("references need the sites too, for the years that restoration began: give --sites")
 
 
 def write_report(
@@ -137,82 +137,12 @@ def write_report(
     findings = Findings(
         table=table, sites=sites, changed=changed, recovered=recovered, references=targets, background=background
     )
-    page = page_of(title, findings, _data(findings, source, pictures), files or {})
+    page = page_of(title, findings, _page_data(findings, source, pictures), files or {})
     if len(page.encode()) > MAX_BYTES:
         raise UsageError(f"the page would have {len(page) / 1e6:.0f} MB; ask for fewer pictures")
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8")
     return path
-
-
-def _data(findings: Findings, source: Any, pictures: str | Sequence[Any]) -> dict[str, Any]:
-    """Return what the page's script works with."""
-    sites, recovered = findings.sites, findings.recovered
-    records, basis = site_records(findings)
-    frame = map_of(records, sites) if sites is not None else None
-    years = sorted(int(y) for y in findings.table["year"].unique())
-    by_id = {r["id"]: r for r in records}
-    for site_id in _pictured(pictures, records, sites, source):
-        assert sites is not None, "_pictured names none without sites"
-        by_id[site_id]["strip"] = strip_of(sites[site_id], source, years, basis)
-    return {
-        "sites": records,
-        "years": years,
-        "map": frame,
-        "pca": in_words(basis),
-        "hasRecovery": recovered is not None,
-        "hasRoles": len({r["role"] for r in records}) > 1,
-        "ranked": sum(r["rank"] is not None for r in records),
-        "confidence": round(100 * recovered.confidence) if recovered is not None else None,
-        "range": _range(recovered),
-    }
-
-
-def of_kind(
-    table: pd.DataFrame, sites: SiteCollection | None, kinds: Sequence[str], given: Sequence[Any] | None
-) -> list[Any]:
-    """Return the sites of the table that were named, else those whose property says so and that have data."""
-    if given is not None:
-        return list(given)
-    if sites is None or "kind" not in sites.property_names:
-        return []
-    _check_ids(table)
-    seen = set(table.loc[table["A00"].notna() if "A00" in table.columns else slice(None), "site_id"].astype(str))
-    # people write "Reference", and spreadsheets leave spaces
-    found = [s for s in sites if str(s.properties.get("kind")).strip().lower() in kinds]
-    return [s.site_id for s in found if str(s.site_id) in seen]
-
-
-def check_shared(table: pd.DataFrame, sites: SiteCollection) -> None:
-    """Say how many ids table and sites share, if not all; refuse if none."""
-    _check_ids(table)
-    rows, file = set(table["site_id"].astype(str)), {str(site_id) for site_id in sites.site_ids}
-    both = len(rows & file)
-    if not both:
-        raise UsageError(
-            f"the table's {len(rows)} sites and the {len(file)} sites given have no id in common, for example "
-            f"{min(rows)!r} and {min(file)!r}; choose the column of the ids (--id-column)"
-        )
-    if both < max(len(rows), len(file)):
-        warn_data(f"table and sites share {both} ids: the table has {len(rows)} sites, the sites given are {len(file)}")
-
-
-def _check_ids(table: pd.DataFrame) -> None:
-    if "site_id" not in table.columns:
-        raise UsageError("the table has no column 'site_id': one row per site and year is needed")
-
-
-def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:
-    """Labelled rows for the direction of change, where sites have a property `label`."""
-    if sites is None or "label" not in sites.property_names:
-        return None
-    _check_ids(table)
-    labels = {str(s.site_id): s.properties.get("label") for s in sites}
-    rows = table.assign(label=table["site_id"].astype(str).map(labels)).dropna(subset=["label"])
-    known = rows["label"][rows["A00"].notna()].nunique() if "A00" in rows.columns else 0
-    if known == 1:
-        warn_data("sites have one label only: two at least are needed to tell towards what a site changed")
-    return rows if known > 1 else None
 
 
 def _recovery(
@@ -232,29 +162,21 @@ def _recovery(
     )
 
 
-def _pictured(
-    pictures: str | Sequence[Any], records: list[dict[str, Any]], sites: SiteCollection | None, source: Any
-) -> list[str]:
-    names = set() if sites is None else {str(site_id) for site_id in sites.site_ids}
-    known = [r["id"] for r in records if r["id"] in names]
-    if isinstance(pictures, str) and pictures in ("auto", "none", "all"):
-        chosen = known if pictures == "all" or (pictures == "auto" and len(records) <= FEW_SITES) else []
-        chosen = chosen if source is not None or pictures == "all" else []
-    elif isinstance(pictures, str):
-        raise UsageError(f"pictures is 'auto', 'none', 'all' or a list of site ids, found {pictures!r}")
-    else:
-        chosen = [str(site_id) for site_id in pictures]
-        unknown = [site_id for site_id in chosen if site_id not in known]
-        if unknown:
-            raise UsageError(f"no picture can be made of {unknown[0]!r}: it isn't in both the table and the sites")
-    if chosen and source is None:
-        raise UsageError("pictures need a source to read them from: give --source")
-    if len(chosen) > MAX_PICTURES:
-        raise UsageError(f"{len(chosen)} pictures don't fit one page (at most {MAX_PICTURES}); name some sites")
-    return chosen
-
-
-def _range(recovered: Recovery | None) -> float | None:
-    low = None if recovered is None else recovered.reference["range_low"].median()
-    found: float | None = clean(low, 3)
-    return found
+def _page_data(findings: Findings, source: Any, pictures: str | Sequence[Any]) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    sites, recovered = findings.sites, findings.recovered
+    records, basis = site_records(findings)
+    years = sorted(int(year) for year in findings.table["year"].unique())
+    for record, site in pictured(pictures, records, sites, source):
+        record["strip"] = picture_strip(site, source, years, basis)
+    return {
+        "sites": records,
+        "years": years,
+        "map": None if sites is None else map_of(records, sites),
+        "pca": color_explanation(basis),
+        "hasRecovery": recovered is not None,
+        "hasRoles": len({record["role"] for record in records}) > 1,
+        "ranked": sum(record["rank"] is not None for record in records),
+        "confidence": None if recovered is None else round(100 * recovered.confidence),
+        "range": None if recovered is None else rounded(recovered.reference["range_low"].median(), 3),
+    }
