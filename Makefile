@@ -10,7 +10,10 @@ STAMP  := .venv/.installed-$(shell { pwd -P; cat pyproject.toml; } | cksum | cut
 # what `make test` leaves out: live services, and tests of more than ten seconds (`make test-all` has those)
 TEST_MARKS := not ee and not network and not slow
 
-.PHONY: help demo test test-all lint format notebooks bench clean
+# a file's tests stay in one process: they share fixtures
+PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile $(if $(COVERAGE),--cov=gee_polygons --cov-report=term:skip-covered)
+
+.PHONY: help demo test test-all lint format hooks map notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -19,11 +22,11 @@ help:  ## Say what can be made
 demo: $(STAMP)  ## From nothing to a table and pictures in outputs/, on a synthetic sample archive
 	@$(PY) -m gee_polygons demo --out outputs
 
-test: $(STAMP)  ## Run the tests
-	@$(PY) -m pytest -q -m "$(TEST_MARKS)"
+test: $(STAMP)  ## Run the tests on all cores; COVERAGE=1 says which lines they run
+	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "$(TEST_MARKS)"
 
 test-all: $(STAMP)  ## Run the tests, the slow ones too
-	@$(PY) -m pytest -q -m "not ee and not network"
+	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "not ee and not network"
 
 lint: $(STAMP)  ## ruff (rules and format), mypy, and oxlint for JavaScript; changes nothing
 	@$(PY) -m ruff check .
@@ -34,6 +37,12 @@ lint: $(STAMP)  ## ruff (rules and format), mypy, and oxlint for JavaScript; cha
 format: $(STAMP)  ## Let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+hooks: $(STAMP)  ## Have git run the linters before each commit
+	@.venv/bin/pre-commit install
+
+map: $(STAMP)  ## Write the map of the modules into CONTRIBUTING.md
+	@$(PY) docs/house.py
 
 notebooks: $(STAMP)  ## Run the notebooks and store their outputs
 	@cd nbs && for notebook in *.ipynb; do \

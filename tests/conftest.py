@@ -34,6 +34,14 @@ def pytest_configure(config) -> None:
     os.environ["GEE_POLYGONS_CACHE"] = str(folder / key)
 
 
+def pytest_sessionstart(session) -> None:
+    """With several processes, build the sample archive before they start: each would build it otherwise."""
+    if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
+        from gee_polygons.sources.sample import sample_archive_path
+
+        sample_archive_path()
+
+
 @pytest.fixture(scope="session")
 def sample_archive() -> Path:
     """Index of the sample archive, 2018-2024."""

@@ -61,8 +61,8 @@ def run_python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_takes_less_than_0_3_s():
-    code = "from time import perf_counter as t; a = t(); import gee_polygons; print(t() - a)"
+def test_importing_takes_less_than_0_3_s_of_cpu():  # which other processes don't lengthen much
+    code = "from time import process_time as t; a = t(); import gee_polygons; print(t() - a)"
     assert min(float(run_python(code)) for _ in range(5)) < IMPORT_SECONDS
 
 
