@@ -20,7 +20,8 @@ from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import OutputError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import Site
-from gee_polygons.visualize.pictures.draw import NODATA_COLOURS, font, nodata_pattern, round_length
+from gee_polygons.visualize.pictures.overlays import NODATA_COLOURS, nodata_pattern
+from gee_polygons.visualize.pictures.text import font, round_length
 from gee_polygons.visualize.pictures.view import view_of
 from gee_polygons.zonal.grid import Grid
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from gee_polygons.reduction.plan import Source
     from gee_polygons.site import Site, SiteCollection
-    from gee_polygons.visualize.pictures.paint import Style
+    from gee_polygons.visualize.pictures.styles import Style
 
 OUTPUTS: Final = Path("outputs")
 MAX_PICTURED: Final = 40  # sites of one sheet

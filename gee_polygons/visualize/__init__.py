@@ -9,9 +9,9 @@ from gee_polygons.embeddings.colors import PcaColors, add_pca_columns, fit_pca_c
 from gee_polygons.embeddings.similarity import similarity_image, similarity_matrix
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.visualize.pictures.frames import export_frames_as_gif, export_frames_as_strip
-from gee_polygons.visualize.pictures.paint import SimilarityColors, VisParams
 from gee_polygons.visualize.pictures.render import render_image
 from gee_polygons.visualize.pictures.series import contact_sheet, export_timelapse, export_timestrip
+from gee_polygons.visualize.pictures.styles import SimilarityColors, VisParams
 from gee_polygons.visualize.plots import (
     plot_band_profile,
     plot_change,

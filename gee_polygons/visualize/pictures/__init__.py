@@ -1,5 +1,5 @@
-"""How pictures are made; the public names are in `gee_polygons.visualize`.
+"""Pictures of images; the public names are in `gee_polygons.visualize`.
 
-`paint`: values to colours. `view`: ground to picture. `draw`: what stands over pixels. `render`: one picture.
-`frames`: strips and films. `series`: a site's years.
+`styles`: values to colours. `view`: ground to picture. `overlays`, `text`: what stands over pixels. `render`: one
+picture. `frames`, `gif`: strips and films. `series`, `caption`: a site's years.
 """

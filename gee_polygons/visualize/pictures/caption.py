@@ -1,6 +1,6 @@
-"""What stands under a strip, a sheet or a film: scale, what the colours mean, and where the data come from.
+"""Puts a caption under a strip, a sheet or a film: scale, meaning of the colours, and source of the data.
 
-Under the frames and not in them: a frame of 200 pixels has no room for a legend.
+It stands under the frames because a frame of 200 pixels has no room for a legend.
 """
 
 from __future__ import annotations
@@ -13,21 +13,31 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gee_polygons.embeddings.colors import PcaColors
-from gee_polygons.visualize.pictures.draw import DARK, font, nodata_pattern, number_text, round_length, text_size, write
-from gee_polygons.visualize.pictures.paint import Legend, Style, VisParams, legend_of
+from gee_polygons.visualize.pictures.overlays import colour_ramp, draw_bar, nodata_pattern
+from gee_polygons.visualize.pictures.styles import Legend, Style, VisParams, legend_of
+from gee_polygons.visualize.pictures.text import (
+    DARK,
+    font,
+    length_text,
+    number_text,
+    round_length,
+    text_size,
+    wrap,
+    write,
+)
 
 PAPER: Final = (255, 255, 255)
-FAINT: Final = (96, 100, 108)  # 6.2 : 1 on white
+FAINT: Final = (96, 100, 108)  # contrast to white 6.2 : 1
 _LEAST_TEXT_PX: Final = 11  # below, the dots of the i get lost
 _MOST_TEXT_PX: Final = 22
-_TEXT_SHARE: Final = 0.01  # of the whole picture's width
+_TEXT_SHARE: Final = 0.01  # text size over the whole picture's width, at least
 _TEXT_GROWTH: Final = 0.7  # text size over the root of a frame's longer side: 10 px at 200, 14 at 400, 16 at 512
 _BAR_SHARE: Final = 0.35  # longest scale bar, of a frame's width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """What is to be said under frames.
+    """Content of a caption.
 
     Parameters
     ----------
@@ -52,7 +62,7 @@ class Caption:
 
 def with_caption(picture: Image.Image, caption: Caption) -> Image.Image:
     """Return a picture with a caption under it, on white."""
-    # a wide strip is shown smaller than it is
+    # a wide strip is usually shown reduced, so that its text must be larger
     size = round(max(_TEXT_GROWTH * max(caption.frame) ** 0.5, _TEXT_SHARE * picture.width))
     size = int(np.clip(size, _LEAST_TEXT_PX, _MOST_TEXT_PX))
     room = picture.width - size
@@ -61,60 +71,67 @@ def with_caption(picture: Image.Image, caption: Caption) -> Image.Image:
         items.insert(0, _scale(caption.metres_per_pixel, caption.frame[0], size))
     if caption.nodata:
         items.append(_nodata(size))
-    lines = _rows(items, room, size)
+    lines = _in_lines(items, room, 2 * size)
     if caption.credit:
-        lines.append(_words(caption.credit, max(_LEAST_TEXT_PX, round(size * 0.8)), room, FAINT))
+        lines.append(_text(caption.credit, max(_LEAST_TEXT_PX, round(size * 0.8)), room, FAINT))
     gap = size // 2
-    height = picture.height + sum(line.height + gap for line in lines) + gap // 2
-    whole = Image.new("RGB", (picture.width, height), PAPER)
+    block = _stacked(lines, gap)
+    whole = Image.new("RGB", (picture.width, picture.height + block.height + gap + gap // 2), PAPER)
     whole.paste(picture, (0, 0))
+    whole.paste(block, (size // 2, picture.height + gap // 2))
     whole.info.update(picture.info)
-    y = picture.height + gap // 2
-    for line in lines:
-        whole.paste(line, (size // 2, y))
-        y += line.height + gap
     return whole
 
 
-def _rows(items: Sequence[Image.Image], room: int, size: int) -> list[Image.Image]:
-    """Put items side by side, in as many rows as they need; centred in the height of their row."""
-    space = 2 * size
-    rows: list[list[Image.Image]] = []
+def _in_lines(items: Sequence[Image.Image], room: int, gap: int) -> list[Image.Image]:
+    """Put items side by side, in as many lines as they need."""
+    lines: list[list[Image.Image]] = []
     for item in items:
-        if rows and sum(i.width + space for i in rows[-1]) + item.width <= room:
-            rows[-1].append(item)
+        if lines and sum(i.width + gap for i in lines[-1]) + item.width <= room:
+            lines[-1].append(item)
         else:
-            rows.append([item])
-    lines = []
-    for row in rows:
-        line = Image.new("RGB", (sum(i.width for i in row) + space * (len(row) - 1), max(i.height for i in row)), PAPER)
-        x = 0
-        for item in row:
-            line.paste(item, (x, (line.height - item.height) // 2))
-            x += item.width + space
-        lines.append(line)
-    return lines
+            lines.append([item])
+    return [_side_by_side(line, gap) for line in lines]
+
+
+def _side_by_side(items: Sequence[Image.Image], gap: int) -> Image.Image:
+    """Put items into one line, centred in its height."""
+    height = max(item.height for item in items)
+    line = Image.new("RGB", (sum(item.width + gap for item in items) - gap, height), PAPER)
+    x = 0
+    for item in items:
+        line.paste(item, (x, (height - item.height) // 2))
+        x += item.width + gap
+    return line
+
+
+def _stacked(items: Sequence[Image.Image], gap: int) -> Image.Image:
+    """Put items under each other, aligned left."""
+    width = max(item.width for item in items)
+    block = Image.new("RGB", (width, sum(item.height + gap for item in items) - gap), PAPER)
+    y = 0
+    for item in items:
+        block.paste(item, (0, y))
+        y += item.height + gap
+    return block
 
 
 def _scale(metres_per_pixel: float, frame_width: int, size: int) -> Image.Image:
+    """Draw a scale bar with its length in metres."""
     metres = round_length(metres_per_pixel * frame_width * _BAR_SHARE)
     bar = max(2, round(metres / metres_per_pixel))
-    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
-    face, line = font(size), max(2, round(size / 7))
+    face, line, text = font(size), max(2, round(size / 7)), length_text(metres)
     text_width, text_height = text_size(text, face)
     item = Image.new("RGB", (bar + size // 2 + text_width, max(text_height, 3 * line)), PAPER)
     draw = ImageDraw.Draw(item)
-    bottom = item.height
-    draw.rectangle((0, bottom - line, bar - 1, bottom - 1), fill=DARK)
-    for tick in (0, bar - line):
-        draw.rectangle((tick, bottom - 3 * line, tick + line - 1, bottom - 1), fill=DARK)
-    write(draw, (bar + size // 2, bottom - text_height), text, face, DARK)
+    draw_bar(draw, 0, bar, item.height, line, DARK)
+    write(draw, (bar + size // 2, item.height - text_height), text, face, DARK)
     return item
 
 
 def _colours(style: Style, size: int, room: int) -> Image.Image:
     legend = legend_of(style)
-    return _words(_meaning(style), size, room, DARK) if legend is None else _bar(legend, size, room)
+    return _text(_meaning(style), size, room, DARK) if legend is None else _colour_bar(legend, size, room)
 
 
 def _meaning(style: Style) -> str:
@@ -123,65 +140,49 @@ def _meaning(style: Style) -> str:
         return style.describe()
     assert isinstance(style, VisParams), "similarity has a colour bar"
     low, high = np.broadcast_to(style.min, 3), np.broadcast_to(style.max, 3)
-    names = zip(style.bands, ("red", "green", "blue"), strict=True)
-    spans = [f"{number_text(a)} to {number_text(b)}" for a, b in zip(low, high, strict=True)]
+    names = [f"{band} {name}" for band, name in zip(style.bands, ("red", "green", "blue"), strict=True)]
+    spans = [f"({number_text(a)} to {number_text(b)})" for a, b in zip(low, high, strict=True)]
     if len(set(spans)) == 1:
-        return ", ".join(f"{band} {name}" for band, name in names) + f" ({spans[0]})"
-    return ", ".join(f"{band} {name} ({span})" for (band, name), span in zip(names, spans, strict=True))
+        return f"{', '.join(names)} {spans[0]}"
+    return ", ".join(f"{name} {span}" for name, span in zip(names, spans, strict=True))
 
 
-def _bar(legend: Legend, size: int, room: int) -> Image.Image:
-    """Draw what the colours stand for, then low, the colours, and high, in one line."""
+def _colour_bar(legend: Legend, size: int, room: int) -> Image.Image:
+    """Draw a legend: its label, then the colours between their lowest and highest value."""
     face = font(size)
-    name = _words(legend.label.replace("\n", " "), size, room, DARK)
+    label = _text(legend.label.replace("\n", " "), size, room, DARK)
     low, high = number_text(legend.low), number_text(legend.high)
-    widths = [text_size(text, face)[0] for text in (low, high)]
-    bar, space, height = round(size * 7), size // 2, round(size * 0.8)
-    ramp = Image.fromarray(np.ascontiguousarray(legend.colours[None])).resize((bar, height), Image.Resampling.BILINEAR)
-    scale = Image.new("RGB", (widths[0] + bar + widths[1] + 2 * space, height), PAPER)
+    low_width, text_height = text_size(low, face)
+    high_width, _ = text_size(high, face)
+    bar, gap, height = round(size * 7), size // 2, round(size * 0.8)
+    scale = Image.new("RGB", (low_width + bar + high_width + 2 * gap, height), PAPER)
     draw = ImageDraw.Draw(scale)
-    top = (height - text_size(low, face)[1]) // 2
+    top = (height - text_height) // 2
     write(draw, (0, top), low, face, DARK)
-    scale.paste(ramp, (widths[0] + space, 0))
-    write(draw, (scale.width - widths[1], top), high, face, DARK)
-    beside = name.width + size + scale.width <= room
-    return _rows([name, scale], room, size // 2)[0] if beside else _stacked([name, scale], size // 2)
-
-
-def _stacked(items: Sequence[Image.Image], gap: int) -> Image.Image:
-    whole = Image.new(
-        "RGB", (max(i.width for i in items), sum(i.height for i in items) + gap * (len(items) - 1)), PAPER
-    )
-    y = 0
-    for item in items:
-        whole.paste(item, (0, y))
-        y += item.height + gap
-    return whole
+    scale.paste(colour_ramp(legend, bar, height), (low_width + gap, 0))
+    write(draw, (scale.width - high_width, top), high, face, DARK)
+    fits = label.width + size + scale.width <= room
+    return _side_by_side([label, scale], 2 * gap) if fits else _stacked([label, scale], gap)
 
 
 def _nodata(size: int) -> Image.Image:
+    """Draw a patch of the pattern for ground without data, and say so."""
     text, face = "no data", font(size)
     side = round(size * 1.1)
     width, height = text_size(text, face)
     item = Image.new("RGB", (2 * side + size // 2 + width, side), PAPER)
     item.paste(Image.fromarray(nodata_pattern(side, 2 * side)), (0, 0))
-    ImageDraw.Draw(item).rectangle((0, 0, 2 * side - 1, side - 1), outline=FAINT)
-    write(ImageDraw.Draw(item), (2 * side + size // 2, (side - height) // 2), text, face, DARK)
+    draw = ImageDraw.Draw(item)
+    draw.rectangle((0, 0, 2 * side - 1, side - 1), outline=FAINT)
+    write(draw, (2 * side + size // 2, (side - height) // 2), text, face, DARK)
     return item
 
 
-def _words(text: str, size: int, room: int, ink: tuple[int, int, int]) -> Image.Image:
+def _text(text: str, size: int, room: int, ink: tuple[int, int, int]) -> Image.Image:
     """Write a text in as many lines as it needs."""
     face = font(size)
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_size(longer, face)[0] <= room:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    whole = "\n".join(lines)
-    width, height = text_size(whole, face)
+    wrapped = wrap(text, room, face)
+    width, height = text_size(wrapped, face)
     item = Image.new("RGB", (max(1, min(width, room)), height + round(size * 0.3)), PAPER)
-    write(ImageDraw.Draw(item), (0, 0), whole, face, ink)
+    write(ImageDraw.Draw(item), (0, 0), wrapped, face, ink)
     return item

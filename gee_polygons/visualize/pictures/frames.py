@@ -1,9 +1,8 @@
-"""Frames side by side (a strip, a sheet) and one after the other (GIF, WebP, MP4)."""
+"""Writes frames side by side (as a strip or a sheet) and one after the other (as GIF, WebP or MP4)."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -12,23 +11,20 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, GifImagePlugin, Image, ImageChops, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from gee_polygons.errors import DependencyError, UsageError
 from gee_polygons.store.atomic import replacing
-from gee_polygons.visualize.pictures.draw import DARK, fit, font, text_size
-from gee_polygons.visualize.pictures.paint import Colour, colour
+from gee_polygons.visualize.pictures.gif import encode_gif
+from gee_polygons.visualize.pictures.styles import Colour, colour
+from gee_polygons.visualize.pictures.text import DARK, WHITE, fit, font, text_size
 
 Frame = Image.Image | NDArray[np.uint8]
 
 STILL_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 MOVING_SUFFIXES: Final = (".gif", ".webp", ".mp4")
-_FRAMES_PER_ROW: Final = 8  # a strip of more wraps into rows of equal length
-_PALETTE_COLOURS: Final = 256
-_PALETTE_SAMPLE_PX: Final = 300_000  # pixels that a palette is made from
-_MIXED_WITH: Final = 16  # nearest colours of the palette that are tried as the second of a mixture
-_PATTERN_COST: Final = 0.1
+_FRAMES_PER_ROW: Final = 8  # more wrap into rows of equal length
 _SHORTEST_MS: Final = 20  # viewers slow anything faster down to 100 ms
 _MP4_FRAMES_PER_S: Final = 50  # a frame in _SHORTEST_MS
 _LONGEST_MS: Final = 655_350  # GIF counts hundredths of a second in 16 bits
@@ -43,7 +39,7 @@ def export_frames_as_strip(
     gap: int | None = None,
     background: Colour = "white",
 ) -> Path:
-    """Put frames side by side into one picture.
+    """Write frames side by side as one picture.
 
     Parameters
     ----------
@@ -89,11 +85,10 @@ def export_frames_as_gif(
     duration_ms: int | Sequence[int] = 700,
     loop: int | None = 0,
 ) -> Path:
-    """Show frames one after the other.
+    """Write frames as a film that shows one after the other.
 
-    A GIF has one palette for all frames, made from all of them; shades between its 256 colours are mixed in a pattern
-    that stays in its place, so that a colour that doesn't change doesn't flicker. (imageio and Pillow choose a palette
-    per frame, so the GIF is put together here; MP4 goes through imageio.)
+    A GIF has one palette of 256 colours for all frames; shades between them are mixed in a pattern that stays in its
+    place, so that a colour that doesn't change doesn't flicker.
 
     Parameters
     ----------
@@ -104,7 +99,7 @@ def export_frames_as_gif(
     duration_ms : int or sequence of int
         How long each frame is shown, in milliseconds; GIF counts in steps of 10.
     loop : int or None
-        How often it is repeated: 0 = for ever, None = shown once. MP4 has no such setting.
+        Number of repeats: 0 = for ever, None = shown once. MP4 has no such setting.
 
     Returns
     -------
@@ -113,7 +108,7 @@ def export_frames_as_gif(
     Raises
     ------
     UsageError
-        If there is no frame, or the suffix, a duration or `loop` can't be used.
+        If there is no frame, the suffix is unknown, or a duration or `loop` is out of range.
     DependencyError
         For MP4, if ``imageio-ffmpeg`` isn't installed.
 
@@ -133,11 +128,11 @@ def export_frames_as_gif(
         raise UsageError(f"loop is 0 (for ever), a number of repeats, or None (once), found {loop!r}")
     info = info_of(pictures)
     size = max(p.width for p in pictures), max(p.height for p in pictures)
-    pictures = [_centred(p, size, (255, 255, 255)) for p in pictures]
+    pictures = [_centred(p, size) for p in pictures]
     if suffix == ".mp4":
         return _save_mp4(pictures, path, durations, info.get("Attribution", ""))
     if suffix == ".gif":
-        data = _gif(pictures, durations, loop, info.get("Attribution", ""))
+        data = encode_gif(pictures, durations, loop, info.get("Attribution", ""))
     else:
         buffer = io.BytesIO()
         repeats = 1 if loop is None else loop
@@ -164,60 +159,53 @@ def strip(
         raise UsageError(f"{len(pictures)} frames need as many titles, found {len(titles)}")
     n_rows = math.ceil(len(pictures) / (wrap or _FRAMES_PER_ROW))
     n_columns = wrap or math.ceil(len(pictures) / n_rows)
-    starts = range(0, len(pictures), n_columns)
-    cells = [pictures[start : start + n_columns] for start in starts]
-    named = [titles[start : start + n_columns] for start in starts] if titles else None
-    return grid(cells, titles=named, gap=gap, background=background)
+    return grid(pictures, n_columns, titles=titles, gap=gap, background=background)
 
 
 def grid(
-    cells: Sequence[Sequence[Image.Image | None]],
+    frames: Sequence[Image.Image],
+    n_columns: int,
     *,
-    titles: Sequence[Sequence[str]] | None = None,
+    titles: Sequence[str] | None = None,
     row_titles: Sequence[str] | None = None,
     gap: int | None = None,
     background: Colour = "white",
 ) -> Image.Image:
-    """Lay frames out in rows and columns of equal cells; None leaves a cell empty.
+    """Lay frames out row by row, in cells of equal size.
 
-    `titles` stand above the cells (one row of them, shorter than the cells', stands above the first row alone),
-    `row_titles` to the left of the rows.
+    `titles` stand above the frames: one for each, or one for each of the first row. `row_titles` stand to the left.
     """
-    present = [frame for row in cells for frame in row if frame is not None]
-    width, height = max(f.width for f in present), max(f.height for f in present)
+    width, height = max(f.width for f in frames), max(f.height for f in frames)
     gap = max(2, round(max(width, height) * 0.02)) if gap is None else gap
     if gap < 0:
         raise UsageError(f"gap is a number of pixels, at least 0, found {gap}")
     paper = colour(background)
-    ink = DARK if sum(paper) > 382 else (255, 255, 255)
+    ink = DARK if sum(paper) > 382 else WHITE
     size = max(10, round(max(width, height) * 0.05))
     face = font(size, bold=True)
-    above = [round(size * 1.5) if titles and number < len(titles) else 0 for number in range(len(cells))]
-    aside = max((text_size(t, face)[0] for t in row_titles), default=0) + size if row_titles else 0
-    n_columns = max(len(row) for row in cells)
-    sheet = Image.new(
-        "RGB", (aside + gap + n_columns * (width + gap), gap + sum(above) + len(cells) * (height + gap)), paper
-    )
+    titles = titles or ()
+    title_height = round(size * 1.5)
+    n_rows, n_titled = math.ceil(len(frames) / n_columns), math.ceil(len(titles) / n_columns)
+    left = max((text_size(t, face)[0] for t in row_titles), default=0) + size if row_titles else 0
+    sheet_width = left + gap + n_columns * (width + gap)
+    sheet = Image.new("RGB", (sheet_width, gap + n_titled * title_height + n_rows * (height + gap)), paper)
     draw = ImageDraw.Draw(sheet)
-    y = gap
-    for number, row in enumerate(cells):
-        y += above[number]
-        for place, frame in enumerate(row):
-            x = aside + gap + place * (width + gap)
-            if titles and number < len(titles):
-                title, fitted = fit(str(titles[number][place]), width, size, smallest=10)
-                place_of = (x + width / 2, y - size * 0.42)
-                draw.text(place_of, title, font=font(fitted, bold=True), fill=ink, anchor="ms")
-            if frame is not None:
-                sheet.paste(frame, (x + (width - frame.width) // 2, y + (height - frame.height) // 2))
-        if row_titles:
-            draw.text((aside - size * 0.1, y + height / 2), row_titles[number], font=face, fill=ink, anchor="rm")
-        y += height + gap
+    for number, frame in enumerate(frames):
+        row, column = divmod(number, n_columns)
+        x = left + gap + column * (width + gap)
+        y = gap + row * (height + gap) + min(row + 1, n_titled) * title_height
+        if number < len(titles):
+            title, fitted = fit(str(titles[number]), width, size, smallest=10)
+            middle = (x + width / 2, y - size * 0.42)
+            draw.text(middle, title, font=font(fitted, bold=True), fill=ink, anchor="ms")
+        sheet.paste(frame, (x + (width - frame.width) // 2, y + (height - frame.height) // 2))
+        if row_titles and column == 0:
+            draw.text((left - size * 0.1, y + height / 2), row_titles[row], font=face, fill=ink, anchor="rm")
     return sheet
 
 
 def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> Path:
-    """Write a picture, whole or not at all, with what must be said of its data inside."""
+    """Write a picture with source and attribution of its data inside."""
     suffix = check_still(path)
     buffer = io.BytesIO()
     if suffix == ".png":
@@ -235,12 +223,12 @@ def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> 
 
 
 def check_still(path: str | Path) -> str:
-    """Return the suffix of a picture's name, or say which there are."""
+    """Return the suffix of a picture's name, or raise an error that names the possible ones."""
     return _suffix(path, STILL_SUFFIXES)
 
 
 def check_film(path: str | Path) -> str:
-    """Return the suffix of a film's name, or say which there are, or what is missing to write it."""
+    """Return the suffix of a film's name, or raise an error that names the possible ones or the missing package."""
     suffix = _suffix(path, MOVING_SUFFIXES)
     if suffix == ".mp4":
         try:
@@ -254,7 +242,7 @@ def check_film(path: str | Path) -> str:
 
 
 def _exif(info: dict[str, str]) -> bytes:
-    """Return what must be said of the data as EXIF: description and copyright."""
+    """Return source and attribution as EXIF's description and copyright."""
     exif = Image.Exif()
     for key, tag in (("Source", ExifTags.Base.ImageDescription), ("Attribution", ExifTags.Base.Copyright)):
         if key in info:
@@ -263,18 +251,14 @@ def _exif(info: dict[str, str]) -> bytes:
 
 
 def info_of(pictures: Iterable[Image.Image]) -> dict[str, str]:
-    """Collect what frames say of their data, each line once."""
-    found: dict[str, list[str]] = {}
-    for picture in pictures:
-        for key in ("Attribution", "Source"):
-            text = picture.info.get(key)
-            if text and text not in found.setdefault(key, []):
-                found[key].append(str(text))
-    return {key: "; ".join(texts) for key, texts in found.items()}
+    """Collect the frames' attributions and sources, each text once."""
+    infos = [picture.info for picture in pictures]
+    found = {key: dict.fromkeys(str(info[key]) for info in infos if info.get(key)) for key in ("Attribution", "Source")}
+    return {key: "; ".join(texts) for key, texts in found.items() if texts}
 
 
 def _pictures(frames: Iterable[Frame]) -> list[Image.Image]:
-    """Check frames once, at the door."""
+    """Check frames and return them as RGB pictures."""
     if isinstance(frames, Image.Image | np.ndarray | str | Path):
         raise UsageError("frames is a list of pictures, found a single one; put it in a list")
     pictures = [_picture(number, frame) for number, frame in enumerate(frames)]
@@ -294,7 +278,7 @@ def _picture(number: int, frame: Any) -> Image.Image:
         raise UsageError(f"frame {number} is not a picture but a {type(frame).__name__}; make it with render_image")
     if frame.mode in ("RGBA", "LA", "PA") or "transparency" in frame.info:
         rgba = frame.convert("RGBA")
-        flat = Image.new("RGB", rgba.size, (255, 255, 255))
+        flat = Image.new("RGB", rgba.size, WHITE)
         flat.paste(rgba, (0, 0), rgba)
         flat.info = dict(frame.info)
         return flat
@@ -317,103 +301,13 @@ def _durations(duration_ms: int | Sequence[int], n_frames: int) -> list[int]:
     return [round(v) for v in values]
 
 
-def _centred(picture: Image.Image, size: tuple[int, int], paper: tuple[int, int, int]) -> Image.Image:
+def _centred(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Put a picture into the middle of a white one."""
     if picture.size == size:
         return picture
-    whole = Image.new("RGB", size, paper)
+    whole = Image.new("RGB", size, WHITE)
     whole.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
     return whole
-
-
-def _gif(pictures: Sequence[Image.Image], durations: Sequence[int], loop: int | None, comment: str) -> bytes:
-    """Encode a GIF with one palette for all frames, storing of each frame only the part that changes.
-
-    It is put together from Pillow's parts, because `Image.save` merges equal frames into one.
-    """
-    indices, palette = _with_one_palette([np.asarray(p) for p in pictures])
-    frames = [Image.fromarray(index) for index in indices]
-    info: dict[str, Any] = {"duration": durations[0], "comment": comment}
-    if loop is not None and len(frames) > 1:
-        info["loop"] = loop
-    first = frames[0].copy()
-    first.putpalette(palette)
-    header, _ = GifImagePlugin.getheader(first, info=info)
-    whole = (0, 0, *first.size)
-    boxes = [ImageChops.difference(*pair).getbbox() for pair in itertools.pairwise(frames)]
-    data = list(header)
-    for frame, box, duration in zip(frames, [whole, *boxes], durations, strict=True):
-        left, top, right, bottom = box or (0, 0, 1, 1)  # an equal frame still takes its time
-        # disposal 1: leave the frame standing, the next is drawn over it
-        data += GifImagePlugin.getdata(
-            frame.crop((left, top, right, bottom)), (left, top), duration=duration, disposal=1
-        )
-    return b"".join([*data, b";"])
-
-
-def _with_one_palette(pixels: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], bytes]:
-    """Return frames as indices into one palette of 256 colours, and the palette: 768 bytes.
-
-    More colours than that are mixed of two from the palette, in a pattern that depends on the place alone: what
-    stands still doesn't flicker, and gradients keep their shades.
-    """
-    packed = [p.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32) for p in pixels]
-    distinct = np.unique(np.concatenate([np.unique(p) for p in packed]))
-    colours = np.stack([distinct >> 16, (distinct >> 8) & 255, distinct & 255], axis=-1).astype(np.uint8)
-    palette = colours if len(colours) <= _PALETTE_COLOURS else _quantised(packed)
-    mixtures = [_mixtures(part, palette) for part in np.array_split(colours, len(colours) // 4096 + 1)]
-    first, second, share = (np.concatenate(parts) for parts in zip(*mixtures, strict=True))
-    indices = []
-    for frame in packed:
-        at = np.searchsorted(distinct, frame)
-        tiles = [-(-side // len(_PATTERN)) for side in frame.shape]
-        pattern = np.tile(_PATTERN, tiles)[: frame.shape[0], : frame.shape[1]]
-        indices.append(np.where(pattern < share[at], second[at], first[at]))
-    padded = np.zeros((_PALETTE_COLOURS, 3), np.uint8)
-    padded[: len(palette)] = palette
-    return indices, padded.tobytes()
-
-
-def _bayer(steps: int) -> NDArray[np.float64]:
-    """Thresholds in 0..1 whose every part is spread evenly (B. E. Bayer, 1973): 2^steps on a side."""
-    pattern = np.zeros((1, 1))
-    for _ in range(steps):
-        pattern = np.block([[4 * pattern, 4 * pattern + 2], [4 * pattern + 3, 4 * pattern + 1]])
-    return (pattern + 0.5) / pattern.size
-
-
-_PATTERN: Final = _bayer(3)
-
-
-def _quantised(packed: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint8]:
-    """Choose 256 colours for all frames together: Pillow's maximum coverage, then k-means."""
-    every = max(1, sum(p.size for p in packed) // _PALETTE_SAMPLE_PX)
-    sample = np.concatenate([p.ravel()[::every] for p in packed])
-    rgb = np.stack([sample >> 16, (sample >> 8) & 255, sample & 255], axis=-1).astype(np.uint8)
-    chosen = Image.fromarray(rgb[None]).quantize(_PALETTE_COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
-    palette = np.array(chosen.getpalette(), np.uint8).reshape(-1, 3)
-    return np.unique(palette, axis=0)
-
-
-def _mixtures(
-    colours: NDArray[np.uint8], palette: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
-    """Return for each colour the nearest of the palette, a second one, and the second one's share, 0..0.5."""
-    c, p = colours.astype(np.float64), palette.astype(np.float64)
-    distance = (p * p).sum(axis=1) - 2 * c @ p.T
-    some = min(_MIXED_WITH, len(p))
-    near = np.argpartition(distance, some - 1, axis=1)[:, :some]
-    first = near[np.arange(len(c)), np.take_along_axis(distance, near, axis=1).argmin(axis=1)]
-    step = p[near] - p[first][:, None]
-    away = (c - p[first])[:, None]
-    length = (step * step).sum(axis=2)
-    share = np.divide((away * step).sum(axis=2), length, out=np.zeros_like(length), where=length > 0)
-    share = np.clip(share, 0.0, 0.5)
-    left = away - share[..., None] * step
-    # a pattern of two colours far apart is seen as a pattern
-    cost = (left * left).sum(axis=2) + _PATTERN_COST * share * length
-    best = cost.argmin(axis=1)
-    rows = np.arange(len(c))
-    return first.astype(np.uint8), near[rows, best].astype(np.uint8), share[rows, best]
 
 
 def _save_mp4(pictures: Sequence[Image.Image], path: str | Path, durations: Sequence[int], credit: str) -> Path:
@@ -422,18 +316,18 @@ def _save_mp4(pictures: Sequence[Image.Image], path: str | Path, durations: Sequ
     # players stumble over rates such as 1.43 per second: a frame is repeated, which costs next to nothing
     ends = np.rint(np.cumsum(durations) * _MP4_FRAMES_PER_S / 1000).astype(int)
     repeats = np.diff(ends, prepend=0)
-    # most players need even sides
-    size = tuple(side + side % 2 for side in pictures[0].size)
-    how: dict[str, Any] = {
+    width, height = pictures[0].size
+    settings: dict[str, Any] = {
         "fps": _MP4_FRAMES_PER_S,
         "macro_block_size": 2,
         "quality": 8,
         "output_params": ["-metadata", f"comment={credit}"],
     }
-    with replacing(path) as part, closing(get_writer(part, **how)) as film:
+    with replacing(path) as part, closing(get_writer(part, **settings)) as film:
         writer: Any = film
         for picture, times in zip(pictures, repeats, strict=True):
-            pixels = np.asarray(_centred(picture, (size[0], size[1]), (255, 255, 255)))
+            # most players need even sides
+            pixels = np.asarray(_centred(picture, (width + width % 2, height + height % 2)))
             for _ in range(times):
                 writer.append_data(pixels)
     return Path(path)

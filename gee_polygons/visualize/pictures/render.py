@@ -1,7 +1,7 @@
-"""One picture of one image.
+"""Renders an image as a picture.
 
-One way for both kinds: an `EmbeddingImage` is drawn as it is, an `ee.Image` is first fetched as one (by
-`gee_polygons.sources.earthengine.source`). So colours, boundaries and labels are the same with and without an account.
+An `EmbeddingImage` is drawn as it is; the pixels of an `ee.Image` are first fetched into an `EmbeddingImage`. So
+colours, boundaries and labels are the same with and without an Earth Engine account.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
-from gee_polygons.alphaearth import BANDS
+from gee_polygons.alphaearth import ATTRIBUTION, BANDS, SYNTHETIC_NOTE
 from gee_polygons.embeddings.colors import fit_pca_colors
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
-from gee_polygons.visualize.pictures.draw import Corner, Plates, check_corner, draw_boundary, nodata_pattern
-from gee_polygons.visualize.pictures.paint import Colour, Style, as_style, bands_of, colour, legend_of, paint
+from gee_polygons.visualize.pictures.overlays import Corner, Plates, check_corner, draw_boundary, nodata_pattern
+from gee_polygons.visualize.pictures.styles import Colour, Style, as_style, bands_of, colour, legend_of, paint
 from gee_polygons.visualize.pictures.view import Dimensions, View, view_of
-from gee_polygons.zonal.grid import Grid
 
 PCA: Final = "pca"
 _LEAST_DATA_SHARE: Final = 0.5  # a picture pixel with less than this share of data is drawn as "no data"
@@ -44,33 +43,33 @@ def render_image(
     north_arrow: bool = False,
     legend: bool = False,
 ) -> Image.Image:
-    """Draw an image.
+    """Render an image as a picture.
 
-    Pixels stay pixels: they are magnified without smoothing, and averaged over area where the picture has fewer.
-    A metre is as long across as it is upwards, also for images on a grid in degrees. Ground without data, and ground
+    Pixels are magnified without smoothing, and averaged by area where the picture has fewer pixels than the image.
+    The scale is the same in both directions, also for images on a grid in degrees. Ground without data, and ground
     outside the image, is hatched in light grey.
 
     Parameters
     ----------
     image : EmbeddingImage or ee.Image
-        What is drawn.
+        The image.
     region : shapely geometry in EPSG:4326 or ee.Geometry, optional
-        What is shown: the bounds of its projection to the image's grid, to a fraction of a pixel. By default the
+        The picture shows the bounds of its projection to the image's grid, to a fraction of a pixel. By default the
         whole image (an `ee.Image` needs a region).
     vis_params : VisParams, mapping, PcaColors, SimilarityColors or "pca", optional
-        How values become colours. A mapping has the entries of `VisParams`, as Earth Engine's. ``"pca"`` fits the
+        How values become colours. A mapping has the entries of `VisParams`, as in Earth Engine. ``"pca"`` fits the
         colours to this image alone: to compare several, fit once with `fit_pca_colors` and give the result to each.
         By default bands A01, A16, A09 from -0.3 to 0.3.
     dimensions : int, (width, height) or "WIDTHxHEIGHT"
-        Largest size in pixels; the proportions are those of the ground.
+        Largest size in pixels; the picture has the proportions of the ground.
     boundary : shapely polygon in EPSG:4326 or ee.Geometry, optional
-        Outline to draw, with its holes and parts.
+        Outline to draw, with all its parts and holes.
     label : str, optional
         Text in a corner.
     boundary_color : str
-        Name or hex. It gets a thin halo, dark or white, so that it reads on any ground.
+        Name or hex. A thin halo, dark or white, keeps it readable on any ground.
     boundary_width : float, optional
-        In pixels; by default it grows with the root of the longer side: 2.5 at 512.
+        In pixels; by default it grows with the square root of the longer side: 2.5 at 512.
     label_position : {"top-left", "top-right", "bottom-left", "bottom-right"}
         Corner of the label.
     scale_bar : bool
@@ -82,17 +81,18 @@ def render_image(
 
     Returns
     -------
-    PIL image, RGB. Its ``info`` says where the data come from; the exports write that into the file.
+    PIL image, RGB. Its ``info`` holds source and attribution of the data, which the exports write into the file.
 
     Raises
     ------
     UsageError
         For an unknown band, colour, corner or option, or a region outside the image.
     EarthEngineError
-        For an `ee.Image`, if Earth Engine can't be asked.
+        For an `ee.Image`, if the request to Earth Engine fails.
 
     Examples
     --------
+    >>> from gee_polygons.zonal.grid import Grid
     >>> grid = Grid(crs="EPSG:32616", transform=(10, 0, 358410, 0, -10, 4906600), shape=(2, 4))
     >>> values = np.linspace(-0.3, 0.3, 24).reshape(3, 2, 4)
     >>> image = EmbeddingImage(values=values, grid=grid, bands=("A01", "A16", "A09"), year=2024)
@@ -120,20 +120,20 @@ def render_image(
         plates.north_arrow(view.north_deg, "top-right")
     if legend and (shown := legend_of(style)) is not None:
         plates.colour_bar(shown, "bottom-right")
-    picture.info.update(_said_of(image))
+    picture.info.update(_source_and_attribution(image))
     return picture
 
 
-def _line_width(picture: Image.Image, asked: float | None) -> float:
+def _line_width(picture: Image.Image, boundary_width: float | None) -> float:
     longer = max(picture.size)
-    width = max(1.5, _LINE_GROWTH * longer**0.5) if asked is None else asked
+    width = max(1.5, _LINE_GROWTH * longer**0.5) if boundary_width is None else boundary_width
     if not 0 < width <= longer:
-        raise UsageError(f"boundary_width is a number of pixels above 0, found {asked!r}")
+        raise UsageError(f"boundary_width is a number of pixels above 0, found {boundary_width!r}")
     return width
 
 
 def _pixels(image: EmbeddingImage, view: View, style: Style) -> NDArray[np.uint8]:
-    """Colours of the view's pixels, uint8 (height, width, 3)."""
+    """Return the colours of the view's pixels, uint8 (height, width, 3)."""
     rows, columns = view.rows(image.grid), view.columns(image.grid)
     part, first_row, first_column = _cut(image, rows, columns)
     rows, columns = rows - first_row, columns - first_column
@@ -149,19 +149,14 @@ def _pixels(image: EmbeddingImage, view: View, style: Style) -> NDArray[np.uint8
 def _cut(
     image: EmbeddingImage, rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> tuple[EmbeddingImage, int, int]:
-    """Cut an image to the whole pixels that a view touches, and say where the cut starts."""
+    """Cut an image to the whole pixels that a view touches; return the part, its first row and its first column."""
     height, width = image.grid.shape
     top, bottom = (int(np.clip(v, 0, height)) for v in (np.floor(rows[0]), np.ceil(rows[-1])))
     left, right = (int(np.clip(v, 0, width)) for v in (np.floor(columns[0]), np.ceil(columns[-1])))
     # a view that rounding moved off the image by less than a pixel still shows its edge
     top, left = min(top, height - 1), min(left, width - 1)
     bottom, right = max(bottom, top + 1), max(right, left + 1)
-    a, b, c, d, e, f = image.grid.transform
-    grid = Grid(
-        crs=image.grid.crs,
-        transform=(a, b, c + a * left, d, e, f + e * top),
-        shape=(bottom - top, right - left),
-    )
+    grid = image.grid.lattice.grid(image.grid.part(top, left, bottom - top, right - left))
     part = replace(image, values=image.values[:, top:bottom, left:right], grid=grid)
     return part, top, left
 
@@ -169,7 +164,7 @@ def _cut(
 def _magnified(
     rgb: NDArray[np.uint8], valid: NDArray[np.bool_], rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Take, for each picture pixel, the source pixel under its centre."""
+    """Take the source pixel under the centre of each picture pixel."""
     y = np.floor((rows[:-1] + rows[1:]) / 2).astype(np.intp)
     x = np.floor((columns[:-1] + columns[1:]) / 2).astype(np.intp)
     inside = ((y >= 0) & (y < len(rgb)))[:, None] & ((x >= 0) & (x < rgb.shape[1]))
@@ -180,7 +175,7 @@ def _magnified(
 def _averaged(
     rgb: NDArray[np.uint8], valid: NDArray[np.bool_], rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Average, for each picture pixel, the colours of the valid source pixels that it covers, by area."""
+    """Average the colours of the valid source pixels that each picture pixel covers, weighted by area."""
     down, across = _overlaps(rows, rgb.shape[0]), _overlaps(columns, rgb.shape[1])
     share = down @ valid.astype(np.float64) @ across.T
     sums = np.stack([down @ (channel * valid) @ across.T for channel in np.moveaxis(rgb, -1, 0)], axis=-1)
@@ -189,7 +184,7 @@ def _averaged(
 
 
 def _overlaps(edges: NDArray[np.float64], n_pixels: int) -> NDArray[np.float64]:
-    """Share of each picture pixel (row) that each source pixel (column) fills, along one axis."""
+    """Return the share of each picture pixel (row) that each source pixel (column) fills, along one axis."""
     pixel = np.arange(n_pixels)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     filled: NDArray[np.float64] = np.clip(overlap, 0, None) / np.diff(edges)[:, None]
@@ -197,7 +192,7 @@ def _overlaps(edges: NDArray[np.float64], n_pixels: int) -> NDArray[np.float64]:
 
 
 def is_pca(vis_params: Any) -> bool:
-    """Whether colours are to be fitted to what is drawn; any other word is refused."""
+    """Whether the colours are principal components fitted to what is drawn; any other word raises an error."""
     if not isinstance(vis_params, str):
         return False
     if vis_params != PCA:
@@ -205,22 +200,20 @@ def is_pca(vis_params: Any) -> bool:
     return True
 
 
-def _said_of(image: EmbeddingImage) -> dict[str, str]:
-    """Say what must be said of the data in every output."""
-    from gee_polygons.alphaearth import ATTRIBUTION, SYNTHETIC_NOTE
-
-    said = {"Source": image.source} if image.source else {}
+def _source_and_attribution(image: EmbeddingImage) -> dict[str, str]:
+    """Return what every output must say about the data."""
+    info = {"Source": image.source} if image.source else {}
     if image.resampled:
-        said["Source"] = f"{image.source} (beyond the zone's edge the nearest pixels of {', '.join(image.resampled)})"
+        info["Source"] = f"{image.source} (beyond the zone's edge the nearest pixels of {', '.join(image.resampled)})"
     if image.source == "sample" or "synthetic" in image.source.lower():
-        return {**said, "Attribution": SYNTHETIC_NOTE}
-    if {*BANDS, "cosine"}.isdisjoint(image.bands):
-        return said
-    return {**said, "Attribution": ATTRIBUTION}
+        info["Attribution"] = SYNTHETIC_NOTE
+    elif not {*BANDS, "cosine"}.isdisjoint(image.bands):
+        info["Attribution"] = ATTRIBUTION
+    return info
 
 
 def _is_ee(thing: Any) -> bool:
-    """Whether something is Earth Engine's, found out without importing `ee`."""
+    """Whether an object is one of Earth Engine's, without importing `ee`."""
     return type(thing).__module__.partition(".")[0] == "ee"
 
 
@@ -233,9 +226,9 @@ def _shapely(geometry: Any) -> shapely.Geometry | None:
 
 
 def _fetch_ee_pixels(image: Any, region: shapely.Geometry | None, vis_params: Any, dimensions: Dimensions) -> Any:
-    """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`; the one seam to Earth Engine."""
+    """Fetch the pixels of an `ee.Image` that a picture needs, as an `EmbeddingImage`."""
     if region is None:
-        raise UsageError("an ee.Image has no end: give a region, such as site.region(buffer_m=500)")
+        raise UsageError("an ee.Image is unbounded: give a region, such as site.region(buffer_m=500)")
     from gee_polygons.sources.earthengine.drawing import fetch_pixels
 
     bands = None if vis_params is None or is_pca(vis_params) else bands_of(as_style(vis_params, BANDS))

@@ -1,4 +1,4 @@
-"""Many pictures in the same colours: the years of a site side by side or as a film, and sheets of sites and years."""
+"""Draws the years of sites in the same colours: as a strip, as a film, or as a sheet of sites and years."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage, Source
 from gee_polygons.sources.opening import open_source
 from gee_polygons.visualize.pictures.caption import Caption, with_caption
-from gee_polygons.visualize.pictures.draw import Plates, nodata_pattern
 from gee_polygons.visualize.pictures.frames import (
     check_film,
     check_still,
@@ -27,8 +26,9 @@ from gee_polygons.visualize.pictures.frames import (
     save_still,
     strip,
 )
-from gee_polygons.visualize.pictures.paint import Colour, Style, as_style, bands_of
+from gee_polygons.visualize.pictures.overlays import Plates, nodata_pattern
 from gee_polygons.visualize.pictures.render import is_pca, render_image
+from gee_polygons.visualize.pictures.styles import Colour, Style, as_style, bands_of
 from gee_polygons.visualize.pictures.view import Dimensions, view_of
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def export_timestrip(
     path : str or Path
         ``.png``, ``.jpg`` or ``.webp``.
     years : sequence of int, optional
-        By default all that the source has. A year that it lacks is a hatched frame.
+        By default all that the source has. A year that it doesn't have is drawn as a hatched frame.
     source : Source or str, optional
         As `open_source` takes it.
     vis_params : VisParams, mapping, PcaColors, SimilarityColors or "pca", optional
-        The same for all years. ``"pca"`` fits one basis to all frames, and saves it beside the picture as
+        The colours of all years. ``"pca"`` fits one basis to all frames, and saves it beside the picture as
         ``<name>.pca.json``.
     buffer_m : float
         Metres of ground shown around the site.
@@ -128,21 +128,20 @@ def contact_sheet(
     if not sites:
         raise UsageError("a contact sheet needs at least one site")
     check_still(path)
-    series = _Series.of(
-        sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True
-    )  # cells of a sheet are equal
+    # cells of a sheet are equal
+    series = _Series.of(sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True)
     rows, caption = series.draw(dimensions, boundary_color, labelled=False)
-    years_above, sites_aside = [[str(year) for year in series.years]], [str(site.site_id) for site in sites]
-    sheet = grid(rows, titles=years_above, row_titles=sites_aside, gap=None)
-    info = info_of(frame for row in rows for frame in row)
-    return series.written(save_still(with_caption(sheet, caption), path, info))
+    frames = [frame for row in rows for frame in row]
+    titles, row_titles = [str(year) for year in series.years], [str(site.site_id) for site in sites]
+    sheet = grid(frames, len(titles), titles=titles, row_titles=row_titles)
+    return series.written(save_still(with_caption(sheet, caption), path, info_of(frames)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Series:
-    """Sites and years, and how all their frames are coloured.
+    """The images of sites and years, and the style of all their frames.
 
-    `fitted` says whether the colours were fitted to what is drawn: then they are kept beside the picture.
+    `fitted` says whether the colours were fitted to what is drawn: then they are saved beside the picture.
     """
 
     sites: Sequence[Site]
@@ -163,20 +162,20 @@ class _Series:
         buffer_m: float,
         square: bool = False,
     ) -> _Series:
-        """Choose one set of colours for all."""
-        found = _open(source)
-        chosen = _years(found, years)
+        """Choose the years, the ground around each site, and one style for all frames."""
+        opened = open_source(source)
+        chosen = _years(opened, years)
         regions = [_region(site, buffer_m, square=square) for site in sites]
         if is_pca(vis_params):
-            images = [_images(region, found, chosen, None) for region in regions]
+            images = [_images(region, opened, chosen, None) for region in regions]
             basis = fit_pca_colors(image for row in images for image in row if image is not None)
             return cls(sites=sites, years=chosen, regions=regions, images=images, style=basis, fitted=True)
         style = as_style(cast(Any, vis_params), BANDS)
-        one_by_one = (_images(region, found, chosen, bands_of(style)) for region in regions)
+        one_by_one = (_images(region, opened, chosen, bands_of(style)) for region in regions)
         return cls(sites=sites, years=chosen, regions=regions, images=one_by_one, style=style)
 
     def written(self, path: Path) -> Path:
-        """Keep a fitted basis beside a picture that was written; return the picture's path."""
+        """Save a fitted basis beside the picture that was written; return the picture's path."""
         if self.fitted and isinstance(self.style, PcaColors):
             self.style.save(path.with_suffix(".pca.json"))
         return path
@@ -184,48 +183,45 @@ class _Series:
     def draw(
         self, dimensions: Dimensions, boundary_color: Colour, *, labelled: bool
     ) -> tuple[list[list[Image.Image]], Caption]:
-        """Render all frames, a row for each site, and say what stands under them.
+        """Render all frames, one row for each site, and return them with their caption.
 
-        Frames of a sheet aren't labelled with their year, and each row has its own scale, drawn in its first frame.
+        Frames of a sheet aren't labelled with their year, and each row has its own scale, drawn in its first frame
+        with data.
         """
         rows, has_gaps = [], False
         for site, region, images in zip(self.sites, self.regions, self.images, strict=True):
             row: list[Image.Image | None] = []
-            scaled = labelled
+            has_scale = labelled
             for year, image in zip(self.years, images, strict=True):
                 if image is None:
                     row.append(None)
                     continue
-                valid = image.valid
+                has_data = bool(image.valid.any())
                 picture = render_image(
                     image,
                     region,
                     self.style,
                     dimensions,
                     site.polygon,
-                    _label(year, labelled, empty=not valid.any()),
+                    _label(year, labelled, empty=not has_data),
                     boundary_color=boundary_color,
-                    scale_bar=not scaled and bool(valid.any()),
+                    scale_bar=has_data and not has_scale,
                 )
-                scaled |= bool(valid.any())
-                has_gaps |= not valid.all()
                 row.append(picture)
+                has_scale |= has_data
+                has_gaps |= not image.valid.all()
             has_gaps |= None in row
             rows.append(_with_placeholders(row, self.years, labelled))
-        metres = view_of(_first(images).grid, region, dimensions).metres_per_pixel if labelled else None
+        # the frames of a strip or a film have the same grid; at least one of the years is the source's
+        first = next(image for image in images if image is not None)
         caption = Caption(
             style=self.style,
             frame=rows[0][0].size,
-            metres_per_pixel=metres,
+            metres_per_pixel=view_of(first.grid, region, dimensions).metres_per_pixel if labelled else None,
             nodata=has_gaps,
             credit=info_of(frame for row in rows for frame in row).get("Attribution", ""),
         )
         return rows, caption
-
-
-def _first(images: Sequence[EmbeddingImage | None]) -> EmbeddingImage:
-    """Return the first image that there is: one of the years asked for is the source's."""
-    return next(image for image in images if image is not None)
 
 
 def _label(year: int, labelled: bool, *, empty: bool) -> str | None:
@@ -237,18 +233,19 @@ def _label(year: int, labelled: bool, *, empty: bool) -> str | None:
 def _with_placeholders(
     pictures: Sequence[Image.Image | None], years: Sequence[int], labelled: bool
 ) -> list[Image.Image]:
-    size = next(p.size for p in pictures if p is not None)
+    """Replace each missing picture by a hatched frame that says so."""
+    width, height = next(picture.size for picture in pictures if picture is not None)
     filled = []
     for year, picture in zip(years, pictures, strict=True):
         if picture is None:
-            picture = Image.fromarray(nodata_pattern(size[1], size[0]))
+            picture = Image.fromarray(nodata_pattern(height, width))
             Plates(picture).label(str(_label(year, labelled, empty=True)), "top-left")
         filled.append(picture)
     return filled
 
 
 def _region(site: Site, buffer_m: float, *, square: bool) -> shapely.Geometry:
-    """Return what is shown of a site, in EPSG:4326; a square of ground where asked for."""
+    """Return what is shown of a site, in EPSG:4326; with `square`, a square of ground."""
     region = site.region(buffer_m=buffer_m)
     if not square:
         return region
@@ -262,20 +259,14 @@ def _region(site: Site, buffer_m: float, *, square: bool) -> shapely.Geometry:
 def _images(
     region: shapely.Geometry, source: Source, years: Sequence[int], bands: Sequence[str] | None
 ) -> list[EmbeddingImage | None]:
-    has = set(source.years())
-    return [source.image(region, year, bands) if year in has else None for year in years]
-
-
-def _open(source: Source | str | None) -> Source:
-    if source is not None and not isinstance(source, str | Path):
-        return source
-    return open_source(source)
+    available = set(source.years())
+    return [source.image(region, year, bands) if year in available else None for year in years]
 
 
 def _years(source: Source, years: Sequence[int] | None) -> list[int]:
-    has = source.years()
-    chosen = [int(year) for year in (has if years is None else years)]
-    if not set(chosen) & set(has):
-        span = f"{has[0]}..{has[-1]}" if has else "none"
+    available = source.years()
+    chosen = [int(year) for year in (available if years is None else years)]
+    if not set(chosen) & set(available):
+        span = f"{available[0]}..{available[-1]}" if available else "none"
         raise UsageError(f"the source {source.name!r} has none of the years {chosen}; it has {span}")
     return chosen

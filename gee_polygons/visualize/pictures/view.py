@@ -1,41 +1,45 @@
-"""The window of a picture: which ground it shows, in how many pixels, and where things on the ground fall in it.
+"""Relates a picture to the ground: which part of it is shown, in how many pixels, and where a place falls.
 
-A view's axes are those of the image's grid (so that its pixels stay squares), its scale is the same in metres in
-both directions, also on a grid in degrees.
+The axes of a view are those of the image's grid (so that its pixels stay rectangles), and its scale in metres is the
+same in both directions, also on a grid in degrees.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.errors import UsageError
 from gee_polygons.zonal.grid import Grid
+from gee_polygons.zonal.projection import transformer
 
 Dimensions = int | tuple[int, int] | str
 
-MAX_DIMENSION: Final = 10_000  # as Earth Engine's thumbnails: a picture, not a product
+MAX_DIMENSION: Final = 10_000  # pixels on a side, as in Earth Engine's thumbnails
 LONLAT: Final = "EPSG:4326"
-_EDGE_PIECES: Final = 64  # a region's edges are projected at so many points: a parallel is no straight line in UTM
-_SAME_SCALE: Final = 1e-3  # conformal grids (UTM) have the same scale both ways; smaller differences are rounding
+_EDGE_PIECES: Final = 64  # pieces that the longest edge of a region is projected in: a parallel isn't straight in UTM
+_SAME_SCALE: Final = (
+    1e-3  # relative; conformal grids (UTM) have the same scale both ways, smaller differences are rounding
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Ground shown by a picture.
+    """The ground that a picture shows.
 
     Parameters
     ----------
     crs : str
         CRS of the image's grid.
     west, south, east, north : float
-        Edges, in units of that CRS.
+        Edges of the picture in units of that CRS.
     width, height : int
         Size of the picture in pixels.
     metres_per_pixel : float
@@ -66,17 +70,20 @@ class View:
 
     def to_pixels(self, geometry: shapely.Geometry) -> shapely.Geometry:
         """Project a geometry in EPSG:4326 to pixels of the picture, counted right and down from its corner."""
-        scale_x = self.width / (self.east - self.west)
-        scale_y = self.height / (self.north - self.south)
-
-        def place(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.column_stack([(xy[:, 0] - self.west) * scale_x, (self.north - xy[:, 1]) * scale_y])
-
-        return shapely.transform(_project(geometry, self.crs), place)
+        _check_geometry(geometry)
+        projected = _project(geometry, self.crs)
+        if not np.isfinite(shapely.get_coordinates(projected)).all():
+            raise UsageError(
+                f"the geometry {_bounds_text(geometry.bounds)} can't be projected to {self.crs}; "
+                "it must be in EPSG:4326 (longitude, latitude)"
+            )
+        corner = np.array([self.west, self.north])
+        scale = np.array([self.width / (self.east - self.west), -self.height / (self.north - self.south)])
+        return shapely.transform(projected, lambda xy: (xy - corner) * scale)
 
 
 def view_of(grid: Grid, region: shapely.Geometry | None, dimensions: Dimensions) -> View:
-    """Decide what a picture shows.
+    """Choose the ground and the size of a picture.
 
     Parameters
     ----------
@@ -85,13 +92,13 @@ def view_of(grid: Grid, region: shapely.Geometry | None, dimensions: Dimensions)
     region : shapely geometry in EPSG:4326, optional
         What to show: the bounds of its projection to the grid's CRS. By default, the whole grid.
     dimensions : int, (width, height) or "WIDTHxHEIGHT"
-        Largest size. The longer side reaches it; the shorter one follows from the ground, and is shown to within half
-        a pixel of the picture so that the scale is the same both ways.
+        Largest size of the picture. One side reaches it; the other follows from the ground, rounded to whole pixels:
+        up to half a pixel of ground is added or cut on it, so that the scale is the same both ways.
 
     Raises
     ------
     UsageError
-        If the region is empty, flat or doesn't touch the grid, or `dimensions` can't be used.
+        If the region is empty, has no area or doesn't touch the grid, or if `dimensions` isn't understood.
     """
     west, south, east, north = grid.bounds
     if region is not None:
@@ -101,7 +108,7 @@ def view_of(grid: Grid, region: shapely.Geometry | None, dimensions: Dimensions)
     limit_x, limit_y = _limits(dimensions)
     metres = max(ground_x / limit_x, ground_y / limit_y)
     width, height = max(1, round(ground_x / metres)), max(1, round(ground_y / metres))
-    # the side that didn't come out whole is widened or narrowed about its middle: a metre is a metre both ways
+    # ground added on both sides (or cut, if below 0) where the number of pixels was rounded
     grow_x, grow_y = (width * metres - ground_x) / 2 / metres_x, (height * metres - ground_y) / 2 / metres_y
     return View(
         crs=grid.crs,
@@ -120,89 +127,63 @@ def _region_bounds(grid: Grid, region: shapely.Geometry) -> tuple[float, float, 
     _check_geometry(region)
     if shapely.is_empty(region):
         raise UsageError("the region is empty; give a polygon in EPSG:4326")
-    length = max(region.bounds[2] - region.bounds[0], region.bounds[3] - region.bounds[1])
+    west, south, east, north = region.bounds
+    length = max(east - west, north - south)
     if not length > 0:
         raise UsageError("the region is a point; give a polygon in EPSG:4326, such as site.region(buffer_m=500)")
-    projected = _projected(shapely.segmentize(region, length / _EDGE_PIECES), grid.crs)
+    projected = _project(shapely.segmentize(region, length / _EDGE_PIECES), grid.crs)
     west, south, east, north = projected.bounds
     left, bottom, right, top = grid.bounds
     finite = np.isfinite(shapely.get_coordinates(projected)).all()
     if finite and not (east > west and north > south):
         raise UsageError("the region is a line; give a polygon in EPSG:4326, such as site.region(buffer_m=500)")
     if not finite or west >= right or east <= left or south >= top or north <= bottom:
+        image_bounds = transformer(grid.crs, LONLAT).transform_bounds(*grid.bounds)
         raise UsageError(
-            f"the region {_bounds_text(region.bounds)} lies outside the image "
-            f"{_bounds_text(_lonlat_bounds(grid))}, in longitude and latitude; read the image for this region"
+            f"the region {_bounds_text(region.bounds)} lies outside the image {_bounds_text(image_bounds)}, "
+            "in longitude and latitude; read the image for this region"
         )
     return west, south, east, north
 
 
 def _limits(dimensions: Dimensions) -> tuple[int, int]:
-    sides: list[Any]
     if isinstance(dimensions, str):
-        sides = [int(part) if part.strip().isdigit() else None for part in dimensions.lower().split("x")]
-    elif isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool):
-        sides = [int(dimensions)]
+        given: Sequence[object] = dimensions.lower().split("x")
     else:
-        sides = list(dimensions) if isinstance(dimensions, tuple | list) else []
-    whole = all(isinstance(s, int | np.integer) and 1 <= s <= MAX_DIMENSION for s in sides)
-    if len(sides) not in (1, 2) or not whole:
+        given = dimensions if isinstance(dimensions, tuple | list) else [dimensions]
+    sides = [int(text) for side in given if (text := str(side).strip()).isdecimal()]
+    if len(given) not in (1, 2) or len(sides) != len(given) or not all(1 <= side <= MAX_DIMENSION for side in sides):
         raise UsageError(
             f"dimensions is a number of pixels, (width, height) or 'WIDTHxHEIGHT', each 1..{MAX_DIMENSION}, "
             f"found {dimensions!r}"
         )
-    return int(sides[0]), int(sides[-1])
+    return sides[0], sides[-1]
 
 
 def _ground(crs: str, x: float, y: float, reach: float) -> tuple[float, float, float]:
-    """Metres per unit of the CRS along x and y, and the direction of true north, at a point."""
-    import pyproj
-
-    to_lonlat = _transform(crs, LONLAT)
-    # what the scale is at a point: a step of 1 % of the view is small, and large against rounding
+    """Return metres per unit of the CRS along x and along y, and the direction of true north, at a point."""
+    # the scale at a point is measured over 1 % of the view: a short step, but long against rounding
     step = reach / 100
-    lon, lat = to_lonlat(np.array([x, x - step, x + step, x, x]), np.array([y, y, y, y - step, y + step]))
+    xs, ys = np.array([x, x - step, x + step, x, x]), np.array([y, y, y, y - step, y + step])
+    lon, lat = transformer(crs, LONLAT).transform(xs, ys)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return 1.0, 1.0, 0.0  # outside the area where the CRS means anything: its units are all there is
-    _, _, across = pyproj.Geod(ellps="WGS84").inv(lon[1:4:2], lat[1:4:2], lon[2:5:2], lat[2:5:2])
-    azimuth, _, _ = pyproj.Geod(ellps="WGS84").inv(lon[3], lat[3], lon[4], lat[4])
-    metres_x, metres_y = float(across[0]) / (2 * step), float(across[1]) / (2 * step)
+        return 1.0, 1.0, 0.0  # outside the area where the CRS is defined: nothing is known but its units
+    geod = pyproj.Geod(ellps="WGS84")
+    _, _, (across, upwards) = geod.inv(lon[1:4:2], lat[1:4:2], lon[2:5:2], lat[2:5:2])
+    azimuth, _, _ = geod.inv(lon[3], lat[3], lon[4], lat[4])
+    metres_x, metres_y = float(across) / (2 * step), float(upwards) / (2 * step)
     if abs(metres_x / metres_y - 1) < _SAME_SCALE:
         metres_x = metres_y = math.sqrt(metres_x * metres_y)
     return metres_x, metres_y, -float(azimuth)
 
 
 def _project(geometry: shapely.Geometry, crs: str) -> shapely.Geometry:
-    _check_geometry(geometry)
-    projected = _projected(geometry, crs)
-    if not np.isfinite(shapely.get_coordinates(projected)).all():
-        raise UsageError(
-            f"the geometry {_bounds_text(geometry.bounds)} can't be projected to {crs}; "
-            "it must be in EPSG:4326 (longitude, latitude)"
-        )
-    return projected
+    return shapely.transform(shapely.force_2d(geometry), transformer(LONLAT, crs).transform, interleaved=False)
 
 
-def _projected(geometry: shapely.Geometry, crs: str) -> shapely.Geometry:
-    return shapely.transform(shapely.force_2d(geometry), _transform(LONLAT, crs), interleaved=False)
-
-
-def _check_geometry(geometry: Any) -> None:
+def _check_geometry(geometry: object) -> None:
     if not isinstance(geometry, shapely.Geometry):
         raise UsageError(f"a shapely geometry in EPSG:4326 is needed, found {type(geometry).__name__}")
-
-
-def _transform(source: str, target: str) -> Callable[[Any, Any], tuple[Any, Any]]:
-    from gee_polygons.zonal.projection import transformer
-
-    return transformer(source, target).transform
-
-
-def _lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
-    bounds: tuple[float, float, float, float] = shapely.transform(
-        shapely.box(*grid.bounds), _transform(grid.crs, LONLAT), interleaved=False
-    ).bounds
-    return bounds
 
 
 def _bounds_text(bounds: tuple[float, float, float, float]) -> str:

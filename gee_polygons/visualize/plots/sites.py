@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.pictures.draw import round_length
+from gee_polygons.visualize.pictures.text import length_text, round_length
 from gee_polygons.visualize.plots.figure import (
     BESIDE,
     INK,
@@ -176,10 +176,9 @@ def _scale_bar(ax: Axes, span: float) -> None:
     length = metres / (_METRES_PER_DEGREE * np.cos(np.radians((low + high) / 2)))
     start, up = east - 0.03 * (east - west) - length, low + 0.03 * (high - low)
     ax.plot([start, start + length], [up, up], color=INK, linewidth=2, solid_capstyle="butt", zorder=5)
-    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
     ax.annotate(
-        text, (start + length / 2, up), xytext=(0, 2.5), textcoords="offset points", ha="center", fontsize=7, color=INK,
-        path_effects=white_edge(), zorder=5,
+        length_text(metres), (start + length / 2, up), xytext=(0, 2.5), textcoords="offset points",
+        ha="center", fontsize=7, color=INK, path_effects=white_edge(), zorder=5,
     )  # fmt: skip
 
 

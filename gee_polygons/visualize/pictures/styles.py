@@ -1,4 +1,4 @@
-"""From pixel values to colours: three bands, a palette, principal components, or likeness to a vector."""
+"""Turns pixel values into colours: three bands, one band with a palette, principal components, or similarity."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ DEFAULT_BANDS: Final = ("A01", "A16", "A09")
 DEFAULT_MIN: Final = -0.3
 DEFAULT_MAX: Final = 0.3
 _PALETTE_STEPS: Final = 256
+_GREYS: Final = ("black", "white")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisParams:
-    """Which bands are drawn, and how values become colours. As Earth Engine's ``visParams``.
+    """Which bands are drawn, and how values become colours, as in Earth Engine's ``visParams``.
 
     Parameters
     ----------
     bands : tuple of 1 or 3 str
-        One band (grey, or `palette`), or three (red, green, blue). ``"A01,A16,A09"`` is understood too.
+        One band (grey, or in the colours of `palette`), or three (red, green, blue). ``"A01,A16,A09"`` means the same.
     min, max : float, or one per band
-        Values drawn as 0 and as 255, in units of the band; beyond them the colour saturates.
+        Values drawn as 0 and as 255, in units of the band; values beyond them are drawn as 0 or 255.
     palette : str or tuple of str, optional
-        For one band: the name of a matplotlib colour map (``"viridis"``), or colours, at equal steps from min to max.
+        For one band: the name of a matplotlib colour map (``"viridis"``), or colours at equal steps from min to max.
     gamma : float, or one per band
-        ``t ** (1 / gamma)`` of the stretched value t in 0..1; above 1 brightens.
+        A value t, stretched to 0..1, is drawn as ``t ** (1 / gamma)``: a gamma above 1 brightens.
 
     Raises
     ------
@@ -83,7 +84,7 @@ class VisParams:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> VisParams:
-        """Build from a plain mapping, such as ``{"bands": [...], "min": -0.3, "max": 0.3}``.
+        """Build the parameters from a mapping, such as ``{"bands": [...], "min": -0.3, "max": 0.3}``.
 
         Examples
         --------
@@ -99,18 +100,18 @@ class VisParams:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SimilarityColors:
-    """Draw the cosine of every pixel to a reference vector.
+    """Draws each pixel in the colour of its cosine to a reference vector.
 
     Parameters
     ----------
     reference : array of 64 floats, or row of a table
-        A class prototype, the site's own first year, a pixel. Any length > 0.
+        For example a class prototype, the site's own first year, or a pixel; of any length > 0.
     min, max : float
-        Cosines drawn in the first and the last colour. The same for every frame, so that frames can be compared.
+        Cosines drawn in the first and the last colour: the same for every frame, so that frames can be compared.
     palette : str or tuple of str
         Name of a matplotlib colour map, or colours.
     label : str
-        What the legend says.
+        Text of the legend.
 
     Examples
     --------
@@ -126,22 +127,22 @@ class SimilarityColors:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference", reference_vector(self.reference))
-        self.params  # noqa: B018, checks the rest
+        self.params  # noqa: B018, checks min, max and palette
 
     @classmethod
     def to_point(cls, image: EmbeddingImage, lon: float, lat: float, **options: Any) -> SimilarityColors:
-        """Compare with the pixel at a point, in degrees; options are those of the class.
+        """Compare with the pixel at a point, given in degrees; `options` are those of the class.
 
         Raises
         ------
         UsageError
-            If the point lies outside the image, or where it has no data.
+            If the image has no data at the point.
         """
         from gee_polygons.zonal.projection import transformer
 
         x, y = transformer("EPSG:4326", image.grid.crs).transform(lon, lat)
         a, _, c, _, e, f = image.grid.transform
-        x, y = (v if math.isfinite(v) else -1e12 for v in (x, y))  # where the CRS means nothing
+        x, y = (v if math.isfinite(v) else -1e12 for v in (x, y))  # outside the area where the CRS is defined
         column, row = math.floor((x - c) / a), math.floor((y - f) / e)
         height, width = image.grid.shape
         if not (0 <= row < height and 0 <= column < width) or not image.valid[row, column]:
@@ -151,7 +152,7 @@ class SimilarityColors:
 
     @property
     def params(self) -> VisParams:
-        """How the cosine is drawn."""
+        """The same as parameters for an image of cosines."""
         return VisParams(bands=("cosine",), min=self.min, max=self.max, palette=self.palette)
 
 
@@ -160,7 +161,7 @@ Style: TypeAlias = VisParams | PcaColors | SimilarityColors
 
 @dataclass(frozen=True, kw_only=True)
 class Legend:
-    """What a colour bar shows: colours at equal steps, the values at its ends, and what they are."""
+    """A colour bar: colours at equal steps, the values at its ends, and what the values are."""
 
     colours: NDArray[np.uint8]
     low: float
@@ -169,9 +170,9 @@ class Legend:
 
 
 def as_style(vis_params: Style | Mapping[str, Any] | None, image_bands: Sequence[str]) -> Style:
-    """Return how to draw, from what the user gave.
+    """Return the style that the user gave.
 
-    With None: ``A01, A16, A09`` where the image has them, else its first three bands, else its first, in grey.
+    None means ``A01, A16, A09`` where the image has them, else its first three bands, else its first one in grey.
     """
     if vis_params is None:
         if set(DEFAULT_BANDS) <= set(image_bands):
@@ -193,32 +194,28 @@ def bands_of(style: Style) -> tuple[str, ...] | None:
 
 
 def paint(image: EmbeddingImage, style: Style) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return an image's colours, uint8 (height, width, 3), and where they stand for data, bool (height, width)."""
+    """Return the colours of an image, uint8 (height, width, 3), and where it has data, bool (height, width)."""
     if isinstance(style, PcaColors):
         return style.image_rgb(image), image.valid
     if isinstance(style, SimilarityColors):
         image, style = similarity_image(image, style.reference), style.params
     selected = image.select(tuple(style.bands))
-    values = selected.values
-    share = _stretch(_float64(values), style)
-    if style.palette is not None:
-        return palette_table(style.palette)[_levels(share[0])], selected.valid
-    rgb = np.moveaxis(_levels(share), 0, -1)
-    return np.broadcast_to(rgb, (*rgb.shape[:2], 3)), selected.valid
+    levels = _levels(_stretch(_exact_values(selected.values), style))
+    if len(style.bands) == 1:
+        return palette_table(style.palette or _GREYS)[levels[0]], selected.valid
+    return np.moveaxis(levels, 0, -1), selected.valid
 
 
 def legend_of(style: Style) -> Legend | None:
-    """Return what a colour bar for a style would show; None where one axis of colours can't say it."""
+    """Return the colour bar of a style; None for styles whose colours don't lie along one axis."""
     if isinstance(style, PcaColors) or (isinstance(style, VisParams) and len(style.bands) != 1):
         return None
     params = style.params if isinstance(style, SimilarityColors) else style
     label = style.label if isinstance(style, SimilarityColors) else params.bands[0]
     ramp = np.linspace(0, 1, _PALETTE_STEPS) ** (1 / np.asarray(params.gamma, np.float64))
-    grey = np.stack([np.arange(_PALETTE_STEPS)] * 3, axis=-1).astype(np.uint8)
-    colours = palette_table(params.palette) if params.palette is not None else grey
-    low, high = np.ravel(params.min)[0], np.ravel(params.max)[0]
     index = np.rint(ramp * (_PALETTE_STEPS - 1)).astype(np.intp)
-    return Legend(colours=colours[index], low=float(low), high=float(high), label=label)
+    low, high = np.ravel(params.min)[0], np.ravel(params.max)[0]
+    return Legend(colours=palette_table(params.palette or _GREYS)[index], low=float(low), high=float(high), label=label)
 
 
 def colour(value: Colour) -> tuple[int, int, int]:
@@ -240,51 +237,38 @@ def colour(value: Colour) -> tuple[int, int, int]:
     raise UsageError(f"unknown colour {value!r}; give a name such as 'white', or '#rrggbb'")
 
 
-def palette_table(palette: str | Sequence[str]) -> NDArray[np.uint8]:
-    """Return 256 colours, uint8, shape (256, 3), of a named colour map or of colours at equal steps."""
-    return _palette_table(palette if isinstance(palette, str) else tuple(palette))
-
-
 @lru_cache(maxsize=32)
-def _palette_table(palette: str | tuple[str, ...]) -> NDArray[np.uint8]:
-    if isinstance(palette, str) and "," not in palette:
-        return _named_palette(palette)
-    names = palette.split(",") if isinstance(palette, str) else palette
-    stops = np.array([colour(name) for name in names], np.float64)
-    if not len(stops):
-        raise UsageError("a palette needs at least one colour")
+def palette_table(palette: str | Sequence[str]) -> NDArray[np.uint8]:
+    """Return 256 colours, uint8, shape (256, 3), of a named colour map or of a tuple of colours at equal steps."""
     at = np.linspace(0, 1, _PALETTE_STEPS)
-    table = np.stack([np.interp(at, np.linspace(0, 1, len(stops)), channel) for channel in stops.T], axis=-1)
+    if isinstance(palette, str) and "," not in palette:
+        import matplotlib as mpl
+
+        if palette not in mpl.colormaps:
+            raise UsageError(f"unknown palette {palette!r}; give a matplotlib colour map such as 'viridis', or colours")
+        table = mpl.colormaps[palette](at)[:, :3] * 255
+    else:
+        stops = np.array([colour(name) for name in (palette.split(",") if isinstance(palette, str) else palette)])
+        if not len(stops):
+            raise UsageError("a palette needs at least one colour")
+        table = np.stack([np.interp(at, np.linspace(0, 1, len(stops)), channel) for channel in stops.T], axis=-1)
     rounded: NDArray[np.uint8] = np.rint(table).astype(np.uint8)
     return rounded
 
 
-def _named_palette(name: str) -> NDArray[np.uint8]:
-    import matplotlib as mpl
-
-    if name not in mpl.colormaps:
-        raise UsageError(f"unknown palette {name!r}; give a matplotlib colour map such as 'viridis', or colours")
-    rgba = mpl.colormaps[name](np.linspace(0, 1, _PALETTE_STEPS))
-    table: NDArray[np.uint8] = np.rint(rgba[:, :3] * 255).astype(np.uint8)
-    return table
-
-
-def _stretch(values: NDArray[Any], params: VisParams) -> NDArray[np.float64]:
-    """Values (bands, y, x) to 0..1; missing ones to 0."""
-    low, high, gamma = (
-        np.reshape(np.asarray(v, np.float64), (-1, 1, 1)) for v in (params.min, params.max, params.gamma)
-    )
-    share = np.clip((values.astype(np.float64) - low) / (high - low), 0.0, 1.0)
-    share = np.where(np.isnan(share), 0.0, share)
+def _stretch(values: NDArray[np.float64], params: VisParams) -> NDArray[np.float64]:
+    """Stretch values (bands, y, x) to 0..1; missing ones become 0."""
+    low, high, gamma = (np.reshape(np.asarray(v, float), (-1, 1, 1)) for v in (params.min, params.max, params.gamma))
+    share = np.nan_to_num(np.clip((values - low) / (high - low), 0.0, 1.0))
     stretched: NDArray[np.float64] = share if np.all(gamma == 1) else share ** (1 / gamma)
     return stretched
 
 
-def _float64(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return values as float64: codes de-quantised, floats as they are, but codes' float32 copies as the codes' values.
+def _exact_values(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return values as float64: codes and float32 copies of codes as the exact values of the codes.
 
-    Some codes lie on a half of a level. Written out as everybody writes it, the formula gives the colours that a line
-    of NumPy gives, to the last level, for codes and for their float32 copies.
+    Some codes lie exactly between two of the 256 levels. With this formula, codes and their float32 copies get the
+    same colours, those that the formula gives in plain NumPy.
     """
     if values.dtype == np.int8:
         k = values.astype(np.float64)
@@ -292,13 +276,13 @@ def _float64(values: NDArray[Any]) -> NDArray[np.float64]:
     exact = values.astype(np.float64)
     if values.dtype != np.float32:
         return exact
-    within = np.abs(values) < 1  # nodata isn't
+    within = np.abs(values) < 1  # False for nodata
     codes = vectors_to_codes(np.where(within, values, np.nan))
-    return np.where(within & (codes_to_vectors(codes) == values), _float64(codes), exact)
+    return np.where(within & (codes_to_vectors(codes) == values), _exact_values(codes), exact)
 
 
 def _levels(share: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """0..1 to 0..255, halves upwards."""
+    """Turn shares 0..1 into levels 0..255, rounding halves up."""
     levels: NDArray[np.uint8] = np.floor(share * 255 + 0.5).astype(np.uint8)
     return levels
 
