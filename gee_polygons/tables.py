@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, SYNTHETIC_NOTE
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.store.atomic import check_new_file, replacing
+from gee_polygons.store.geoparquet import BBOX_TYPE, bbox_array, geo_metadata
 from gee_polygons.version import package_version
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ SUFFIXES: Final = (".parquet", ".csv")
 ROW_GROUP_ROWS: Final = 65_536  # rows written at a time: bounds the memory that the geometries take
 METADATA_KEY: Final = b"gee_polygons"
 GEOMETRY_COLUMNS: Final = ("geometry", "bbox")
-_SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
-_BBOX: Final = pa.struct([pa.field(side, pa.float64(), nullable=False) for side in _SIDES])
 
 
 def columns(bands: Sequence[str], statistics: Sequence[str]) -> list[str]:
@@ -289,9 +288,7 @@ class _Geometry:
         sites, rows = np.unique(self._rows[start : start + length], return_inverse=True)
         polygons = self._polygons[sites]
         wkb = pa.array(shapely.to_wkb(polygons), pa.binary())
-        sides = [pa.array(side) for side in shapely.bounds(polygons).reshape(-1, 4).T.copy()]
-        bbox = pa.StructArray.from_arrays(sides, fields=list(_BBOX))
-        return [column.take(pa.array(rows)) for column in (wkb, bbox)]
+        return [column.take(pa.array(rows)) for column in (wkb, bbox_array(polygons))]
 
     @classmethod
     def of(cls, table: pd.DataFrame, sites: SiteCollection | None) -> _Geometry | None:
@@ -313,16 +310,9 @@ class _Geometry:
     @property
     def metadata(self) -> bytes:
         """The value of the `geo` key of GeoParquet 1.1."""
-        column: dict[str, Any] = {
-            "encoding": "WKB",
-            "geometry_types": self.types,
-            "crs": pyproj.CRS("EPSG:4326").to_json_dict(),
-            "edges": "planar",
-            "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
-        }
-        if self.total:
-            column["bbox"] = self.total
-        return _json({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})
+        return geo_metadata(
+            "geometry", self.types, crs="EPSG:4326", bounds=self.total or None, covering=True, edges="planar"
+        )
 
 
 def _write_parquet(table: pd.DataFrame, path: Path, geometry: _Geometry | None) -> None:
@@ -332,7 +322,7 @@ def _write_parquet(table: pd.DataFrame, path: Path, geometry: _Geometry | None) 
     metadata = {METADATA_KEY: _json(_provenance_of(table))}
     if geometry is not None:
         fields += [pa.field("geometry", pa.binary(), nullable=False)]
-        fields += [pa.field("bbox", _BBOX, nullable=False)]
+        fields += [pa.field("bbox", BBOX_TYPE, nullable=False)]
         metadata[b"geo"] = geometry.metadata
     schema = pa.schema(fields, metadata=metadata)
     # worth a dictionary: what repeats from row to row

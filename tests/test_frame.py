@@ -31,7 +31,7 @@ IMPORT_SECONDS = 0.3
 
 # The house, bottom to top: a module imports from its own room and from rooms below, inside functions as well.
 RANKS = (
-    ("errors", "version"),
+    ("errors", "progress", "version"),
     ("layers", "periods", "store"),
     ("alphaearth",),
     ("network", "embeddings"),
