@@ -1,1 +1,5 @@
-"""Reads bytes from local files, HTTP, S3 and Google Cloud Storage."""
+"""Reads bytes from local files, HTTP, S3 and Google Cloud Storage.
+
+``places`` resolves paths and URLs, ``local`` reads local files, ``request`` makes one request with retries, ``ranges``
+merges many ranges into few requests, and ``remote_file`` offers a remote file as a Python file object.
+"""

@@ -1,4 +1,4 @@
-"""Chunks of a mosaic made into planes: fetched bytes that know how to decode themselves."""
+"""Decodes a mosaic's fetched chunks into planes of pixels, one per band."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gee_polygons.errors import ReadError
 from gee_polygons.network.local import LocalRange, MissingFileError
 from gee_polygons.network.ranges import FailedRange
 from gee_polygons.reduction.plan import BlockRef
-from gee_polygons.sources.mosaic.opened import Mosaic, Part
-from gee_polygons.sources.mosaic.zarr import Chunks
+from gee_polygons.sources.mosaic.chunks import Chunks
+from gee_polygons.sources.mosaic.mosaic import BandChunk, Mosaic
 from gee_polygons.zonal.kernels import PADDING
 
 
-class Shared:
-    """A chunk of several years: decoded by the first that needs it, let go with the last."""
+class SharedChunk:
+    """A chunk of several years: decoded by the first block that needs it, released with the last."""
 
     def __init__(self, payload: Any) -> None:
         self._payload = payload
@@ -43,55 +43,85 @@ class Shared:
 
 
 def payload_of(answer: list[Any] | FailedRange | None, shared: bool) -> Any:
-    """Return a chunk's bytes; None if it was never written; what went wrong if it can't be had."""
+    """Return a chunk's byte range, None if it was never written, or the error if it can't be read."""
     if isinstance(answer, FailedRange):
         return None if isinstance(answer.error, MissingFileError) else answer.error
     if answer is None:
         return None
-    return Shared(answer[0]) if shared else answer[0]
+    return SharedChunk(answer[0]) if shared else answer[0]
 
 
 def chunk_error(ref: BlockRef, what: str, url: str | None) -> ReadError:
-    """Return the error for a chunk that cannot be read."""
+    """Return the error for a chunk that can't be read."""
     row, col = ref.index
     return ReadError(f"{ref.tile}: chunk (row {row}, column {col}), {ref.year}: {what}", url=url, year=ref.year)
 
 
 class MosaicBlock:
-    """The chunks of one place and year, one for some or all of the bands."""
+    """The chunks of one block of pixels and one year: one for all bands, or several for some each."""
 
     checks_norms = False  # where tiles overlap their codes were averaged: not every pixel has length 1
 
-    def __init__(self, mosaic: Mosaic, ref: BlockRef, parts: Sequence[Part], payloads: Sequence[Any]) -> None:
+    def __init__(self, mosaic: Mosaic, ref: BlockRef, parts: Sequence[BandChunk], payloads: Sequence[Any]) -> None:
         self.ref = ref
         self._mosaic = mosaic
         written = any(payload is not None for payload in payloads)
-        # a place without any chunk has no planes, and nothing to add up
-        self._parts = list(zip(parts, payloads, strict=True)) if written else []
+        self._parts = list(zip(parts, payloads, strict=True)) if written else []  # without chunks nothing is added up
 
     @property
     def n_parts(self) -> int:
-        """Number of parts."""
+        """Number of chunks."""
         return len(self._parts)
 
     def part_bands(self, part: int) -> Sequence[int]:
-        """Return the bands of a part."""
-        return self._parts[part][0].asked
+        """Return the positions, among the requested bands, of those in a chunk."""
+        return self._parts[part][0].requested
 
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Decode a chunk to planes, shape (bands of the part, pixels + PADDING)."""
-        mosaic, which = self._mosaic, self._parts[part][0]
+        """Decode a chunk to planes, shape (bands of the chunk, pixels + PADDING)."""
+        mosaic, inside = self._mosaic, self._parts[part][0].inside
         n_bands = mosaic.chunks.inner[mosaic.layout.axes.band]
-        planes, flat = _planes(n_bands, self.ref.window.height * self.ref.window.width, mosaic.plain_dtype, scratch)
+        n_pixels = self.ref.window.height * self.ref.window.width
+        planes, flat = _planes(n_bands, n_pixels, mosaic.plain_dtype, scratch)
         try:
-            written = self._decode_into(part, flat[: flat.size - PADDING])
+            written = self._decode_into(part, flat[: flat.size - PADDING], n_bands)
         except ReadError as error:
             raise chunk_error(self.ref, str(error), error.url) from error
         if not written:
             flat[:] = NODATA if flat.dtype == np.int8 else np.nan
-        return planes if which.inside == tuple(range(n_bands)) else planes[list(which.inside)]
+        return planes if inside == tuple(range(n_bands)) else planes[list(inside)]
 
-    def _bytes(self, part: int) -> Any:
+    def _decode_into(self, part: int, flat: NDArray[Any], n_bands: int) -> bool:
+        """Decode a chunk; return False if it was never written."""
+        mosaic = self._mosaic
+        url = mosaic.chunks.place_of(mosaic.chunk(self.ref, self._parts[part][0]))
+        payload = self._payload(part)
+        if payload is None:
+            return False
+        try:
+            if mosaic.is_direct and not isinstance(payload, SharedChunk):
+                done = mosaic.chunks.decode_plain(payload, flat.view(np.uint8))
+                if done != flat.nbytes:
+                    raise ReadError(f"{url}: damaged: decodes to {done} bytes, {flat.nbytes} expected", url=url)
+            else:
+                shared = isinstance(payload, SharedChunk)
+                chunk = payload.pixels(mosaic.chunks) if shared else mosaic.chunks.decode(payload)
+                if chunk is None:
+                    return False
+                pixels = mosaic.pixels(chunk, self.ref.year)
+                flat.reshape(pixels.shape)[:] = pixels
+        except ReadError:
+            raise
+        except Exception as error:  # codecs raise errors of any class
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ReadError(f"{url}: damaged: {reason}", url=url) from error
+        if flat.dtype == np.int8:
+            _mask_incomplete(flat, n_bands)
+        else:
+            _check_vectors(flat.reshape(n_bands, -1), mosaic.chunks.opened.array, url)
+        return True
+
+    def _payload(self, part: int) -> Any:
         """Return a chunk's bytes, waiting for them if they are under way; None if it was never written."""
         which, payload = self._parts[part]
         if not hasattr(payload, "read"):
@@ -100,47 +130,17 @@ class MosaicBlock:
             data = payload.read()
         except MissingFileError:
             data = None
-        if not isinstance(payload, LocalRange):  # a second look must not be a second request
+        if not isinstance(payload, LocalRange):  # decoding again must not send another request
             self._parts[part] = (which, data)
         return data
-
-    def _decode_into(self, part: int, flat: NDArray[Any]) -> bool:
-        """Decode a chunk; False if it was never written."""
-        mosaic = self._mosaic
-        url = mosaic.chunks.place_of(mosaic.chunk(self.ref, self._parts[part][0]))
-        payload = self._bytes(part)
-        if payload is None:
-            return False
-        try:
-            if mosaic.is_direct and not isinstance(payload, Shared):
-                done = mosaic.chunks.decode_plain(payload, flat.view(np.uint8))
-                if done != flat.nbytes:
-                    raise ReadError(f"{url}: damaged: decodes to {done} bytes, {flat.nbytes} expected", url=url)
-            else:
-                shared = isinstance(payload, Shared)
-                chunk = payload.pixels(mosaic.chunks) if shared else mosaic.chunks.decode(payload)
-                if chunk is None:
-                    return False
-                pixels = mosaic.pixels(chunk, self.ref.year)
-                flat.reshape(pixels.shape)[:] = pixels
-        except ReadError:
-            raise
-        except Exception as error:  # zarr's and numcodecs' codecs raise what they like
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ReadError(f"{url}: damaged: {reason}", url=url) from error
-        if flat.dtype == np.int8:
-            _mask_incomplete(flat, flat.size // (self.ref.window.height * self.ref.window.width))
-        else:
-            _check_vectors(flat, self.ref.window.height * self.ref.window.width, mosaic.chunks.node.array, url)
-        return True
 
 
 def _planes(
     n_bands: int, n_pixels: int, dtype: np.dtype[Any], scratch: NDArray[Any] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return planes that follow each other in memory, and all of them as one array, which a codec can write to.
+    """Return consecutive planes, each padded by the next one's start, and a flat view for codecs to write to.
 
-    So each one's padding is the next one's start. `scratch` is used again where it is such an array.
+    `scratch` is reused if it has this layout.
     """
     shape, strides = (n_bands, n_pixels + PADDING), (n_pixels * dtype.itemsize, dtype.itemsize)
     if scratch is None or scratch.dtype != dtype or scratch.shape != shape or scratch.strides != strides:
@@ -164,13 +164,12 @@ def _mask_incomplete(flat: Any, n_bands: int) -> None:
                 flat[band * n + i] = -128
 
 
-def _check_vectors(flat: NDArray[Any], n_pixels: int, array: Any, url: str) -> None:
-    """Set what is nodata to NaN; refuse what can't be vectors."""
+def _check_vectors(planes: NDArray[Any], array: Any, url: str) -> None:
+    """Set nodata to NaN, in all bands of a pixel; refuse values that can't be embeddings."""
     stated = array.attrs.get("_FillValue", array.attrs.get("nodata"))
     for fill in (array.fill_value, stated):
-        if isinstance(fill, (int, float, np.floating)) and fill != 0:  # 0 is what is put where nobody chose
-            flat[flat == flat.dtype.type(fill)] = np.nan
-    planes = flat.reshape(-1, n_pixels)
+        if isinstance(fill, (int, float, np.floating)) and fill != 0:  # 0 is zarr's fill value where none was chosen
+            planes[planes == planes.dtype.type(fill)] = np.nan
     planes[:, np.isnan(planes).any(axis=0)] = np.nan
-    if float(np.nanmax(np.abs(flat), initial=0.0)) > 1.0 + FLOAT32_ROUNDING:
+    if float(np.nanmax(np.abs(planes), initial=0.0)) > 1.0 + FLOAT32_ROUNDING:
         raise ReadError(f"{url}: values beyond -1..1 aren't embedding vectors; is nodata undeclared?", url=url)

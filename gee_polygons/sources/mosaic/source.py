@@ -1,13 +1,13 @@
-"""The Zarr mosaic: all tiles of the archive on one lon/lat grid, with one chunk for all 64 bands of a place.
+"""Reads the Zarr mosaic: all tiles of the archive on one longitude/latitude grid, with all 64 bands in one chunk.
 
-A polygon costs one request where the archive's tiles take 64. In return the pixels were resampled to their nearest
-neighbours, and where tiles overlap their codes were averaged: such pixels aren't unit vectors, so damage to a chunk
-shows only if it can't be decoded.
+A small polygon costs one request, where the archive's tiles take 64. In return pixels were resampled to their nearest
+neighbours, and codes were averaged where tiles overlap: such pixels aren't unit vectors, so a damaged chunk is noticed
+only if it can't be decoded.
 
-Pixels differ in area from row to row; each weighs by its coverage times its area (`gee_polygons.zonal.areas`).
-`n_pixels` and `count` are of the mosaic's own pixels, whatever their area, and `valid_fraction` is `n_pixels` over the
-same sum for the whole polygon. A chunk that was never written has no data, as one full of nodata: inside the grid, in a
-year that the mosaic has, such a polygon is ``masked``.
+Pixels differ in area from row to row, so each is weighted by its coverage times its area (`gee_polygons.zonal.areas`).
+`n_pixels` and `count` count the mosaic's own pixels, whatever their area, and `valid_fraction` is `n_pixels` over the
+same sum for the whole polygon. A chunk that was never written counts as nodata: inside the grid, in a year that the
+mosaic has, such a polygon is ``masked``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +28,15 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import InputFileError, ReadError
 from gee_polygons.network.places import local_path, rewrite
-from gee_polygons.network.ranges import RangeRequest, stream
+from gee_polygons.network.ranges import stream
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Plan
 from gee_polygons.reduction.planning import make_plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import lattice_window, paste, refs_in
 from gee_polygons.sources.mosaic.blocks import MosaicBlock, chunk_error, payload_of
-from gee_polygons.sources.mosaic.opened import Mosaic
-from gee_polygons.sources.mosaic.zarr import Coords
+from gee_polygons.sources.mosaic.chunks import Coords
+from gee_polygons.sources.mosaic.mosaic import Mosaic
 from gee_polygons.zonal.grid import Grid, Window
 from gee_polygons.zonal.zones import unwrap
 
@@ -48,10 +49,10 @@ class MosaicSource:
     Parameters
     ----------
     place : str or Path
-        The store: the group that holds an array ``embeddings`` (or one other that can be it), or the array itself.
-        Nothing is asked of it before it is needed.
+        The store: the group that holds an array ``embeddings`` (or a single other array that can be it), or the array
+        itself. No request is made before the first use.
     network : Network, optional
-        How hard to try, how much to ask for at once, and which mirror to read.
+        Retry and concurrency settings, and mirrors.
     year : int, optional
         Year of a mosaic of one year that doesn't state it.
 
@@ -60,11 +61,11 @@ class MosaicSource:
     InputFileError
         If a local store isn't there; at first use, if there is no Zarr v3 array or group.
     TileError
-        At first use, if it isn't a mosaic of embeddings, or its metadata don't say where the pixels are.
+        At first use, if it isn't a mosaic of embeddings, or its metadata lack the grid.
 
     Examples
     --------
-    >>> MosaicSource("https://example.org/mosaic.zarr")  # asks for nothing
+    >>> MosaicSource("https://example.org/mosaic.zarr")  # no request yet
     MosaicSource('https://example.org/mosaic.zarr')
     """
 
@@ -93,11 +94,9 @@ class MosaicSource:
             f"{years[0]}-{years[-1]})"
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"archive": self.archive, "network": self.network, "year": self._year}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["archive"], network=state["network"], year=state["year"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings alone; the store is opened again where it is needed."""
+        return partial(MosaicSource, network=self.network, year=self._year), (self.archive,)
 
     def _opened(self) -> Mosaic:
         with self._lock:
@@ -107,7 +106,7 @@ class MosaicSource:
 
     @property
     def grid(self) -> Grid:
-        """Where the pixels are."""
+        """CRS, affine transform and shape."""
         return self._opened().layout.grid
 
     @property
@@ -120,66 +119,64 @@ class MosaicSource:
         return sorted(self._opened().layout.years)
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
-        """Say which chunks hold which polygons (EPSG:4326); reads the indexes of the shards concerned.
+        """Plan which chunks to read for polygons (EPSG:4326); reads the indexes of the shards concerned.
 
-        In shards and on local disks the bytes are exact; of an unsharded mosaic far away they are estimated.
+        The plan's bytes are exact for sharded and local mosaics, and estimated for remote ones without shards.
         """
         mosaic = self._opened()
-        asked = Polygons.of(polygons)
+        polygons = Polygons.of(polygons)
         tiles = [mosaic.tile(year) for year in sorted(set(years) & set(mosaic.layout.years))]
-        pieces = mosaic.pieces(asked)
-        plan = make_plan(source=self.name, polygons=asked, years=years, pieces=pieces, tiles=tiles)
+        pieces = mosaic.pieces(polygons)
+        plan = make_plan(source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles)
         parts = mosaic.parts(range(len(mosaic.layout.bands)))
-        # chunks of several years are there once
+        # a set: one chunk may hold several years
         chunks = {mosaic.chunk(ref, part) for job in plan.jobs for ref in job.reads for part in parts}
-        mosaic.chunks.load_indexes(chunks)  # an error comes again, by name, when the chunk is read
+        mosaic.chunks.load_indexes(chunks)  # reading a chunk raises the error again, with the chunk's name
         costs = [mosaic.chunks.cost(chunk) for chunk in chunks]
         return replace(
             plan, requests=sum(n for n, _ in costs), bytes=sum(size for _, size in costs), by_area=mosaic.is_lon_lat
         )
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[MosaicBlock | ReadError]:
-        """Fetch chunks in order, ahead of what is asked for, each once; what can't be read comes as its error."""
-        mosaic = self._opened()
+        """Fetch blocks in order, ahead of the consumer, each chunk once; yield an error for what can't be read."""
+        mosaic, chunks = self._opened(), self._opened().chunks
         parts = mosaic.parts(mosaic.numbers(bands))
         needs = [[mosaic.chunk(ref, part) for part in parts] for ref in refs]
-        broken = mosaic.chunks.load_indexes(chunk for need in needs for chunk in need)
-        left = Counter(chunk for need in needs for chunk in need)
-        shared = {chunk for chunk, n in left.items() if n > 1}
-        wants: dict[Coords, RangeRequest | None] = {}
-        for chunk in left:  # in order of first need
-            wants[chunk] = None if mosaic.chunks.shard_of(chunk) in broken else mosaic.chunks.want(chunk)
-        fetched = stream([want for want in wants.values() if want is not None], self.network)
+        uses = Counter(chunk for need in needs for chunk in need)  # in order of first use
+        shared = {chunk for chunk, n in uses.items() if n > 1}
+        errors = chunks.load_indexes(uses)
+        requests = {chunk: None if chunks.shard_of(chunk) in errors else chunks.request(chunk) for chunk in uses}
+        fetched = stream([request for request in requests.values() if request is not None], self.network)
         held: dict[Coords, Any] = {}
         try:
             for ref, need in zip(refs, needs, strict=True):
                 payloads = []
                 for chunk in need:
                     if chunk not in held:
-                        held[chunk] = payload_of(next(fetched) if wants[chunk] else None, chunk in shared)
+                        held[chunk] = payload_of(next(fetched) if requests[chunk] else None, chunk in shared)
                     payloads.append(held[chunk])
-                    left[chunk] -= 1
-                    if not left[chunk]:
+                    uses[chunk] -= 1
+                    if not uses[chunk]:
                         del held[chunk]
-                failed = [broken[s] for s in map(mosaic.chunks.shard_of, need) if s in broken]
+                failed = [errors[shard] for shard in map(chunks.shard_of, need) if shard in errors]
                 failed += [payload for payload in payloads if isinstance(payload, ReadError)]
                 if failed:
                     yield chunk_error(ref, str(failed[0]), failed[0].url)
                     continue
                 block = MosaicBlock(mosaic, ref, parts, payloads)
-                del payloads
+                del payloads  # the block alone keeps the bytes
                 yield block
         finally:
             fetched.close()
 
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
-        """Return the pixels of a region's bounding box (EPSG:4326), north-up; a year that isn't there has no data.
+        """Return the pixels of a region's bounding box (EPSG:4326), north-up; all nodata for a year it doesn't have.
 
-        A region across the mosaic's seam is put together from both ends, to the nearest pixel.
+        A region across the mosaic's first longitude is put together from both ends, to the nearest pixel.
         """
         mosaic = self._opened()
         names = tuple(bands) if bands is not None else tuple(b for b in BANDS if b in mosaic.layout.bands)
-        mosaic.numbers(names)  # refuses unknown ones
+        mosaic.numbers(names)  # raises for unknown ones
         box = unwrap(np.array([shapely.box(*region.bounds)], object))[0]
         grid = mosaic.layout.grid
         if mosaic.is_lon_lat:
@@ -187,13 +184,14 @@ class MosaicSource:
         window = lattice_window(box, grid.lattice)
         nodata = NODATA if mosaic.chunks.dtype == np.int8 else np.nan
         values = np.full((len(names), window.height, window.width), nodata, mosaic.plain_dtype)
-        turns = [0, -round(360.0 / grid.lattice.step_x)] if mosaic.is_lon_lat else [0]
-        for turn in turns if year in mosaic.layout.years else []:
-            turned = Window(window.row, window.col + turn, window.height, window.width)
-            for block in self.read(list(refs_in(mosaic.tile(year), turned)), names):
+        # a mosaic may hold the same ground twice, 360 degrees apart
+        shifts = [0, -round(360.0 / grid.lattice.step_x)] if mosaic.is_lon_lat else [0]
+        for shift in shifts if year in mosaic.layout.years else []:
+            shifted = Window(window.row, window.col + shift, window.height, window.width)
+            for block in self.read(list(refs_in(mosaic.tile(year), shifted)), names):
                 if isinstance(block, ReadError):
                     raise block
-                paste(values, turned, block)
+                paste(values, shifted, block)
         return EmbeddingImage(
             values=values, grid=grid.lattice.grid(window), bands=names, year=year, source=self.archive
         )

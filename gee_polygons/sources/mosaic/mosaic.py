@@ -1,4 +1,4 @@
-"""An opened mosaic: which chunk holds what, and where polygons lie on its grid."""
+"""An opened mosaic: maps years, bands and blocks of pixels to Zarr chunks, and polygons to the grid."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from gee_polygons.network.request import Network
 from gee_polygons.reduction.plan import BlockRef, Piece
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import near_grid
+from gee_polygons.sources.mosaic.chunks import Chunks, Coords
 from gee_polygons.sources.mosaic.layout import Layout, read_layout
-from gee_polygons.sources.mosaic.zarr import Chunks, Coords, open_node
+from gee_polygons.sources.mosaic.zarr_store import open_array
 from gee_polygons.zonal.grid import Grid
 
 
 @dataclass(frozen=True)
-class Part:
-    """A chunk along the bands: which it is, which of its bands are wanted, and where among those asked for they go."""
+class BandChunk:
+    """A chunk along the band axis: its number, which of its bands are read, and their positions among the requested."""
 
     number: int
     inside: tuple[int, ...]
-    asked: tuple[int, ...]
+    requested: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,19 @@ class Mosaic:
     @classmethod
     def open(cls, place: str, network: Network, year: int | None) -> Mosaic:
         """Open a Zarr store and read its metadata."""
-        node = open_node(place, network)
-        chunks = Chunks(node, network)
+        opened = open_array(place, network)
+        chunks = Chunks(opened, network)
         if chunks.dtype != np.int8 and chunks.dtype.kind != "f":
-            raise TileError(f"{node.place}: holds {chunks.dtype}; embeddings are int8 codes or float vectors")
-        nodata = node.array.attrs.get("_FillValue", node.array.attrs.get("nodata"))
+            raise TileError(f"{opened.place}: holds {chunks.dtype}; embeddings are int8 codes or float vectors")
+        nodata = opened.array.attrs.get("_FillValue", opened.array.attrs.get("nodata"))
         if chunks.dtype == np.int8 and isinstance(nodata, int) and nodata != NODATA:
-            raise TileError(f"{node.place}: nodata is {nodata}; codes have -128")
-        return cls(chunks, read_layout(node, year))
+            raise TileError(f"{opened.place}: nodata is {nodata}; codes have -128")
+        return cls(chunks, read_layout(opened, year))
 
     @property
     def place(self) -> str:
         """Path or URL of the store."""
-        return self.chunks.node.place
+        return self.chunks.opened.place
 
     @cached_property
     def is_lon_lat(self) -> bool:
@@ -64,24 +65,24 @@ class Mosaic:
 
     @cached_property
     def seam(self) -> float:
-        """Where longitudes begin: at the mosaic's western edge if it goes round the Earth, else opposite its middle."""
+        """First longitude: the mosaic's western edge if it spans the Earth, else the meridian opposite its middle."""
         west, _, east, _ = self.layout.grid.bounds
         return west if east - west >= 360.0 else (west + east) / 2 - 180.0
 
     @property
     def plain_dtype(self) -> np.dtype[Any]:
-        """The type of decoded pixels: int8, float32 or float64 in this machine's byte order."""
+        """Type of decoded pixels: int8, float32 or float64, in this machine's byte order."""
         if self.chunks.dtype == np.int8:
             return np.dtype(np.int8)
         return np.dtype(np.float32 if self.chunks.dtype.itemsize <= 4 else np.float64)
 
     def tile(self, year: int) -> MosaicTile:
-        """Return a year's raster, as planning and windows want it."""
+        """Return one year as a raster in blocks."""
         axes, inner = self.layout.axes, self.chunks.inner
         return MosaicTile(self.place, year, self.layout.grid, (inner[axes.y], inner[axes.x]))
 
     def pieces(self, polygons: Polygons) -> list[Piece]:
-        """Put every polygon that may touch the grid on it, at longitudes that the grid has."""
+        """Return a piece for each polygon that may touch the grid, at the grid's own longitudes."""
         lattice = self.layout.grid.lattice
         if not self.is_lon_lat:
             near = np.flatnonzero(near_grid(polygons.geometries, self.layout.grid))
@@ -91,7 +92,7 @@ class Mosaic:
         return [Piece(i, lattice, seam=self.seam if beyond[i] else None) for i in range(len(polygons))]
 
     def numbers(self, bands: Sequence[str]) -> list[int]:
-        """Return the places of some bands on the band axis."""
+        """Return the positions of some bands on the band axis."""
         unknown = [band for band in bands if band not in self.layout.bands]
         if unknown:
             raise UsageError(
@@ -99,20 +100,17 @@ class Mosaic:
             )
         return [self.layout.bands.index(band) for band in bands]
 
-    def parts(self, numbers: Sequence[int]) -> list[Part]:
-        """Sort bands into the chunks that hold them."""
+    def parts(self, numbers: Sequence[int]) -> list[BandChunk]:
+        """Return the chunks along the band axis that hold some bands."""
         size = self.chunks.inner[self.layout.axes.band]
-        return [
-            Part(
-                chunk,
-                tuple(n % size for n in numbers if n // size == chunk),
-                tuple(i for i, n in enumerate(numbers) if n // size == chunk),
-            )
-            for chunk in sorted({n // size for n in numbers})
-        ]
+        parts = []
+        for chunk in sorted({n // size for n in numbers}):
+            requested = tuple(i for i, n in enumerate(numbers) if n // size == chunk)
+            parts.append(BandChunk(chunk, tuple(numbers[i] % size for i in requested), requested))
+        return parts
 
-    def chunk(self, ref: BlockRef, part: Part) -> Coords:
-        """Return the number of a chunk of a block."""
+    def chunk(self, ref: BlockRef, part: BandChunk) -> Coords:
+        """Return the coordinates of a block's chunk in the chunk grid."""
         axes = self.layout.axes
         coords = {axes.band: part.number, axes.y: ref.index[0], axes.x: ref.index[1]}
         if axes.time is not None:
@@ -153,4 +151,4 @@ class MosaicTile:
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return requests and bytes of a block."""
-        return 0, 0  # of a whole plan's chunks, together
+        return 0, 0  # `MosaicSource.plan` counts the chunks of a whole plan
