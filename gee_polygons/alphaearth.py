@@ -5,8 +5,10 @@ Source: Google's descriptions of the Earth Engine collection and of the Cloud St
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from gee_polygons.errors import UsageError
 from gee_polygons.layers import ContinuousLayer
 
 N_BANDS: Final = 64
@@ -36,3 +38,13 @@ ALPHA_EMBEDDINGS: Final = ContinuousLayer(
     description="AlphaEarth Foundations annual satellite embeddings, 64 bands of unit vectors.",
     attribution=f"{PRODUCERS} ({LICENCE})",
 )
+
+
+def checked_bands(bands: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return band names, all 64 for None; raise a `UsageError` unless they are some of A00..A63, each once."""
+    names = BANDS if bands is None else tuple([bands] if isinstance(bands, str) else bands)
+    if unknown := [name for name in names if name not in BANDS]:
+        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"bands are some of A00..A63, each once, found {list(names)}")
+    return names

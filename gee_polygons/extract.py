@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from gee_polygons.alphaearth import BANDS, COLLECTION_ID, N_BANDS
+from gee_polygons.alphaearth import COLLECTION_ID, N_BANDS, checked_bands
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.errors import UsageError
-from gee_polygons.periods import parse_dates
+from gee_polygons.periods import checked_years, parse_dates
 from gee_polygons.reduction.merging import Results
 from gee_polygons.reduction.pipeline import Progress, reduce_polygons
 from gee_polygons.reduction.plan import Failure, PixelSource, ReducingSource, Source
@@ -92,7 +92,7 @@ def extract_embeddings(
     (2, 70)
     """
     collection = as_sites(sites)
-    names = _checked_bands(bands)
+    names = checked_bands(bands)
     wanted, needs = parse_statistics(statistics)
     if needs.medoid and len(names) != N_BANDS:
         raise UsageError("the medoid is the pixel nearest in all 64 bands; leave bands= out")
@@ -101,7 +101,7 @@ def extract_embeddings(
     if max_workers is not None and max_workers < 1:
         raise UsageError(f"max_workers is 1 or more, found {max_workers}")
     opened = _opened(source, collection, years)
-    asked = _checked_years(years, opened)
+    asked = tuple(opened.years()) if years is None else checked_years(years)
     how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
     if isinstance(opened, ReducingSource):
         results = opened.reduce(collection.polygons, asked, names, wanted, **how)
@@ -284,27 +284,3 @@ def _error_row(failure: Failure, site_ids: Sequence[int | str]) -> dict[str, Any
         "url": failure.url,
         "message": failure.message,
     }
-
-
-def _checked_bands(bands: Sequence[str] | None) -> tuple[str, ...]:
-    names = BANDS if bands is None else tuple([bands] if isinstance(bands, str) else bands)
-    unknown = [name for name in names if name not in BANDS]
-    if unknown:
-        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
-    if not names or len(set(names)) != len(names):
-        raise UsageError(f"bands are some of A00..A63, each once, found {list(names)}")
-    return names
-
-
-def _checked_years(years: int | Iterable[int] | None, source: Source) -> tuple[int, ...]:
-    if years is None:
-        return tuple(source.years())
-    asked = list(years) if isinstance(years, Iterable) else [years]
-    whole = [int(year) for year in asked if isinstance(year, (int, np.integer))]
-    if len(whole) != len(asked) or any(not 1900 <= year <= 2200 for year in whole):
-        raise UsageError(f"years are whole numbers such as 2024, found {asked}")
-    if not whole:
-        raise UsageError("no years: the range is empty; is its end before its start?")
-    if len(set(whole)) != len(whole):
-        raise UsageError(f"years are given twice: {whole}")
-    return tuple(sorted(whole))

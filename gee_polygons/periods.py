@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -62,3 +63,16 @@ def check_year(year: int, name: str = "year") -> int:
     if not MIN_YEAR <= year <= MAX_YEAR:
         raise UsageError(f"{name} is a year such as 2024, found {year}")
     return year
+
+
+def checked_years(years: int | Iterable[int]) -> tuple[int, ...]:
+    """Return years in ascending order; raise a `UsageError` for none, for one given twice and for what isn't a year."""
+    given = list(years) if isinstance(years, Iterable) else [years]
+    whole = [int(year) for year in given if isinstance(year, int | np.integer)]
+    if len(whole) != len(given) or any(not MIN_YEAR <= year <= MAX_YEAR for year in whole):
+        raise UsageError(f"years are whole numbers such as 2024, found {given}")
+    if not whole:
+        raise UsageError("no years: the range is empty; is its end before its start?")
+    if len(set(whole)) != len(whole):
+        raise UsageError(f"years are given twice: {whole}")
+    return tuple(sorted(whole))
