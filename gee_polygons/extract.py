@@ -16,6 +16,7 @@ from gee_polygons.alphaearth import COLLECTION_ID, N_BANDS, checked_bands
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.errors import UsageError
 from gee_polygons.periods import checked_years, parse_dates
+from gee_polygons.reduction.checking import describe_damage
 from gee_polygons.reduction.merging import Results
 from gee_polygons.reduction.pipeline import Progress, reduce_polygons
 from gee_polygons.reduction.plan import Failure, PixelSource, ReducingSource, Source
@@ -41,6 +42,7 @@ def extract_embeddings(
     statistics: Sequence[str] = ("mean",),
     bands: Sequence[str] | None = None,
     on_error: str = "raise",
+    on_damage: str = "warn",
     progress: Progress = False,
     max_workers: int | None = None,
 ) -> pd.DataFrame:
@@ -64,6 +66,10 @@ def extract_embeddings(
     on_error : {"raise", "collect"}
         After a failed read: stop with an error, or give its rows the status ``"error"`` and list the messages in
         ``table.attrs["errors"]``.
+    on_damage : {"warn", "raise"}
+        What pixels of the open archive do that can't be unit vectors, although a second reading of their block gave the
+        same bytes: count as they are, with a `DataWarning` and an entry ``"damaged_pixels"`` in
+        ``table.attrs["provenance"]``; or be a failed read. Pixels that lack some bands are left out with ``"warn"``.
     progress : bool or callable
         A progress bar, or a function called with (blocks done, blocks in all).
     max_workers : int, optional
@@ -98,6 +104,8 @@ def extract_embeddings(
         raise UsageError("the medoid is the pixel nearest in all 64 bands; leave bands= out")
     if on_error not in ("raise", "collect"):
         raise UsageError(f"on_error is 'raise' or 'collect', found {on_error!r}")
+    if on_damage not in ("warn", "raise"):
+        raise UsageError(f"on_damage is 'warn' or 'raise', found {on_damage!r}")
     if max_workers is not None and max_workers < 1:
         raise UsageError(f"max_workers is 1 or more, found {max_workers}")
     opened = _opened(source, collection, years)
@@ -106,7 +114,7 @@ def extract_embeddings(
     if isinstance(opened, ReducingSource):
         results = opened.reduce(collection.polygons, asked, names, wanted, **how)
     elif isinstance(opened, PixelSource):
-        how["names"] = collection.site_ids
+        how |= {"names": collection.site_ids, "on_damage": on_damage}
         results = reduce_polygons(opened, collection.polygons, asked, bands=names, statistics=wanted, **how)
     else:
         raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
@@ -115,6 +123,8 @@ def extract_embeddings(
         source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names,
         weights=getattr(opened, "weights", WEIGHTS),
     )  # fmt: skip
+    if results.damage:
+        table.attrs["provenance"]["damaged_pixels"] = describe_damage(results.damage)
     if on_error == "collect":
         table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
     return table

@@ -95,6 +95,17 @@ def exact_means(codes, weights) -> list[Fraction | None]:
     return means
 
 
+def can_be_unit(codes) -> bool:
+    """Whether some unit vector rounds to a pixel's codes: the ends of each component's interval, in Python's integers.
+
+    A magnitude k stands for 127.5 sqrt(|v|) in k - 1/2 .. k + 1/2; the sum of the fourth powers must be 127.5^4. In
+    halves: 255^4. The last of six digits is left to the rounding of float32.
+    """
+    doubled = [2 * abs(int(k)) for k in codes]
+    least, most = sum(max(d - 1, 0) ** 4 for d in doubled), sum((d + 1) ** 4 for d in doubled)
+    return least <= 255**4 * (1 + 1e-5) and most >= 255**4 * (1 - 1e-5)
+
+
 # --- polygons
 
 

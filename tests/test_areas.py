@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from oracles import any_polygons, lattice_coverage, unit_codes
 
 from gee_polygons.zonal.areas import AREA_ONE, row_areas, weigh
-from gee_polygons.zonal.coverage import FULL, clip_to_block
+from gee_polygons.zonal.clipping import clip_to_block
+from gee_polygons.zonal.coverage import FULL
 from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.partials import CODE_SCALE, FLOAT_SCALE

@@ -30,7 +30,8 @@ from oracles import (
     window_of,
 )
 
-from gee_polygons.zonal.coverage import FULL, clip_to_block, compute_coverage
+from gee_polygons.zonal.clipping import clip_to_block
+from gee_polygons.zonal.coverage import FULL, compute_coverage
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.projection import project_to_lattice
 
@@ -337,8 +338,8 @@ def test_any_partition_into_blocks_reassembles_bit_for_bit(polygon, block, flip_
                 for first, n in part.runs[part.run_offsets[i] : part.run_offsets[i + 1]]:
                     assert first // width == (first + n - 1) // width  # a run stays in its row
                     plane[first : first + n] += FULL
-                for position, weight in part.edges[part.edge_offsets[i] : part.edge_offsets[i + 1]]:
-                    plane[position] += weight
+                rim = slice(part.edge_offsets[i], part.edge_offsets[i + 1])
+                plane[part.positions[rim]] += part.weights[rim]
                 stored = plane.reshape(height, width)[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
                 rebuilt[i, row - row0 : row - row0 + height, col - col0 : col - col0 + width] = stored
     for i in range(3):
@@ -356,7 +357,7 @@ def test_padding_of_a_block_is_never_counted(polygon, height, width, flip_y, fli
     plane = np.zeros(144, np.int64)
     for first, n in part.runs:
         plane[first : first + n] += FULL
-    plane[part.edges[:, 0]] += part.edges[:, 1]
+    plane[part.positions] += part.weights
     rows, cols = np.divmod(np.flatnonzero(plane), 12)
     assert np.all(rows <= height)
     assert np.all(cols <= width)
@@ -366,7 +367,7 @@ def test_padding_of_a_block_is_never_counted(polygon, height, width, flip_y, fli
 def test_a_block_that_nothing_touches_is_empty():
     part = clip_to_block(lattice_coverage([shapely.box(0, 0, 3, 3)]), Window(3, 0, 5, 5))
     assert len(part) == 1
-    assert len(part.runs) == len(part.edges) == 0
+    assert len(part.runs) == len(part.positions) == len(part.weights) == 0
 
 
 # --- big ones

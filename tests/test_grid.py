@@ -267,5 +267,5 @@ def test_a_crs_that_does_not_exist_is_one_clear_line():
 
 @pytest.mark.parametrize("geometry", [shapely.Point(-88, 44), shapely.LineString([(-88, 44), (-87, 45)])])
 def test_only_polygons_are_projected(geometry):
-    with pytest.raises(GeePolygonsError, match="polygons are needed"):
+    with pytest.raises(GeePolygonsError, match="must be polygons, found"):
         project(geometry)

@@ -132,6 +132,13 @@ def main(ctx: click.Context, verbose: bool) -> None:
     show_default=True,
     help="When a read fails: stop and write nothing; or go on, write the table, report the failures, exit with 1.",
 )
+@click.option(
+    "--on-damage",
+    type=click.Choice(["warn", "raise"]),
+    default="warn",
+    show_default=True,
+    help="When pixels can't be unit vectors, also when read again: let them count; or take it as a failed read.",
+)
 @click.option("--max-workers", type=click.IntRange(min=1), help="Threads.  [default: one for each core]")
 @click.option(
     "-o",
@@ -149,6 +156,7 @@ def extract(
     statistics: tuple[str, ...],
     bands: tuple[str, ...] | None,
     on_error: str,
+    on_damage: str,
     max_workers: int | None,
     output: Path,
     overwrite: bool,
@@ -172,6 +180,7 @@ def extract(
         statistics=statistics,
         bands=bands,
         on_error=on_error,
+        on_damage=on_damage,
         progress=on_terminal(),
         max_workers=max_workers,
     )

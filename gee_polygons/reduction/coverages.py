@@ -1,7 +1,7 @@
-"""The coverage of a plan's pieces: computed when a job needs it, and kept for those that lie in many jobs.
+"""Computes the coverage of a plan's pieces when a job needs it, and keeps it as long as it is needed again.
 
-A job's blocks need the coverage of all its pieces. A piece in a few blocks is computed again for each, which costs less
-than keeping it; one of a hundred kilometres lies in thousands of small chunks, and is computed once.
+A job's blocks need the coverage of all its pieces. A piece in a few jobs is computed again for each, which costs less
+than keeping it; one that is a hundred kilometres long lies in thousands of small chunks, and is computed once.
 """
 
 from __future__ import annotations
@@ -13,53 +13,57 @@ from typing import Final
 
 import numpy as np
 
-from gee_polygons.reduction.plan import Plan
+from gee_polygons.reduction.plan import BlockRef, Job, Plan
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.zonal.areas import weigh
+from gee_polygons.zonal.clipping import BlockCoverage, clip_to_block
 from gee_polygons.zonal.coverage import Coverage, compute_coverage
+from gee_polygons.zonal.grid import Window
+from gee_polygons.zonal.ragged import offsets_of
 
 MANY_JOBS: Final = 6
 
 
-class Coverages:
-    """Coverage of a plan's pieces, for each job once.
+class PieceCoverages:
+    """Coverage of a plan's pieces, of which those in many jobs are computed once.
 
     Parameters
     ----------
     plan : Plan
         Its pieces and jobs.
     polygons : Polygons
-        Whose pieces they are.
+        The polygons planned for.
     """
 
     def __init__(self, plan: Plan, polygons: Polygons) -> None:
         self._plan, self._polygons = plan, polygons
         counts = Counter(piece for job in plan.jobs for piece in job.pieces)
-        self._left = {piece: n for piece, n in counts.items() if n > MANY_JOBS}
+        self._jobs_left = {piece: n for piece, n in counts.items() if n > MANY_JOBS}
         self._kept: dict[int, Coverage] = {}
         self._lock = threading.Lock()
 
     def of(self, pieces: Sequence[int]) -> Coverage:
         """Return the coverage of a job's pieces, in their order."""
-        if self._left.keys().isdisjoint(pieces):
+        if self._jobs_left.keys().isdisjoint(pieces):
             return self._compute(pieces)
-        few = [piece for piece in pieces if piece not in self._left]
-        small = self._compute(few) if few else None
-        place = {piece: i for i, piece in enumerate(few)}
+        once = [piece for piece in pieces if piece not in self._jobs_left]
+        computed = self._compute(once) if once else None
+        place = {piece: i for i, piece in enumerate(once)}
         parts = []
         for piece in pieces:
-            if small is not None and piece in place:
-                parts.append((small, place[piece]))
+            if computed is not None and piece in place:
+                parts.append((computed, place[piece]))
             else:
-                parts.append((self._large(piece), 0))
-        return _joined(parts)
+                parts.append((self._shared(piece), 0))
+        return _join(parts)
 
-    def _large(self, piece: int) -> Coverage:
+    def _shared(self, piece: int) -> Coverage:
         with self._lock:
             if piece not in self._kept:
                 self._kept[piece] = self._compute([piece])
             found = self._kept[piece]
-            self._left[piece] -= 1
-            if not self._left[piece]:  # its last job
+            self._jobs_left[piece] -= 1
+            if not self._jobs_left[piece]:  # its last job
                 del self._kept[piece]
             return found
 
@@ -67,13 +71,54 @@ class Coverages:
         return compute_coverage(self._polygons.pieces([self._plan.pieces[i] for i in pieces]))
 
 
-def _joined(parts: Sequence[tuple[Coverage, int]]) -> Coverage:
-    """Put single polygons of several coverages together."""
+class JobCoverage:
+    """The coverage of one job: computed by the first thread that needs it, for the blocks of all years.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the job.
+    coverages : PieceCoverages
+        Coverage of its pieces.
+    job : Job
+        The job.
+    """
+
+    def __init__(self, plan: Plan, coverages: PieceCoverages, job: Job) -> None:
+        self._plan, self._coverages, self._job = plan, coverages, job
+        self._lock = threading.Lock()
+        self._coverage: Coverage | None = None
+        self._in_block: dict[tuple[Window, Window, bool, bool], BlockCoverage] = {}
+        self._blocks_left = len(job.reads)
+        self.areas = np.zeros(0, np.int64)
+        """Covered area of each piece as a whole, in units of 2^-24 pixels; known after the first `in_block`."""
+
+    def in_block(self, ref: BlockRef) -> BlockCoverage:
+        """Return the coverage inside a block of this job; called once for each."""
+        with self._lock:
+            if self._coverage is None:
+                self._coverage = self._coverages.of(self._job.pieces)
+                self.areas = self._coverage.weights
+            key = (ref.window, ref.inside, ref.flip_y, ref.flip_x)
+            if key not in self._in_block:
+                clipped = clip_to_block(
+                    self._coverage, ref.window, inside=ref.inside, flip_y=ref.flip_y, flip_x=ref.flip_x
+                )
+                if self._plan.by_area:
+                    clipped = weigh(clipped, self._job.lattice, ref.window, flip_y=ref.flip_y)
+                self._in_block[key] = clipped
+            found = self._in_block[key]
+            self._blocks_left -= 1
+            if self._blocks_left == 0:  # the last year: free the memory
+                self._coverage, self._in_block = None, {}
+            return found
+
+
+def _join(parts: Sequence[tuple[Coverage, int]]) -> Coverage:
+    """Return single polygons of several coverages as one coverage."""
     runs = [c.runs[c.run_offsets[i] : c.run_offsets[i + 1]] for c, i in parts]
     edges = [c.edges[c.edge_offsets[i] : c.edge_offsets[i + 1]] for c, i in parts]
     return Coverage(
-        np.cumsum([0, *map(len, runs)], dtype=np.int64),
-        np.concatenate(runs),
-        np.cumsum([0, *map(len, edges)], dtype=np.int64),
-        np.concatenate(edges),
-    )
+        offsets_of([len(some) for some in runs]), np.concatenate(runs),
+        offsets_of([len(some) for some in edges]), np.concatenate(edges),
+    )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ReadError, TileError
+from gee_polygons.reduction.checking import BlockDamage
 from gee_polygons.reduction.plan import BlockRef, Failure, Job, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.zonal.coverage import FULL, compute_coverage
@@ -38,6 +39,8 @@ class Results:
         ``"ok"``, ``"masked"``, ``"no_data"`` or ``"error"``.
     failures : list of Failure
         What couldn't be read.
+    damage : list of BlockDamage
+        Blocks with pixels that can't be unit vectors, and count all the same.
     """
 
     statistics: dict[str, NDArray[np.float64]]
@@ -46,6 +49,7 @@ class Results:
     similarity: NDArray[np.float64]
     status: NDArray[np.object_]
     failures: list[Failure] = field(default_factory=list)
+    damage: list[BlockDamage] = field(default_factory=list)
 
     @classmethod
     def empty(cls, n: int, n_years: int, n_bands: int, names: Sequence[str]) -> Results:
@@ -63,8 +67,27 @@ class Results:
         yield from (*self.statistics.values(), self.n_pixels, self.valid_fraction, self.similarity)
 
 
+@dataclass(frozen=True)
+class BlockSums:
+    """What a block contributes to the pieces of its job.
+
+    Parameters
+    ----------
+    reduced : Reduced
+        Its sums.
+    areas : int64 array, shape (pieces,)
+        Covered area of each piece as a whole, in units of 2^-24 pixels.
+    damage : BlockDamage, optional
+        Its pixels that can't be unit vectors.
+    """
+
+    reduced: Reduced
+    areas: NDArray[np.int64]
+    damage: BlockDamage | None = None
+
+
 class StoppedError(Exception):
-    """A block can't be read, and nothing is to be done without it; who knows the sites' names raises the error."""
+    """A block can't be read; internal: the caller adds the sites' names (`named`) and raises that error instead."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -147,8 +170,8 @@ class Merger:
         ]
         return means
 
-    def add(self, job: Job, ref: BlockRef, outcome: tuple[Reduced, NDArray[np.int64]] | ReadError) -> None:
-        """Merge one block: what it contributes and the whole areas of the job's pieces, or why it can't be read."""
+    def add(self, job: Job, ref: BlockRef, outcome: BlockSums | ReadError) -> None:
+        """Merge one block, or note that it can't be read."""
         pieces, wanted = self._pieces(job, ref)
         owner, year = self._owner[pieces], self._column[ref.year]
         self._blocks_left[owner, year] -= 1
@@ -156,8 +179,10 @@ class Merger:
             polygons = tuple(np.unique(owner).tolist())
             self._fail(Failure(str(outcome), ref.year, polygons, outcome.url))
             return
-        reduced, areas = outcome
-        self._piece_area[list(job.pieces)] = areas
+        reduced = outcome.reduced
+        self._piece_area[list(job.pieces)] = outcome.areas
+        if outcome.damage is not None:
+            self._results.damage.append(outcome.damage)
         self._scale = reduced.scale
         slots = self._slot[owner, year]
         alone = slots < 0

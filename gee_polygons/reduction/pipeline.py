@@ -1,4 +1,4 @@
-"""Plan -> read -> reduce: from polygons to their numbers, on one machine.
+"""Reduces a source's pixels over polygons on one machine: plans, reads blocks, reduces them in threads, merges.
 
 Blocks are read in order, a few ahead, and reduced by a few threads that share nothing: each block gives integer partial
 sums, and the calling thread merges them. So the result doesn't depend on the number of threads.
@@ -21,16 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import NODATA
-from gee_polygons.errors import ReadError
-from gee_polygons.reduction.coverages import Coverages
-from gee_polygons.reduction.merging import Merger, Results, StoppedError
+from gee_polygons.errors import ReadError, warn_data
+from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
+from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
+from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
 from gee_polygons.reduction.plan import Block, BlockRef, Job, PixelSource, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import paste
-from gee_polygons.zonal.areas import weigh
-from gee_polygons.zonal.coverage import BlockCoverage, Coverage, clip_to_block
-from gee_polygons.zonal.damage import DamagedPixels
-from gee_polygons.zonal.grid import Window
+from gee_polygons.zonal.clipping import BlockCoverage
+from gee_polygons.zonal.damage import Suspects
 from gee_polygons.zonal.medoid import Candidates, find_candidates
 from gee_polygons.zonal.reduce import BlockReducer, Reduced
 from gee_polygons.zonal.statistics import Needs, parse_statistics
@@ -47,6 +46,7 @@ def reduce_polygons(
     bands: Sequence[str],
     statistics: Sequence[str] = ("mean",),
     on_error: str = "raise",
+    on_damage: str = "warn",
     progress: Progress = False,
     max_workers: int | None = None,
     names: Sequence[object] | None = None,
@@ -60,15 +60,18 @@ def reduce_polygons(
     polygons : array of shapely Polygon or MultiPolygon
         EPSG:4326, valid.
     years, bands, statistics : sequences
-        What is wanted.
+        What to compute.
     on_error : {"raise", "collect"}
         Whether a failed read stops everything or only spoils the polygons it concerns.
+    on_damage : {"warn", "raise"}
+        Whether pixels that can't be unit vectors, although two readings agree on them, count with a `DataWarning`, or
+        are a failed read.
     progress : bool or callable
         A bar, or a function called with (blocks done, blocks in all).
     max_workers : int, optional
         Threads. Default: one per core.
     names : sequence, optional
-        What the polygons are called, for messages.
+        Names of the polygons, for messages.
 
     Returns
     -------
@@ -80,61 +83,71 @@ def reduce_polygons(
         With ``on_error="raise"``, for the first read that failed.
     """
     wanted, needs = parse_statistics(statistics)
-    asked = Polygons(polygons)
-    how = _How(source, asked, tuple(years), tuple(bands), wanted, needs, on_error, max_workers or os.cpu_count() or 1)
+    prepared = Polygons.of(polygons)
+    settings = _Settings(
+        source=source, polygons=prepared, years=tuple(years), bands=tuple(bands), names=wanted, needs=needs,
+        on_error=on_error, on_damage=on_damage, workers=max_workers or os.cpu_count() or 1,
+    )  # fmt: skip
     with _collector_paused():
-        plan = source.plan(asked, years)
+        plan = source.plan(prepared, years)
     try:
         with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
-            return _reduce(source, plan, how, advance)
+            results = _reduce(plan, settings, advance)
     except StoppedError as stopped:
         raise stopped.named(names) from stopped.__cause__
-
-
-def _reduce(source: PixelSource, plan: Plan, how: _How, advance: Callable[[], object]) -> Results:
-    """Work a plan, and another for what turned out to have no data."""
-    results = _run_plan(plan, how, advance)
-    if isinstance(source, Replanning) and (incomplete := _incomplete(results, how.years)):
-        with _collector_paused():
-            again = source.replan(how.polygons, incomplete)
-        if again is not None:
-            _improve(results, _run_plan(again, how, lambda: None))
+    if results.damage:
+        warn_data(f"{describe_damage(results.damage)}. on_damage='raise' stops instead")
     return results
 
 
 @runtime_checkable
 class Replanning(Protocol):
-    """A source that may know another way to pixels that turned out to have no data."""
+    """A source that may find pixels elsewhere for polygons whose tiles turned out to have no data."""
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
-        """Plan anew for (polygon, year) pairs, or say that nothing else can be had."""
+        """Plan anew for (polygon, year) pairs; None if there is nothing else to read."""
         ...
 
 
-@dataclass(frozen=True)
-class _How:
-    """What is wanted, from where, and how."""
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The arguments of `reduce_polygons`."""
 
     source: PixelSource
     polygons: Polygons
     years: tuple[int, ...]
     bands: tuple[str, ...]
     names: tuple[str, ...]
+    """Of the statistics."""
     needs: Needs
     on_error: str
+    on_damage: str
     workers: int
 
 
-def _run_plan(plan: Plan, how: _How, advance: Callable[[], object]) -> Results:
-    results = Results.empty(len(how.polygons), len(how.years), len(how.bands), how.names)
-    merger = Merger(plan, how.years, how.names, how.needs, results, how.on_error)
-    runner = _Runner(how.source, plan, how.polygons, how.bands, how.workers)
-    for job, ref, outcome in runner.run(_summing(len(how.bands), how.needs, merger)):
+def _reduce(plan: Plan, settings: _Settings, advance: Callable[[], object]) -> Results:
+    """Reduce what a plan reads; then, if the source can, plan again for site-years that lack pixels."""
+    source = settings.source
+    results = _run_plan(plan, settings, advance)
+    if isinstance(source, Replanning) and (incomplete := _incomplete(results, settings.years)):
+        with _collector_paused():
+            again = source.replan(settings.polygons, incomplete)
+        if again is not None:
+            _improve(results, _run_plan(again, settings, lambda: None))
+    return results
+
+
+def _run_plan(plan: Plan, settings: _Settings, advance: Callable[[], object]) -> Results:
+    results = Results.empty(len(settings.polygons), len(settings.years), len(settings.bands), settings.names)
+    merger = Merger(plan, settings.years, settings.names, settings.needs, results, settings.on_error)
+    runner = _Runner(plan, settings)
+    left_out: dict[BlockRef, NDArray[np.int64]] = {}
+    for job, ref, outcome in runner.run(_summing(settings, merger, left_out)):
         merger.add(job, ref, outcome)
         advance()
-    merger.finish(how.polygons)
-    if how.needs.medoid:
-        for job, ref, candidates in runner.run(_looking_for_medoids(merger)):
+    merger.finish(settings.polygons)
+    if settings.needs.medoid:
+        for job, ref, candidates in runner.run(_looking_for_medoids(merger, left_out)):
             merger.add_candidates(job, ref, candidates)
             advance()
     merger.blank_failures()
@@ -160,44 +173,44 @@ def _improve(results: Results, others: Results) -> None:
         mine[better] = theirs[better]
     results.status[better] = others.status[better]
     results.failures += [failure for failure in others.failures if failure not in results.failures]
+    known = {(block.tile, block.year, block.index) for block in results.damage}
+    results.damage += [block for block in others.damage if (block.tile, block.year, block.index) not in known]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """A block that was fetched, and what its pixels mean."""
+    """A fetched block, with the coverage of the pieces that touch it."""
 
     job: Job
     ref: BlockRef
     block: Block
     coverage: BlockCoverage
-    areas: NDArray[np.int64]  # of the job's pieces, whole, in 2^-24 pixels
-    hidden: NDArray[np.int64] | None
+    areas: NDArray[np.int64]  # of the job's pieces, whole, in units of 2^-24 pixels
+    hidden: NDArray[np.int64] | None  # pixels that are counted from another tile
 
 
 @dataclass(frozen=True)
 class _Runner:
     """Reads the blocks of a plan in order and works on them in threads."""
 
-    source: PixelSource
     plan: Plan
-    polygons: Polygons
-    bands: tuple[str, ...]
-    workers: int
+    settings: _Settings
 
     def run(self, work: Callable[[_Task], T]) -> Iterator[tuple[Job, BlockRef, T | ReadError]]:
         """Yield each block's outcome, in the plan's order; at most one block more than there are threads waits."""
-        coverages = Coverages(self.plan, self.polygons)
+        settings = self.settings
+        pieces = PieceCoverages(self.plan, settings.polygons)
         steps = [
             (job, coverage, ref)
             for job in self.plan.jobs
-            for coverage in [_JobCoverage(self.plan, coverages, job)]
+            for coverage in [JobCoverage(self.plan, pieces, job)]
             for ref in job.reads
         ]
-        blocks = self.source.read([ref for _, _, ref in steps], self.bands)
+        blocks = settings.source.read([ref for _, _, ref in steps], settings.bands)
         # of an overlapping tile that comes first, one band says which pixels it holds
-        hiding = self.source.read([part for _, _, ref in steps for part in ref.beneath], self.bands[:1])
+        hiding = settings.source.read([part for _, _, ref in steps for part in ref.beneath], settings.bands[:1])
 
-        def one(job: Job, coverage: _JobCoverage, ref: BlockRef, fetched: Sequence[Block | ReadError]) -> T | ReadError:
+        def one(job: Job, coverage: JobCoverage, ref: BlockRef, fetched: Sequence[Block | ReadError]) -> T | ReadError:
             inside = coverage.in_block(ref)
             failed = next((part for part in fetched if isinstance(part, ReadError)), None)
             if failed is not None:
@@ -206,51 +219,62 @@ class _Runner:
             try:
                 hidden = _hidden(ref, above)
                 return work(_Task(job=job, ref=ref, block=block, coverage=inside, areas=coverage.areas, hidden=hidden))
-            except DamagedPixels as damage:
-                return _damage(ref, self.bands, damage)
             except ReadError as error:
                 return error
 
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="reduce") as pool:
+        with ThreadPoolExecutor(settings.workers, thread_name_prefix="reduce") as pool:
             waiting: deque[tuple[Job, BlockRef, Future[T | ReadError]]] = deque()
             try:
                 for job, coverage, ref in steps:
                     fetched = [*(next(hiding) for _ in ref.beneath), next(blocks)]
                     waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
-                    if len(waiting) > self.workers:
-                        yield _result(waiting.popleft())
-                while waiting:
-                    yield _result(waiting.popleft())
+                    if len(waiting) > settings.workers:
+                        job, ref, future = waiting.popleft()
+                        yield job, ref, future.result()
+                for job, ref, future in waiting:
+                    yield job, ref, future.result()
             finally:  # an error or Ctrl-C: don't start what is still waiting
                 pool.shutdown(cancel_futures=True)
 
 
-def _result(waited: tuple[Job, BlockRef, Future[T]]) -> tuple[Job, BlockRef, T]:
-    job, ref, future = waited
-    return job, ref, future.result()
+def _summing(
+    settings: _Settings, merger: Merger, left_out: dict[BlockRef, NDArray[np.int64]]
+) -> Callable[[_Task], BlockSums]:
+    """Return the first pass's work: all sums over a block. Pixels that lack some bands are put into `left_out`."""
+    local = threading.local()  # each thread keeps its reducer, and with it the array that blocks are decoded into
 
-
-def _summing(n_bands: int, needs: Needs, merger: Merger) -> Callable[[_Task], tuple[Reduced, NDArray[np.int64]]]:
-    """Return the first pass's work: everything that adds up. Each thread keeps its scratch buffer."""
-    local = threading.local()
-
-    def work(task: _Task) -> tuple[Reduced, NDArray[np.int64]]:
+    def work(task: _Task) -> BlockSums:
         if not hasattr(local, "reducer"):
-            local.reducer = BlockReducer(n_bands, needs)
+            local.reducer = BlockReducer(len(settings.bands), settings.needs)
         reducer: BlockReducer = local.reducer
-        reduced = reducer.reduce(
-            task.block,
-            task.coverage,
-            alone=merger.alone(task.job, task.ref),
-            hidden=task.hidden,
-            check_norms=task.block.checks_norms,
-        )
-        return reduced, task.areas
+        alone = merger.alone(task.job, task.ref)
+
+        def reduce(block: Block, suspects: Suspects | None = None, hidden: Any = task.hidden) -> Reduced:
+            return reducer.reduce(
+                block, task.coverage, alone=alone, hidden=hidden, check_lengths=block.checks_norms, suspects=suspects
+            )
+
+        def fetch_again() -> Block:
+            found = next(settings.source.read([task.ref], settings.bands))
+            if isinstance(found, ReadError):
+                raise found
+            return found
+
+        reduced, pixels = reduce_checked(reduce, task.block, fetch_again)
+        if pixels is None:
+            return BlockSums(reduced, task.areas)
+        if settings.on_damage == "raise":
+            raise damage_error(task.ref, settings.bands, pixels)
+        if len(pixels.incomplete):
+            hidden = [pixels.incomplete] if task.hidden is None else [pixels.incomplete, task.hidden]
+            left_out[task.ref] = np.unique(np.concatenate(hidden))
+            reduced = reduce(fetch_again(), hidden=left_out[task.ref])
+        return BlockSums(reduced, task.areas, BlockDamage.of(task.ref, pixels))
 
     return work
 
 
-def _looking_for_medoids(merger: Merger) -> Callable[[_Task], Candidates]:
+def _looking_for_medoids(merger: Merger, left_out: dict[BlockRef, NDArray[np.int64]]) -> Callable[[_Task], Candidates]:
     """Return the second pass's work: the pixel nearest each polygon's mean."""
 
     def work(task: _Task) -> Candidates:
@@ -262,14 +286,14 @@ def _looking_for_medoids(merger: Merger) -> Callable[[_Task], Candidates]:
             window=ref.window,
             flip_y=ref.flip_y,
             flip_x=ref.flip_x,
-            hidden=task.hidden,
+            hidden=left_out.get(ref, task.hidden),
         )
 
     return work
 
 
 def _hidden(ref: BlockRef, above: Sequence[Block]) -> NDArray[np.int64] | None:
-    """Positions, in a block's stored order, of pixels that earlier tiles hold too and have data for."""
+    """Return the positions, in a block's stored order, of pixels that tiles before this one hold valid data for."""
     if not above:
         return None
     window = ref.window
@@ -278,50 +302,6 @@ def _hidden(ref: BlockRef, above: Sequence[Block]) -> NDArray[np.int64] | None:
         paste(codes, window, block)
     taken = codes[0] != NODATA
     return np.flatnonzero(taken[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1])
-
-
-def _damage(ref: BlockRef, bands: Sequence[str], damage: DamagedPixels) -> ReadError:
-    row, col = divmod(int(damage.positions[0]), ref.window.width)
-    return ReadError(
-        f"{ref.tile}: block (row {ref.index[0]}, column {ref.index[1]}), band {bands[damage.band]} (most likely): "
-        f"damaged: {len(damage.positions)} pixels aren't unit vectors; the first (row {row}, column {col}) has "
-        f"length {damage.norm:.3f}; fetch the tile again",
-        url=ref.tile,
-        year=ref.year,
-    )
-
-
-class _JobCoverage:
-    """A job's coverage: computed once, by the first thread that needs it, for all years."""
-
-    def __init__(self, plan: Plan, coverages: Coverages, job: Job) -> None:
-        self._plan, self._coverages, self._job = plan, coverages, job
-        self._lock = threading.Lock()
-        self._coverage: Coverage | None = None
-        self._in_block: dict[tuple[Window, Window, bool, bool], BlockCoverage] = {}
-        self._left = len(job.reads)
-        self.areas = np.zeros(0, np.int64)
-        """Covered area of each piece, whole, in pixels * 2^24; known once a block has been asked for."""
-
-    def in_block(self, ref: BlockRef) -> BlockCoverage:
-        """Return the coverage inside a block of this job."""
-        with self._lock:
-            if self._coverage is None:
-                self._coverage = self._coverages.of(self._job.pieces)
-                self.areas = self._coverage.weights
-            key = (ref.window, ref.inside, ref.flip_y, ref.flip_x)
-            if key not in self._in_block:
-                clipped = clip_to_block(
-                    self._coverage, ref.window, inside=ref.inside, flip_y=ref.flip_y, flip_x=ref.flip_x
-                )
-                if self._plan.by_area:
-                    clipped = weigh(clipped, self._job.lattice, ref.window, flip_y=ref.flip_y)
-                self._in_block[key] = clipped
-            found = self._in_block[key]
-            self._left -= 1
-            if self._left == 0:  # the last year: free the memory
-                self._coverage, self._in_block = None, {}
-            return found
 
 
 @contextmanager

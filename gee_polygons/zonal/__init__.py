@@ -1,1 +1,1 @@
-"""Polygon x grid, without I/O: grids, projection, coverage, kernels, partial sums."""
+"""Intersects polygons with pixel grids and sums up their pixels; reads no files."""

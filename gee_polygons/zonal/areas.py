@@ -1,13 +1,13 @@
-"""Pixels of different size: on a lon/lat grid a pixel's area falls towards the poles, row by row.
+"""Weights pixels by their area on lon/lat grids, where the area falls from row to row towards the poles.
 
-There a pixel's weight is its coverage times its area. The area is that of the ellipsoidal zone between its row's
-edges (the authalic function q of J. P. Snyder, *Map Projections: A Working Manual*, 1987, eq. 3-12), relative to that
-of a pixel at the equator, rounded to an integer multiple of 2^-26; the product of the two is rounded once more, pixel
-by pixel, to the same unit. So all weights are integers, sums over them are exact, and their bits depend on neither
-blocks, threads nor order. At 60 degrees north an area is off by 2e-8 of itself at most.
+A pixel's weight there is its coverage times its area. The area is that of the ellipsoidal zone between its row's
+edges (the authalic function q of J. P. Snyder, *Map Projections: A Working Manual*, 1987, eq. 3-12), relative to the
+area of a pixel at the equator, rounded to an integer multiple of 2^-26; the product of the two is rounded once more,
+pixel by pixel, to the same unit. So all weights are integers, sums over them are exact, and don't depend on blocks,
+threads or order. At 60 degrees north an area is off by 2e-8 of itself at most.
 
-Kernels know weights of single pixels (edges) and none of runs. A run lies in one row, so runs are summed row by row by
-the same kernels, and the sums are multiplied by the row's area.
+Kernels have weights for edge pixels and none for runs. A run lies in one row, so runs are summed row by row by the same
+kernels, and the sums are multiplied by the row's area.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numba
@@ -24,16 +24,18 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from gee_polygons.zonal.coverage import FULL, AreaWeights, BlockCoverage
+from gee_polygons.zonal.clipping import BlockCoverage
+from gee_polygons.zonal.coverage import FULL
 from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.kernels import add_histograms
+from gee_polygons.zonal.ragged import owners, sum_rows
 
-AREA_ONE: Final = 2**26  # a pixel at the equator
+AREA_ONE: Final = 2**26  # the area of a pixel at the equator
 
 
 @lru_cache(maxsize=4096)
 def row_areas(lattice: Lattice, row: int, height: int) -> NDArray[np.int64]:
-    """Return the area of a pixel in each of some rows, relative to one at the equator, in 2^-26.
+    """Return the area of a pixel in each row, relative to one at the equator, in units of 2^-26.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def row_areas(lattice: Lattice, row: int, height: int) -> NDArray[np.int64]:
     ellipsoid = pyproj.CRS(lattice.crs).ellipsoid
     flattening = 1 / ellipsoid.inverse_flattening if ellipsoid is not None and ellipsoid.inverse_flattening else 0.0
     e2 = flattening * (2 - flattening)
-    # one by one: what an element of a vector comes to may depend on its place in it
+    # one by one: NumPy's vectorised functions may round an element differently in another place of the array
     edges = [_authalic(-(i + lattice.phase_y) * lattice.step_y, e2) for i in range(row, row + height + 1)]
     one = 2 * _authalic(lattice.step_y / 2, e2)
     areas = np.array([round((north - south) / one * AREA_ONE) for north, south in itertools.pairwise(edges)])
@@ -63,13 +65,13 @@ def row_areas(lattice: Lattice, row: int, height: int) -> NDArray[np.int64]:
 
 
 def _authalic(latitude: float, e2: float) -> float:
-    """Return q: the area between the equator and a latitude is proportional to it."""
+    """Return Snyder's q, which is proportional to the area between the equator and a latitude."""
     s, e = math.sin(math.radians(min(max(latitude, -90.0), 90.0))), math.sqrt(e2)
     return (1 - e2) * (s / (1 - e2 * s * s) + (math.atanh(e * s) / e if e else s))
 
 
-def weigh(coverage: BlockCoverage, lattice: Lattice, window: Window, *, flip_y: bool = False) -> BlockCoverage:
-    """Return a block's coverage with weights by area beside it.
+def weigh(coverage: BlockCoverage, lattice: Lattice, window: Window, *, flip_y: bool = False) -> AreaCoverage:
+    """Return a block's coverage with weights by area.
 
     Parameters
     ----------
@@ -80,98 +82,69 @@ def weigh(coverage: BlockCoverage, lattice: Lattice, window: Window, *, flip_y: 
 
     Returns
     -------
-    BlockCoverage
-        The same, with `area`.
+    AreaCoverage
     """
     areas = row_areas(lattice, window.row, window.height)
     if flip_y:
         areas = areas[::-1]
     width = coverage.shape[1]
-    rows = coverage.runs[:, 0] // width
-    owner = np.repeat(np.arange(len(coverage)), np.diff(coverage.run_offsets))
-    # runs come row by row, polygon by polygon
+    rows, owner = coverage.runs[:, 0] // width, owners(coverage.run_offsets)
+    # runs are ordered by polygon and row
     first = np.flatnonzero(np.diff(rows, prepend=-1).astype(bool) | np.diff(owner, prepend=-1).astype(bool))
-    edges = coverage.edges.copy()
-    product = edges[:, 1].astype(np.int64) * areas[edges[:, 0] // width]
-    # a pixel that is touched keeps the least weight
-    edges[:, 1] = np.maximum((product + FULL // 2) // FULL, 1)
-    return replace(
-        coverage,
-        area=RowWeights(
-            group_offsets=np.append(first, len(rows)).astype(np.int64),
-            group_areas=areas[rows[first]],
-            polygon_offsets=np.searchsorted(owner[first], np.arange(len(coverage) + 1)).astype(np.int64),
-            runs=coverage.runs,
-            edge_offsets=coverage.edge_offsets,
-            edges=edges,
-        ),
+    product = coverage.weights.astype(np.int64) * areas[coverage.positions // width]
+    return AreaCoverage(
+        **vars(coverage),
+        group_offsets=np.append(first, len(rows)).astype(np.int64),
+        group_areas=areas[rows[first]],
+        polygon_offsets=np.searchsorted(owner[first], np.arange(len(coverage) + 1)).astype(np.int64),
+        # a pixel that is touched keeps the least weight
+        area_weights=np.maximum((product + FULL // 2) // FULL, 1).astype(np.int32),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowWeights(AreaWeights):
-    """Weights by area of the pixels of a block's polygons.
+@dataclass(frozen=True)
+class AreaCoverage(BlockCoverage):
+    """A block's coverage whose pixels weigh by their area, too.
 
     Parameters
     ----------
     group_offsets : int64 array, shape (groups + 1,)
-        Runs of one polygon in one row.
+        Where each group of runs starts: those of one polygon in one row.
     group_areas : int64 array, shape (groups,)
         Area of a pixel of the row.
-    polygon_offsets : int64 array, shape (polygons + 1,)
-        Groups of each polygon.
-    runs, edge_offsets, edges
-        As in `BlockCoverage`; the edges' weights are by area.
+    polygon_offsets : int64 array, shape (n + 1,)
+        Where each polygon's groups start.
+    area_weights : int32 array, shape (edges,)
+        Coverage times area of the edge pixels.
     """
 
     group_offsets: NDArray[np.int64]
     group_areas: NDArray[np.int64]
     polygon_offsets: NDArray[np.int64]
-    runs: NDArray[np.int32]
-    edge_offsets: NDArray[np.int64]
-    edges: NDArray[np.int32]
-
-    @cached_property
-    def _edge_columns(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        return np.ascontiguousarray(self.edges[:, 0]), np.ascontiguousarray(self.edges[:, 1])
-
-    @cached_property
-    def _no_edges(self) -> NDArray[np.int64]:
-        return np.zeros(len(self.group_offsets), np.int64)
-
-    @cached_property
-    def _no_runs(self) -> NDArray[np.int64]:
-        return np.zeros(len(self.edge_offsets), np.int64)
+    area_weights: NDArray[np.int32]
 
     def add(
-        self,
-        kernel: Callable[..., None],
-        plane: NDArray[Any],
-        full: NDArray[np.int64],
-        edge: NDArray[np.int64],
-        *,
-        columns: bool = False,
+        self, kernel: Callable[..., None], plane: NDArray[Any], full: NDArray[np.int64], edge: NDArray[np.int64]
     ) -> None:
-        """Add what a kernel sums, each pixel by its weight, into ``full + edge / 2^24``.
-
-        `columns` says that the kernel takes positions and weights of edges as two arrays.
-        """
-        edges: tuple[NDArray[np.int32], ...] = self._edge_columns if columns else (self.edges,)
-        per_row, nothing = np.zeros((2, len(self.group_areas)), np.int64)
-        kernel(plane, self.group_offsets, self.runs, self._no_edges, *edges, per_row, nothing)
-        # in two halves: the product of a sum of k^4 over a row and an area passes 64 bits
-        high = _per_polygon((per_row >> 20) * self.group_areas, self.polygon_offsets)
-        low = _per_polygon((per_row & (2**20 - 1)) * self.group_areas, self.polygon_offsets)
-        whole, part = np.zeros((2, len(self.edge_offsets) - 1), np.int64)
-        kernel(plane, self._no_runs, self.runs, self.edge_offsets, *edges, whole, part)
+        """Add what a kernel sums, each pixel by coverage and area, to ``full + edge / 2^24``."""
+        per_row, unused = np.zeros((2, len(self.group_areas)), np.int64)
+        no_edges = (np.zeros_like(self.group_offsets), self.positions[:0], self.area_weights[:0])
+        kernel(plane, self.group_offsets, self.runs, *no_edges, per_row, unused)
+        # in two halves: the product of an area and a row's sum of k^4 passes 64 bits
+        high = sum_rows((per_row >> 20) * self.group_areas, self.polygon_offsets)
+        low = sum_rows((per_row & (2**20 - 1)) * self.group_areas, self.polygon_offsets)
+        whole, part = np.zeros((2, len(self)), np.int64)
+        no_runs = (np.zeros_like(self.run_offsets), self.runs)
+        kernel(plane, *no_runs, self.edge_offsets, self.positions, self.area_weights, whole, part)
         full += (high >> 4) + (low >> 24) + whole + (part >> 24)
         edge += ((high & 15) << 20) + (low & (FULL - 1)) + (part & (FULL - 1))
 
     def histograms(self, plane: NDArray[np.int8]) -> NDArray[np.int64]:
-        """Return each polygon's weights by code, shape (polygons, 256)."""
-        found = np.zeros((len(self.edge_offsets) - 1, 256), np.int64)
+        """Return each polygon's weights by code, shape (n, 256)."""
+        found = np.zeros((len(self), 256), np.int64)
         _add_run_histograms(plane, self.polygon_offsets, self.group_offsets, self.group_areas, self.runs, found)
-        add_histograms(plane, self._no_runs, self.runs, self.edge_offsets, self.edges, found)
+        no_runs = (np.zeros_like(self.run_offsets), self.runs)
+        add_histograms(plane, *no_runs, self.edge_offsets, self.positions, self.area_weights, found)
         return found
 
 
@@ -179,17 +152,10 @@ class RowWeights(AreaWeights):
 def _add_run_histograms(
     plane: Any, polygon_offsets: Any, group_offsets: Any, areas: Any, runs: Any, histograms: Any
 ) -> None:
-    """Add the area of each valid pixel of the runs to its code's bin (code + 128)."""
+    """Add the area of each valid pixel of the runs to bin code + 128."""
     for p in range(len(polygon_offsets) - 1):
         for g in range(polygon_offsets[p], polygon_offsets[p + 1]):
             for i in range(group_offsets[g], group_offsets[g + 1]):
                 for j in range(runs[i, 0], runs[i, 0] + runs[i, 1]):
                     histograms[p, np.intp(plane[j]) + 128] += areas[g]
         histograms[p, 0] = 0  # nodata
-
-
-def _per_polygon(rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sum ranges of rows. A running sum that passes 64 bits comes round again: differences stay right."""
-    total = np.concatenate([np.zeros((1, *rows.shape[1:]), np.int64), np.cumsum(rows, axis=0)])
-    found: NDArray[np.int64] = total[offsets[1:]] - total[offsets[:-1]]
-    return found

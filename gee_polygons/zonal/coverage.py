@@ -1,22 +1,21 @@
-"""Polygon -> pixels: runs of fully covered pixels, and edge pixels with their exact area fraction.
+"""Computes which pixels a polygon covers, and the exact fraction of each pixel that it covers.
 
-Signed-area accumulation, as scan converters of outline fonts do it (FreeType's smooth rasteriser; R. Levien's
-font-rs): every edge deposits, in each cell that it crosses, its signed height there (`cover`) and the signed area
-between itself and the cell's right side (`area`). Along a row, a cell's coverage is the sum of the covers to its
-left plus its own area. Holes deposit with the opposite sign. There is no flood fill and no buffer of the
-polygon's bounding box: work and memory follow the outline's length.
+The outcome is runs of fully covered pixels, and edge pixels with their covered fraction. The method is accumulation of
+signed areas, as in rasterisers of outline fonts (FreeType's smooth rasteriser; R. Levien's font-rs): every edge adds,
+to each cell that it crosses, its signed height there (`cover`) and the signed area between itself and the cell's right
+side (`area`). Along a row, a cell's coverage is the sum of the covers to its left plus its own area. Holes count with
+the opposite sign. There is no flood fill and no raster of the polygon's bounding box: work and memory grow with the
+length of the outline.
 
-It is done in one canonical frame, the lattice (rows southwards, absolute indices), on the whole polygon, and rounded
-to integer multiples of 2^-24: so a polygon has the same coverage to the last bit whatever the file's
-orientation, blocks, or the order of work. Fractions below 1e-6 are rounding noise and become 0.
+Coverage is computed on the lattice (rows southwards, absolute indices), for the whole polygon, and rounded to integer
+multiples of 2^-24: so a polygon has the same coverage to the last bit whatever the file's orientation, its blocks, or
+the order of work. Fractions below 1e-6 are rounding noise and become 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -24,38 +23,43 @@ from numpy.typing import NDArray
 
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.projection import Rings
+from gee_polygons.zonal.ragged import sum_rows
 
 FULL: Final = 2**24  # the weight of a fully covered pixel
 _LEAST: Final = 1e-6  # coverage below this is 0
 
-_Ints = NDArray[np.int32]
-_Offsets = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Coverage:
-    """Coverage of many polygons on a lattice, each in row-major order.
+    """Coverage of n polygons on a lattice, each in row-major order.
 
-    Polygon i has runs ``run_offsets[i]:run_offsets[i + 1]`` (rows `runs[:, 0]`, first columns `runs[:, 1]`, lengths
-    `runs[:, 2]`) of fully covered pixels, and edge pixels ``edge_offsets[i]:edge_offsets[i + 1]`` (rows
-    `edges[:, 0]`, columns `edges[:, 1]`, weights `edges[:, 2]` in units of 2^-24, 0 < weight < 2^24).
+    Parameters
+    ----------
+    run_offsets : int64 array, shape (n + 1,)
+        Where each polygon's runs start.
+    runs : int32 array, shape (runs, 3)
+        Row, first column and length of each run of fully covered pixels.
+    edge_offsets : int64 array, shape (n + 1,)
+        Where each polygon's edge pixels start.
+    edges : int32 array, shape (edges, 3)
+        Row, column and weight of each partly covered pixel, in units of 2^-24: 0 < weight < 2^24.
     """
 
-    run_offsets: _Offsets
-    runs: _Ints
-    edge_offsets: _Offsets
-    edges: _Ints
+    run_offsets: NDArray[np.int64]
+    runs: NDArray[np.int32]
+    edge_offsets: NDArray[np.int64]
+    edges: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.run_offsets) - 1
 
     @property
     def weights(self) -> NDArray[np.int64]:
-        """Covered area of each polygon, in pixels * 2^24."""
-        return _sum_ranges(self.runs[:, 2], self.run_offsets) * FULL + _sum_ranges(self.edges[:, 2], self.edge_offsets)
+        """Covered area of each polygon, in units of 2^-24 pixels, int64."""
+        return sum_rows(self.runs[:, 2], self.run_offsets) * FULL + sum_rows(self.edges[:, 2], self.edge_offsets)
 
     def rasterize(self, polygon: int, window: Window) -> NDArray[np.float64]:
-        """Return one polygon's coverage fractions as a dense array of the window, for looking at and for tests."""
+        """Return one polygon's coverage fractions as an array of the window's shape."""
         out = np.zeros((window.height, window.width))
         for row, col, length in self.runs[self.run_offsets[polygon] : self.run_offsets[polygon + 1]]:
             first, stop = max(col - window.col, 0), min(col + length - window.col, window.width)
@@ -65,50 +69,6 @@ class Coverage:
             if 0 <= row - window.row < window.height and 0 <= col - window.col < window.width:
                 out[row - window.row, col - window.col] = weight / FULL
         return out
-
-
-class AreaWeights(Protocol):
-    """Weights of pixels that differ in area: see `gee_polygons.zonal.areas`."""
-
-    def add(
-        self,
-        kernel: Callable[..., None],
-        plane: NDArray[Any],
-        full: NDArray[np.int64],
-        edge: NDArray[np.int64],
-        *,
-        columns: bool = False,
-    ) -> None:
-        """Add what a kernel sums, each pixel by its weight, into ``full + edge / 2^24``."""
-        ...
-
-    def histograms(self, plane: NDArray[np.int8]) -> NDArray[np.int64]:
-        """Return each polygon's weights by code, shape (polygons, 256)."""
-        ...
-
-
-@dataclass(frozen=True)
-class BlockCoverage:
-    """The part of a `Coverage` that lies in one block, as positions in the block's own memory order.
-
-    Runs are (first position, length), edges (position, weight); positions count pixels from the block's first
-    stored one, so that a kernel needs no geometry. `area` is there where pixels don't have all the same area.
-    """
-
-    run_offsets: _Offsets
-    runs: _Ints
-    edge_offsets: _Offsets
-    edges: _Ints
-    shape: tuple[int, int]
-    area: AreaWeights | None = None
-
-    def __len__(self) -> int:
-        return len(self.run_offsets) - 1
-
-    @cached_property
-    def edge_columns(self) -> tuple[_Ints, _Ints]:
-        """Positions and weights of the edges, each by itself: vectors want neighbours in memory."""
-        return np.ascontiguousarray(self.edges[:, 0]), np.ascontiguousarray(self.edges[:, 1])
 
 
 def compute_coverage(rings: Rings) -> Coverage:
@@ -135,41 +95,6 @@ def compute_coverage(rings: Rings) -> Coverage:
     [[0.5, 1.0, 1.0, 0.5], [0.5, 1.0, 1.0, 0.5], [0.5, 1.0, 1.0, 0.5], [0.25, 0.5, 0.5, 0.25]]
     """
     return Coverage(*_coverage(rings.coords, rings.ring_offsets, rings.is_hole, rings.polygon_offsets))
-
-
-def clip_to_block(
-    coverage: Coverage, window: Window, *, inside: Window | None = None, flip_y: bool = False, flip_x: bool = False
-) -> BlockCoverage:
-    """Cut coverage to a block's window and number its pixels in the block's memory order.
-
-    Parameters
-    ----------
-    coverage : Coverage
-        Of the polygons that touch the block (others come out empty).
-    window : Window
-        The stored block on the lattice.
-    inside : Window, optional
-        The part of it that holds pixels, where the block reaches past its tile.
-    flip_y, flip_x : bool
-        Whether the block's stored rows run northwards, its columns westwards.
-
-    Returns
-    -------
-    BlockCoverage
-    """
-    inside = inside or window
-    run_offsets, runs, edge_offsets, edges = _clip(
-        coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges,
-        (window.row, window.col, window.height, window.width),
-        (inside.row, inside.col, inside.row_stop, inside.col_stop), flip_y, flip_x,
-    )  # fmt: skip
-    return BlockCoverage(run_offsets, runs, edge_offsets, edges, shape=(window.height, window.width))
-
-
-def _sum_ranges(values: _Ints, offsets: _Offsets) -> NDArray[np.int64]:
-    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
-    sums: NDArray[np.int64] = total[offsets[1:]] - total[offsets[:-1]]
-    return sums
 
 
 @numba.njit(nogil=True, cache=True)
@@ -228,7 +153,7 @@ def _grown(array: Any, used: int, needed: int) -> Any:
 
 @numba.njit(nogil=True, cache=True)
 def _cell_bound(vertices: Any) -> int:
-    """At most this many cells receive a deposit: each edge crosses |dx| + |dy| pixel sides, and lies in one more."""
+    """Return an upper bound of the deposits: an edge crosses |dx| + |dy| pixel sides, and lies in one pixel more."""
     bound = 8
     for i in range(len(vertices) - 1):
         bound += int(abs(vertices[i + 1, 0] - vertices[i, 0]) + abs(vertices[i + 1, 1] - vertices[i, 1])) + 4
@@ -237,6 +162,7 @@ def _cell_bound(vertices: Any) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _deposit_ring(ring: Any, col0: float, row0: float, hole: bool, index: Any, value: Any, n: int) -> int:
+    """Deposit the edges of a ring. Returns the number of deposits so far."""
     doubled_area = 0.0
     for i in range(len(ring) - 1):
         xa, ya = ring[i, 0] - col0, ring[i, 1] - row0
@@ -293,7 +219,7 @@ def _deposit_edge(xa: float, ya: float, xb: float, yb: float, sign: float, index
 
 @numba.njit(nogil=True, cache=True)
 def _sort_cells(index: Any, n: int, n_rows: int, order: Any) -> None:
-    """Write into `order` the cells by (row, column), ties in order of deposit: counting sort, then insertion."""
+    """Sort cells by row, column and order of deposit, by counting sort and then insertion sort; fills `order`."""
     start = np.zeros(n_rows + 1, np.int64)
     for i in range(n):
         start[index[i, 0] + 1] += 1
@@ -324,7 +250,7 @@ def _sort_cells(index: Any, n: int, n_rows: int, order: Any) -> None:
 def _sweep(
     index: Any, value: Any, order: Any, n: int, least: float, origin: Any, runs: Any, run: int, edges: Any, edge: int
 ) -> tuple[int, int]:  # fmt: skip
-    """Sum covers along each row. Returns how many runs and edges there are; writes them where there is room."""
+    """Sum covers along each row. Return the numbers of runs and edges; those that don't fit aren't written."""
     row0, col0 = origin
     first_run, first_edge = run, edge
     i = 0
@@ -382,39 +308,3 @@ def _weight(fraction: float, least: float) -> int:
     if fraction < least:
         return 0
     return min(int(np.rint(fraction * FULL)), FULL)
-
-
-@numba.njit(nogil=True, cache=True)
-def _clip(
-    run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, window: Any, inside: Any, flip_y: bool, flip_x: bool
-) -> Any:
-    row0, col0, height, width = window
-    first_row, first_col, row_stop, col_stop = inside
-    n = len(run_offsets) - 1
-    out_run_offsets = np.zeros(n + 1, np.int64)
-    out_edge_offsets = np.zeros(n + 1, np.int64)
-    out_runs = np.empty((len(runs), 2), np.int32)
-    out_edges = np.empty((len(edges), 2), np.int32)
-    run = edge = 0
-    for p in range(n):
-        for i in range(run_offsets[p], run_offsets[p + 1]):
-            row = runs[i, 0]
-            first = max(runs[i, 1], first_col)
-            stop = min(runs[i, 1] + runs[i, 2], col_stop)
-            if first_row <= row < row_stop and first < stop:
-                down = row0 + height - 1 - row if flip_y else row - row0
-                across = col0 + width - stop if flip_x else first - col0
-                out_runs[run, 0] = down * width + across
-                out_runs[run, 1] = stop - first
-                run += 1
-        for i in range(edge_offsets[p], edge_offsets[p + 1]):
-            row, col = edges[i, 0], edges[i, 1]
-            if first_row <= row < row_stop and first_col <= col < col_stop:
-                down = row0 + height - 1 - row if flip_y else row - row0
-                across = col0 + width - 1 - col if flip_x else col - col0
-                out_edges[edge, 0] = down * width + across
-                out_edges[edge, 1] = edges[i, 2]
-                edge += 1
-        out_run_offsets[p + 1] = run
-        out_edge_offsets[p + 1] = edge
-    return out_run_offsets, out_runs[:run].copy(), out_edge_offsets, out_edges[:edge].copy()

@@ -1,11 +1,24 @@
-"""Damage that decodes: valid pixels whose vectors aren't of length 1.
+"""Finds pixels whose codes can't be those of a unit vector: a sign that bytes are damaged.
 
 Published blocks carry no checksum. A hole in a compressed block mostly makes the codec fail. Where it doesn't, it
 leaves other codes, and with them pixels that can't be embeddings: those are looked for in every block reduced.
+
+What rounding can reach. A component v of a unit vector is stored as the magnitude k = rint(x) of x = 127.5 sqrt(|v|),
+so k - 1/2 <= x <= k + 1/2, and the sum of x^4 over the bands is 127.5^4 times the squared length, which is 1. Codes can
+therefore be those of a unit vector if, and only if,
+
+    sum max(k - 1/2, 0)^4  <=  127.5^4  <=  sum (k + 1/2)^4,
+
+because the sum takes every value between its two ends as the x move through their intervals. By Minkowski's inequality
+for the exponent 4, the length of the stored vector is then between (1 - sqrt(2) / 127.5)^2 = 0.9779 and
+(1 + sqrt(2) / 127.5)^2 = 1.0223 (64 bands times (1/2)^4, to the power of 1/4, is sqrt(2)); both ends are nearly reached
+where all components are alike. A pixel with a few large components has narrower bounds.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -13,138 +26,181 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS, NODATA
 from gee_polygons.embeddings.quantization import SCALE, signed_squares
-from gee_polygons.zonal.coverage import BlockCoverage
+from gee_polygons.zonal.clipping import BlockCoverage
 from gee_polygons.zonal.kernels import CHUNK, add_norms, off_norm, touched_chunks
-from gee_polygons.zonal.planes import PlaneSource, planes
 
-MAX_NORM_ERROR: Final = 0.012  # valid pixels have length 1 within 0.009 (AEF.md); more is damage
-# what add_norms gives for vectors on the brink: 64 truncations lose between 0 and 64. Suspects are measured exactly.
+# Pixels whose length is off by more than this are looked at closely. Real ones are within 0.010; the check of all
+# pixels has the squared length in 16 bits, and can't know the bounds of each.
+LENGTH_TOLERANCE: Final = 0.012
+# what add_norms gives for these lengths: it rounds down 64 times, so it may be up to 64 too low
 _NORM_LIMITS: Final = (
-    int((1 - MAX_NORM_ERROR) ** 2 * 127.5**4 / 2**14) + 1,
-    int((1 + MAX_NORM_ERROR) ** 2 * 127.5**4 / 2**14) - 64,
+    int((1 - LENGTH_TOLERANCE) ** 2 * 127.5**4 / 2**14) + 1,
+    int((1 + LENGTH_TOLERANCE) ** 2 * 127.5**4 / 2**14) - 64,
 )
-_TALL: Final = 2**32  # more rows than a block has
-_MOST_WITNESSES: Final = 1000  # damaged pixels that are asked which band it was
+# A vector of float32 has length 1 within 2e-7, and its square root in float32 shifts x by as much.
+_ROUNDING: Final = 1e-5
+_MOST_WITNESSES: Final = 1000  # damaged pixels that the guess of the damaged band is made from
 
 
-class DamagedPixels(Exception):  # noqa: N818 - internal; becomes a ReadError that names the tile
-    """Valid pixels whose vectors aren't of length 1.
+@dataclass(frozen=True, kw_only=True)
+class DamagedPixels:
+    """Valid pixels of a block whose codes can't be those of a unit vector.
 
     Parameters
     ----------
-    positions : int64 array
-        Where they are in the block's stored order.
-    norm : float
-        Length of the first.
+    positions : int64 array, shape (n,)
+        Where they are in the block's stored order, ascending.
+    lengths : float64 array, shape (n,)
+        Lengths of their vectors; NaN for pixels that are nodata in some bands only.
     band : int
         The band that was most likely damaged.
+    n_checked : int
+        Pixels that were looked at: touched by a polygon, and not nodata in all bands.
     """
 
-    def __init__(self, positions: NDArray[np.int64], norm: float, band: int) -> None:
-        super().__init__(f"{len(positions)} pixels, the first of length {norm:.3f}")
-        self.positions = positions
-        self.norm = norm
-        self.band = band
+    positions: NDArray[np.int64]
+    lengths: NDArray[np.float64]
+    band: int
+    n_checked: int
+
+    @property
+    def incomplete(self) -> NDArray[np.int64]:
+        """Positions of the pixels that are nodata in some bands only."""
+        return self.positions[np.isnan(self.lengths)]
 
 
-class NormCheck:
-    """The lengths of a block's touched pixels, added up band by band.
+@dataclass(frozen=True)
+class Suspects:
+    """Pixels whose length is off by more than `LENGTH_TOLERANCE`, to be judged when the block is read again.
+
+    Parameters
+    ----------
+    positions : int64 array, shape (n,)
+        Where they are in the block's stored order, ascending.
+    neighbours : int64 array
+        A pixel of good length close to each `step`-th of them, to guess the damaged band from; empty without one.
+    step : int
+        See `neighbours`.
+    """
+
+    positions: NDArray[np.int64]
+    neighbours: NDArray[np.int64]
+    step: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class LengthCheck:
+    """The lengths of a block's touched pixels, summed band by band while the block is reduced.
 
     Parameters
     ----------
     coverage : BlockCoverage
         Which pixels are touched.
+    suspects : Suspects, optional
+        Found by a former reading of the block; their codes are kept for `damage`.
     """
 
-    def __init__(self, coverage: BlockCoverage) -> None:
+    def __init__(self, coverage: BlockCoverage, suspects: Suspects | None = None) -> None:
         self._coverage = coverage
-        self._chunks = touched_chunks(coverage.shape[0] * coverage.shape[1], coverage.runs, coverage.edges)
+        self._chunks = touched_chunks(coverage.shape[0] * coverage.shape[1], coverage.runs, coverage.positions)
         self._norms = np.zeros(len(self._chunks) * CHUNK, np.uint16)
         self._missing = np.zeros(len(self._chunks) * CHUNK, np.uint8)
+        self._suspects = suspects
+        if suspects is not None:
+            self._codes = np.zeros((N_BANDS, len(suspects.positions)), np.int8)
+            self._near_codes = np.zeros((N_BANDS, len(suspects.neighbours)), np.int8)
 
-    def add(self, plane: NDArray[np.int8]) -> None:
+    def add(self, band: int, plane: NDArray[np.int8]) -> None:
         """Add one band's plane."""
         add_norms(plane, self._chunks, self._norms, self._missing)
+        if self._suspects is not None:
+            self._codes[band] = plane[self._suspects.positions]
+            self._near_codes[band] = plane[self._suspects.neighbours]
 
-    def finish(self, block: PlaneSource) -> None:
-        """Raise `DamagedPixels` if a touched pixel has neither no data nor length 1; decodes the block again then."""
+    @cached_property
+    def _touched(self) -> NDArray[np.bool_]:
+        """Which pixels of the chunks are touched: chunks reach past the polygons."""
+        touched = np.zeros(-(-self._coverage.shape[0] * self._coverage.shape[1] // CHUNK) * CHUNK, np.bool_)
+        touched[self._coverage.pixels()[1]] = True
+        found: NDArray[np.bool_] = touched.reshape(-1, CHUNK)[self._chunks].ravel()
+        return found
+
+    def suspects(self) -> Suspects | None:
+        """Return the touched pixels that are neither nodata nor of length 1 within the tolerance; None without any."""
         wrong = off_norm(self._norms, self._missing, *_NORM_LIMITS, N_BANDS)
-        if not wrong.any():
-            return
+        if not wrong.any() or not (wrong & self._touched).any():
+            return None
         positions = (self._chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()
-        touched = np.isin(positions, _touched_pixels(self._coverage))  # chunks reach past the polygons
-        if (wrong & touched).any():
-            sound = positions[touched & ~wrong & (self._missing == 0)]
-            _measure(block, positions[wrong & touched], sound, self._coverage.shape[1])
+        found = positions[wrong & self._touched]
+        step = -(-len(found) // _MOST_WITNESSES)
+        good = positions[self._touched & ~wrong & (self._missing == 0)]
+        return Suspects(found, _nearest(found[::step], good, self._coverage.shape), step)
+
+    def same_as(self, other: LengthCheck) -> bool:
+        """Whether two readings of a block agree on the length of every touched pixel."""
+        touched = self._touched
+        return np.array_equal(self._norms[touched], other._norms[touched]) and np.array_equal(
+            self._missing[touched], other._missing[touched]
+        )
+
+    def damage(self) -> DamagedPixels | None:
+        """Judge the suspects by their codes; None if rounding explains them all."""
+        assert self._suspects is not None
+        n = len(self._suspects)
+        missing, fourth, lowest, highest = np.zeros((4, n), np.int64)
+        for codes in self._codes:
+            magnitude = np.abs(codes.astype(np.int64))
+            missing += codes == NODATA
+            fourth += magnitude**4
+            lowest += np.maximum(2 * magnitude - 1, 0) ** 4
+            highest += (2 * magnitude + 1) ** 4
+        unit = 255**4  # 127.5^4, in halves as the bounds are
+        reachable = (lowest <= unit * (1 + _ROUNDING)) & (highest >= unit * (1 - _ROUNDING))
+        incomplete = (missing > 0) & (missing < N_BANDS)
+        damaged = incomplete | (missing == 0) & ~reachable
+        if not damaged.any():
+            return None
+        lengths = np.where(incomplete, np.nan, np.sqrt(fourth) / SCALE)
+        return DamagedPixels(
+            positions=self._suspects.positions[damaged],
+            lengths=lengths[damaged],
+            band=self._damaged_band(damaged),
+            n_checked=int((self._touched & (self._missing < N_BANDS)).sum()),
+        )
+
+    def _damaged_band(self, damaged: NDArray[np.bool_]) -> int:
+        """Guess which band is damaged.
+
+        Nodata in a few bands, or data in a few bands of nodata, names the band outright. Else it is the band whose
+        value in a good pixel close by would bring the damaged pixel nearest to length 1: neighbours are alike, so any
+        other band changes little.
+        """
+        assert self._suspects is not None
+        witnesses = damaged[:: self._suspects.step]
+        if witnesses.any() and self._near_codes.size:
+            codes, near = self._codes[:, :: self._suspects.step][:, witnesses], self._near_codes[:, witnesses]
+        else:
+            codes = self._codes[:, damaged][:, :_MOST_WITNESSES]
+            near = np.zeros_like(codes)
+        stray = (codes == NODATA).sum(axis=1)
+        if stray.any():
+            return int(np.argmax(stray) if np.median(stray) == 0 else np.argmin(stray))
+        squares, near_squares = ((signed_squares(some) / SCALE) ** 2 for some in (codes, near))
+        excess = squares.sum(axis=0) - 1.0
+        return int(np.argmin(np.abs(excess - (squares - near_squares)).mean(axis=1)))
 
 
-def _touched_pixels(coverage: BlockCoverage) -> NDArray[np.int64]:
-    runs = coverage.runs.astype(np.int64)
-    before = np.cumsum(runs[:, 1]) - runs[:, 1]
-    inside = np.repeat(runs[:, 0] - before, runs[:, 1]) + np.arange(runs[:, 1].sum())
-    return np.unique(np.concatenate([inside, coverage.edges[:, 0].astype(np.int64)]))
-
-
-def _measure(block: PlaneSource, suspects: NDArray[np.int64], sound: NDArray[np.int64], width: int) -> None:
-    """Measure suspects exactly; if any is damaged, name the band that explains it best."""
-    near = _nearest(suspects, sound, width)
-    values = np.empty((N_BANDS, 2, len(suspects)), np.int8)
-    for band, plane in planes(block):
-        values[band] = plane[suspects], plane[near]
-    missing = values[:, 0] == NODATA
-    squares, near_squares = ((signed_squares(values[:, i]) / SCALE) ** 2 for i in (0, 1))
-    norm = np.sqrt(squares.sum(axis=0))
-    partly = missing.any(axis=0) & ~missing.all(axis=0)
-    damaged = np.flatnonzero(partly | (~missing.any(axis=0) & (np.abs(norm - 1) > MAX_NORM_ERROR)))
-    if len(damaged):
-        some = damaged[:: -(-len(damaged) // _MOST_WITNESSES)]
-        known = near_squares[:, some] if len(sound) else None
-        band = _suspect_band(squares[:, some], missing[:, some], known)
-        raise DamagedPixels(suspects[damaged], float(norm[damaged[0]]), band)
-
-
-def _nearest(suspects: NDArray[np.int64], sound: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Return, for each suspect, a sound pixel close by: the nearest of those before and after it in row or column."""
-    if not len(sound):
-        return suspects
-    # the same pixels numbered down the columns
-    column, row = np.divmod(_neighbours(np.sort(_transposed(sound, width)), _transposed(suspects, width)), _TALL)
-    candidates = [_neighbours(sound, suspects), row * width + column]
-    found = np.concatenate(candidates)
-    away = np.hypot(found // width - suspects // width, found % width - suspects % width)
-    nearest: NDArray[np.int64] = found[away.argmin(axis=0), np.arange(len(suspects))]
+def _nearest(pixels: NDArray[np.int64], good: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the good pixel nearest above or below each pixel; damage runs along the rows. Empty without good ones."""
+    if not len(good):
+        return good
+    height, width = shape
+    by_column = np.sort(good % width * height + good // width)
+    wanted = pixels % width * height + pixels // width
+    place = np.searchsorted(by_column, wanted)
+    before, after = by_column[np.maximum(place - 1, 0)], by_column[np.minimum(place, len(by_column) - 1)]
+    column, row = np.divmod(np.where(abs(wanted - before) < abs(after - wanted), before, after), height)
+    nearest: NDArray[np.int64] = row * width + column
     return nearest
-
-
-def _transposed(positions: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    row, column = np.divmod(positions, width)
-    return column * _TALL + row
-
-
-def _neighbours(ordered: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the values before and after each key, shape (2, keys)."""
-    place = np.searchsorted(ordered, keys)
-    found: NDArray[np.int64] = ordered[np.stack([np.maximum(place - 1, 0), np.minimum(place, len(ordered) - 1)])]
-    return found
-
-
-def _suspect_band(squares: NDArray[np.float64], missing: NDArray[np.bool_], near: NDArray[np.float64] | None) -> int:
-    """Guess which band is damaged.
-
-    Parameters
-    ----------
-    squares : float64 array, shape (bands, pixels)
-        Squared components of pixels of wrong length.
-    missing : bool array, shape (bands, pixels)
-        Where they are nodata. Stray nodata names its band outright.
-    near : float64 array, shape (bands, pixels), optional
-        Squared components of sound pixels close by. The damaged band is the one whose neighbour's value would mend
-        the pixel best; neighbours are alike, so any other band changes little.
-    """
-    stray = missing.sum(axis=1)
-    if stray.any():
-        # nodata in a few bands, or data in a few bands of pixels without
-        return int(np.argmax(stray) if np.median(stray) == 0 else np.argmin(stray))
-    excess = squares.sum(axis=0) - 1.0
-    left = np.abs(excess - (squares - near if near is not None else squares)).mean(axis=1)
-    return int(np.argmin(left))

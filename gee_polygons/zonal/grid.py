@@ -1,6 +1,6 @@
-"""Grids, and the one canonical frame that coverage is computed in.
+"""Defines pixel grids, and the north-up lattice of integer rows and columns that each grid is a window of.
 
-A `Grid` is what a file says: CRS, affine transform, shape, either row order. A `Lattice` is the endless pixel
+A `Grid` is what a file states: CRS, affine transform, shape, either row order. A `Lattice` is the unbounded pixel
 grid that it is a window of: integer column and row numbers, rows counted *southwards*, whatever the file's
 orientation. Two files whose pixels coincide share a lattice, so a polygon's coverage is computed once, in
 lattice coordinates, and has the same bits for both.
@@ -53,7 +53,7 @@ class Window:
 
 @dataclass(frozen=True, order=True)
 class Lattice:
-    """An endless grid of pixels: column = x / step_x - phase_x, row = -y / step_y - phase_y.
+    """An unbounded grid of pixels: column = x / step_x - phase_x, row = -y / step_y - phase_y.
 
     Parameters
     ----------
@@ -122,9 +122,9 @@ class Grid:
         if b or d:
             raise TileError(f"rotated grids are not supported: transform {self.transform}; warp the raster first")
         if not (a and e and all(math.isfinite(v) for v in self.transform)):
-            raise TileError(f"not a usable affine transform: {self.transform}")
+            raise TileError(f"the affine transform must be finite, with steps other than 0, found {self.transform}")
         if min(self.shape) < 1:
-            raise TileError(f"an empty grid: shape {self.shape}")
+            raise TileError(f"a grid needs at least one row and column, found shape {self.shape}")
 
     @property
     def flip_x(self) -> bool:
@@ -145,7 +145,7 @@ class Grid:
 
     @cached_property
     def lattice(self) -> Lattice:
-        """The endless grid that this one is a window of."""
+        """The unbounded grid that this one is a window of."""
         a, e = abs(self.transform[0]), abs(self.transform[4])
         west, _, _, north = self.bounds
         return Lattice(self.crs, a, e, _split(west / a)[1], _split(-north / e)[1])

@@ -1,15 +1,16 @@
-"""Codes + coverage -> exact partial sums, in numba: no GIL, one band's plane at a time, while it is in cache.
+"""Sums of codes over polygons, as exact integers: the compiled loops that do the work.
 
 A code's value is sign(k) k^2 / 127.5^2. Over fully covered pixels the sum is the integer sum of sign(k) k^2; over edge
 pixels it is the integer sum of weight * sign(k) k^2 with weights in units of 2^-24. Integers add exactly, so the
 order of work can't change a bit of the result.
 
-Every kernel works on a flat plane (one band of one block, in the block's memory order, followed by `PADDING` bytes
-that may hold anything) and on `BlockCoverage` positions, and adds into row i of its output for polygon i.
+Each kernel works on one flat plane: one band of one block, in the block's memory order, followed by `PADDING` elements
+that may hold anything. Pixels are given as `BlockCoverage.spans`; what is found for polygon i is added to row i of the
+output. No kernel holds Python's global lock, so blocks are reduced in parallel by threads.
 
 Two things make the loops fast and look odd. Indices are unsigned (`_u`): numba lets a signed index count from the
-end, and that check turns vector loads into gathers. And runs, 20 pixels on average, are worked in vectors of 32 with
-the tail masked by a table, because a scalar remainder would cost more than the vectors.
+end, and the check for it turns vector loads into gathers. And runs, 20 pixels on average, are worked in vectors of 32
+with the tail masked by a table, because a scalar remainder would cost more than the vectors.
 """
 
 from __future__ import annotations
@@ -20,34 +21,36 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.embeddings.quantization import signed_squares
-
-CHUNK: Final = 32
-PADDING: Final = CHUNK
+CHUNK: Final = 32  # pixels in a vector
+PADDING: Final = CHUNK  # so that a vector that starts on the last pixel stays inside the array
 
 _u = np.uintp
 
-# row r keeps the first r of 32 lanes
+# row r keeps the first r of the 32 pixels
 _TAIL: NDArray[np.int8] = np.where(np.arange(CHUNK) < np.arange(CHUNK + 1)[:, None], -1, 0).astype(np.int8)
-# sign(k) k^2 by the code's byte, 0 for nodata
-_SQUARES: NDArray[np.int32] = signed_squares(np.arange(256).astype(np.uint8).view(np.int8))
 
 
 @numba.njit(nogil=True, cache=True)
-def add_weights(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
-    """Add the covered valid area of each polygon: whole pixels into `full`, 2^-24 pixels into `edge` (int64)."""
+def add_weights(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
+) -> None:
+    """Add the covered area of valid pixels: whole pixels to `full`, units of 2^-24 pixels to `edge` (int64).
+
+    Nodata is -128 in a plane of codes and NaN in one of float vectors, whose values lie in -1..1.
+    """
     for p in range(len(run_offsets) - 1):
         count = np.int64(0)
         for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
             missing = np.int32(0)
             for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
-                missing += np.int32(plane[j] == -128)
+                missing += np.int32(plane[j] == -128 or plane[j] != plane[j])
             count += np.int64(runs[i, 1]) - np.int64(missing)
         full[p] += count
         weight = np.int64(0)
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            if plane[_u(edges[i, 0])] != -128:
-                weight += np.int64(edges[i, 1])
+            value = plane[_u(positions[i])]
+            if value != -128 and value == value:
+                weight += np.int64(weights[i])
         edge[p] += weight
 
 
@@ -55,10 +58,10 @@ def add_weights(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edge
 def add_sums(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
 ) -> None:
-    """Add the sums of sign(k) k^2: over runs into `full`, weighted over edges into `edge` (int64), nodata left out.
+    """Add the sums of sign(k) k^2 over valid pixels: of runs to `full`, of edges times their weight to `edge` (int64).
 
-    An edge term is below 2^38, so 64 bits hold more than 2^24 edge pixels. Edges come as `BlockCoverage.edge_columns`;
-    their codes are gathered first, so that all the arithmetic is on vectors.
+    An edge term is below 2^38, so 64 bits hold more than 2^24 edge pixels. The edges' codes are gathered first, so that
+    all the arithmetic is on vectors.
     """
     codes = np.empty(len(positions), np.int8)
     for i in range(_u(len(positions))):
@@ -89,26 +92,13 @@ def add_sums(
 
 
 @numba.njit(nogil=True, cache=True)
-def add_float_weights(
-    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any
-) -> None:
-    """`add_weights` for a plane of float vectors, NaN = nodata."""
-    for p in range(len(run_offsets) - 1):
-        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
-            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
-                full[p] += np.int64(not np.isnan(plane[j]))
-        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            if not np.isnan(plane[_u(edges[i, 0])]):
-                edge[p] += np.int64(edges[i, 1])
-
-
-@numba.njit(nogil=True, cache=True)
 def add_float_sums(
-    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
 ) -> None:
-    """`add_sums` for a plane of float vectors in -1..1, as fixed-point integers of 2^-30, so that order can't matter.
+    """Add sums of float vectors in -1..1, as fixed-point integers of 2^-30, as `add_sums` does of codes.
 
-    An edge term can reach 2^54: what passes 2^24 is carried into `full` at once.
+    Integers again, so that the order of work can't matter. An edge term can reach 2^54: multiples of 2^24 are carried
+    over to `full` at once.
     """
     for p in range(len(run_offsets) - 1):
         for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
@@ -116,18 +106,21 @@ def add_float_sums(
                 if not np.isnan(plane[j]):
                     full[p] += np.int64(np.rint(np.float64(plane[j]) * 1073741824.0))
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            value = plane[_u(edges[i, 0])]
+            value = plane[_u(positions[i])]
             if not np.isnan(value):
-                term = edge[p] + np.int64(edges[i, 1]) * np.int64(np.rint(np.float64(value) * 1073741824.0))
+                term = edge[p] + np.int64(weights[i]) * np.int64(np.rint(np.float64(value) * 1073741824.0))
                 full[p] += term >> 24
                 edge[p] = term & 0xFFFFFF
 
 
 @numba.njit(nogil=True, cache=True)
-def add_squares(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, full: Any, edge: Any) -> None:
+def add_squares(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
+) -> None:
     """Add the sums of k^4, the squares of sign(k) k^2, as `add_sums` does.
 
-    k^4 passes 32 bits at 9 pixels, hence 64; an edge term can reach 2^52, so what passes 2^24 is carried into `full`.
+    The sum of k^4 passes 32 bits at 9 pixels, so it has 64; an edge term can reach 2^52, so multiples of 2^24 are
+    carried over to `full`.
     """
     for p in range(len(run_offsets) - 1):
         total = np.int64(0)
@@ -146,9 +139,9 @@ def add_squares(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edge
                 left -= CHUNK
         weighted = edge[p]
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            code = np.int64(plane[_u(edges[i, 0])])
+            code = np.int64(plane[_u(positions[i])])
             if code != -128:
-                weighted += np.int64(edges[i, 1]) * (code * code * code * code)
+                weighted += np.int64(weights[i]) * (code * code * code * code)
                 total += weighted >> 24
                 weighted &= 0xFFFFFF
         full[p] += total
@@ -156,7 +149,9 @@ def add_squares(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edge
 
 
 @numba.njit(nogil=True, cache=True)
-def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, low: Any, high: Any) -> None:
+def add_extremes(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, low: Any, high: Any
+) -> None:
     """Lower `low` and raise `high` (int32) to the codes of all touched valid pixels."""
     for p in range(len(run_offsets) - 1):
         least, most = np.int32(low[p]), np.int32(high[p])
@@ -167,7 +162,7 @@ def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edg
                 lanes = _u(left if left < CHUNK else CHUNK)
                 lower, upper = np.int8(127), np.int8(-128)
                 for lane in range(_u(CHUNK)):
-                    k = plane[base + lane]  # always loaded: a load on condition is no vector's
+                    k = plane[base + lane]  # always loaded: a conditional load can't be vectorised
                     k = np.int8(k if _TAIL[lanes, lane] != np.int8(0) else np.int8(-128))
                     upper = max(upper, k)
                     lower = min(lower, np.int8(k if k != np.int8(-128) else np.int8(127)))
@@ -176,7 +171,7 @@ def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edg
                 base += _u(CHUNK)
                 left -= CHUNK
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            code = np.int32(plane[_u(edges[i, 0])])
+            code = np.int32(plane[_u(positions[i])])
             if code != -128:
                 least, most = min(least, code), max(most, code)
         low[p], high[p] = least, most
@@ -184,9 +179,9 @@ def add_extremes(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edg
 
 @numba.njit(nogil=True, cache=True)
 def add_float_extremes(
-    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, low: Any, high: Any
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, low: Any, high: Any
 ) -> None:
-    """`add_extremes` for a plane of float vectors, as fixed-point integers of 2^-30."""
+    """Lower `low` and raise `high` to all touched valid float vectors, as fixed-point integers of 2^-30."""
     for p in range(len(run_offsets) - 1):
         for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
             for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
@@ -194,15 +189,17 @@ def add_float_extremes(
                     fixed = np.int32(np.rint(np.float64(plane[j]) * 1073741824.0))
                     low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            value = plane[_u(edges[i, 0])]
+            value = plane[_u(positions[i])]
             if not np.isnan(value):
                 fixed = np.int32(np.rint(np.float64(value) * 1073741824.0))
                 low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
 
 
 @numba.njit(nogil=True, cache=True)
-def add_histograms(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, histograms: Any) -> None:
-    """Add each touched valid pixel's weight, in 2^-24, to its code's bin (code + 128; shape (polygons, 256), int64)."""
+def add_histograms(
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, histograms: Any
+) -> None:
+    """Add each valid pixel's weight, in units of 2^-24, to bin code + 128 of `histograms`, int64 (polygons, 256)."""
     counts = np.empty(256, np.int64)
     for p in range(len(run_offsets) - 1):
         counts[:] = 0
@@ -212,34 +209,34 @@ def add_histograms(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, e
         for b in range(_u(1), _u(256)):
             histograms[p, b] += counts[b] << 24
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            k = np.int16(plane[_u(edges[i, 0])])
+            k = np.int16(plane[_u(positions[i])])
             if k != -128:
-                histograms[p, _u(k + np.int16(128))] += np.int64(edges[i, 1])
+                histograms[p, _u(k + np.int16(128))] += np.int64(weights[i])
 
 
 @numba.njit(nogil=True, cache=True)
-def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, counts: Any) -> None:
-    """Add the number of touched valid pixels of each polygon (int64); a code plane or, by NaN, a float plane."""
+def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, counts: Any) -> None:
+    """Add the number of each polygon's valid pixels, however little they are covered (int64); codes or floats."""
     for p in range(len(run_offsets) - 1):
         n = np.int64(0)
         for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
             for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
                 n += np.int64(plane[j] != -128 and plane[j] == plane[j])
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            value = plane[_u(edges[i, 0])]
+            value = plane[_u(positions[i])]
             n += np.int64(value != -128 and value == value)
         counts[p] += n
 
 
 @numba.njit(nogil=True, cache=True)
 def add_similarities(
-    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, means: Any, dots: Any, norms: Any
+    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, means: Any, dots: Any, norms: Any
 ) -> None:
-    """Add one band's share of dot(pixel vector, its polygon's mean) and of the pixel's squared length, k^4.
+    """Add one band's term of each pixel's dot product with its polygon's mean, and of its squared length, k^4.
 
-    Entries are all runs' pixels, polygon by polygon, and then all edge pixels. `means` is the band's, per polygon;
-    `dots` (float64) are in units of 127.5^-2, as are the roots of `norms` (uint64: a unit vector's is 127.5^4 < 2^28,
-    but rasters and mosaics may hold longer ones, up to 2^34).
+    Pixels are in the order of `BlockCoverage.pixels`. `means` are the polygons' means of this band. `dots` (float64)
+    and the square roots of `norms` (uint64) are in units of 1 / 127.5^2. A unit vector's norm is 127.5^4 < 2^28;
+    rasters and mosaics may hold longer vectors, up to 2^34.
     """
     e = _u(0)
     for p in range(len(run_offsets) - 1):
@@ -253,7 +250,7 @@ def add_similarities(
             e += length
     for p in range(len(edge_offsets) - 1):
         for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            k = np.int32(plane[_u(edges[i, 0])])
+            k = np.int32(plane[_u(positions[i])])
             square = np.int32(k * abs(k) if k != -128 else 0)
             dots[e] += means[p] * np.float64(square)
             norms[e] += np.uint64(square * square)
@@ -261,42 +258,44 @@ def add_similarities(
 
 
 @numba.njit(nogil=True, cache=True)
-def nearest_entries(
-    plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any,
-    lengths: Any, dots: Any, norms: Any, order: Any, best: Any, similarity: Any,
-) -> None:  # fmt: skip
-    """Find each polygon's best entry of `add_similarities`: the greatest cosine, then the least place in the grid.
+def find_nearest(
+    plane: Any, polygons: Any, pixels: Any, dots: Any, norms: Any, lengths: Any, order: Any, best: Any, similarity: Any
+) -> None:
+    """Find the pixel of each polygon with the greatest cosine to the mean; of equal ones, the first in the grid.
 
-    `plane` is any band, for what is nodata, `lengths` (float64) those of the means. `order` = (width, row sign, column
-    sign) tells which of two positions comes first in the grid. Writes positions into `best` (-1 where a polygon has no
-    valid pixel) and cosines into `similarity` (-inf there).
+    Parameters
+    ----------
+    plane
+        Any band: it says which pixels are nodata.
+    polygons, pixels
+        From `BlockCoverage.pixels`: which polygon, and the position in the plane.
+    dots, norms
+        From `add_similarities`.
+    lengths
+        Of the polygons' means (float64).
+    order : (int, int, int)
+        Width of the block, and 1 or -1 for the directions of its rows and columns in the grid.
+    best, similarity
+        Results: positions (-1 where a polygon has no valid pixel), and cosines (-inf there).
     """
     width, down, across = order
-    n = len(run_offsets) - 1
-    e = 0
-    for part in range(2):
-        offsets, spans = (run_offsets, runs) if part == 0 else (edge_offsets, edges)
-        for p in range(n):
-            for i in range(offsets[p], offsets[p + 1]):
-                for j in range(spans[i, 1] if part == 0 else 1):
-                    pixel, norm = np.int64(spans[i, 0]) + j, norms[e]
-                    dot = dots[e]
-                    e += 1
-                    if plane[pixel] == -128 or norm == 0 or lengths[p] == 0.0:
-                        continue
-                    cosine = dot / (lengths[p] * np.sqrt(np.float64(norm)))
-                    if cosine < similarity[p]:
-                        continue
-                    if cosine == similarity[p]:
-                        rows = down * (pixel // width - best[p] // width)
-                        cols = across * (pixel % width - best[p] % width)
-                        if rows > 0 or (rows == 0 and cols >= 0):
-                            continue
-                    best[p], similarity[p] = pixel, cosine
+    for e in range(len(pixels)):
+        p, pixel = polygons[e], pixels[e]
+        if plane[pixel] == -128 or norms[e] == 0 or lengths[p] == 0.0:
+            continue
+        cosine = dots[e] / (lengths[p] * np.sqrt(np.float64(norms[e])))
+        if cosine < similarity[p]:
+            continue
+        if cosine == similarity[p]:
+            rows = down * (pixel // width - best[p] // width)
+            cols = across * (pixel % width - best[p] % width)
+            if rows > 0 or (rows == 0 and cols >= 0):
+                continue
+        best[p], similarity[p] = pixel, cosine
 
 
 @numba.njit(nogil=True, cache=True)
-def touched_chunks(n_pixels: int, runs: Any, edges: Any) -> Any:
+def touched_chunks(n_pixels: int, runs: Any, positions: Any) -> Any:
     """Return the numbers of the 32-pixel chunks of a block that any polygon touches, ascending, int32.
 
     The last chunk may reach past the block's end, into the padding.
@@ -304,8 +303,8 @@ def touched_chunks(n_pixels: int, runs: Any, edges: Any) -> Any:
     touched = np.zeros((n_pixels + CHUNK - 1) // CHUNK, np.bool_)
     for i in range(len(runs)):
         touched[runs[i, 0] // CHUNK : (runs[i, 0] + runs[i, 1] - 1) // CHUNK + 1] = True
-    for i in range(len(edges)):
-        touched[edges[i, 0] // CHUNK] = True
+    for i in range(len(positions)):
+        touched[positions[i] // CHUNK] = True
     return np.flatnonzero(touched).astype(np.int32)
 
 

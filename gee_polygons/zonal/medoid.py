@@ -1,8 +1,8 @@
-"""The medoid: the pixel whose vector is nearest the direction of its polygon's mean.
+"""Finds the medoid of a polygon: the pixel whose vector is nearest the direction of the polygon's mean.
 
-It needs the mean first, so it is a second pass over the blocks. Similarity is the cosine between the pixel's vector and
-the mean; of equal pixels the one first in the grid's row-major order (north to south, west to east) wins, whatever the
-file's orientation and blocks.
+The mean must be known first, so this is a second pass over the blocks. Nearness is the cosine between the pixel's
+vector and the mean; of pixels equally near, the first in the grid's row-major order (north to south, west to east) is
+taken, whatever the file's orientation and blocks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.zonal.coverage import BlockCoverage
+from gee_polygons.zonal.clipping import BlockCoverage
 from gee_polygons.zonal.grid import Window
-from gee_polygons.zonal.kernels import add_similarities, nearest_entries
+from gee_polygons.zonal.kernels import add_similarities, find_nearest
 from gee_polygons.zonal.planes import PlaneSource, planes
 
 
@@ -44,14 +44,14 @@ class Candidates:
         return Candidates(similarity=self.similarity[rows], place=self.place[rows], vectors=self.vectors[rows])
 
     def better(self, other: Candidates) -> NDArray[np.bool_]:
-        """Whether the other's pixels beat these: nearer, or as near and earlier in the grid."""
+        """Whether the other's pixels are nearer than these, or as near and earlier in the grid."""
         row, col = self.place.T
         other_row, other_col = other.place.T
         earlier = (other_row < row) | ((other_row == row) & (other_col < col))
-        beats: NDArray[np.bool_] = (other.similarity > self.similarity) | (
+        better: NDArray[np.bool_] = (other.similarity > self.similarity) | (
             (other.similarity == self.similarity) & earlier
         )
-        return beats
+        return better
 
 
 def find_candidates(
@@ -77,25 +77,24 @@ def find_candidates(
     window, flip_y, flip_x
         Where the block's pixels lie on the lattice, and in which order they are stored.
     hidden : int64 array, optional
-        Positions of pixels that another tile has counted.
+        Positions of pixels to leave out.
 
     Returns
     -------
     Candidates
     """
     n, n_bands = means.shape
-    spans = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
-    n_entries = int(coverage.runs[:, 1].sum()) + len(coverage.edges)
-    dots, norms = np.zeros(n_entries), np.zeros(n_entries, np.uint64)
+    polygons, pixels = coverage.pixels()
+    dots, norms = np.zeros(len(pixels)), np.zeros(len(pixels), np.uint64)
     lengths = np.sqrt(np.sum(means * means, axis=1))
     best, similarity = np.full(n, -1, np.int64), np.full(n, -np.inf)
     order = (coverage.shape[1], -1 if flip_y else 1, -1 if flip_x else 1)
     for count, (band, plane) in enumerate(planes(block), start=1):  # bands come in the order of the block's parts
         if hidden is not None:
             plane[hidden] = NODATA
-        add_similarities(plane, *spans, np.ascontiguousarray(means[:, band]), dots, norms)
+        add_similarities(plane, *coverage.spans, np.ascontiguousarray(means[:, band]), dots, norms)
         if count == n_bands:
-            nearest_entries(plane, *spans, lengths, dots, norms, order, best, similarity)
+            find_nearest(plane, polygons, pixels, dots, norms, lengths, order, best, similarity)
 
     found = np.flatnonzero(best >= 0)
     row, col = np.divmod(best[found], coverage.shape[1])

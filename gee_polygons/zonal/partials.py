@@ -1,8 +1,8 @@
-"""Partial sums of many polygons, and how they become numbers.
+"""Partial sums of many polygons, how they are merged, and the statistics that they come to.
 
-A partial is integers only, so merging is adding (or the lesser, or the greater), and neither order nor grouping changes
-a bit. A sum is ``full + edge / 2^24``, over a scale of 127.5^2 (codes) or 2^30 (float vectors); a sum of squares over
-the scale's square; an area is the same in pixels.
+Partial sums are integers, so neither the order nor the grouping of merging changes a bit. A sum is
+``full + edge / 2^24``, divided by a scale of 127.5^2 (codes) or 2^30 (float vectors); a sum of squares is divided by
+the scale's square; an area is in pixels.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _MERGE: Final = {"low": np.minimum, "high": np.maximum}  # everything else adds
 
 
 class Partials:
-    """Integer sums of n polygons in one year.
+    """Partial sums of n polygons in one year.
 
     Parameters
     ----------
     arrays : dict of arrays
         ``sum_full``, ``sum_edge`` (n, bands): sums over fully covered pixels, and weighted sums over edge pixels in
-        2^-24. ``area_full``, ``area_edge`` (n,): their weights' sums, likewise. ``pixels_full``, ``pixels_edge`` (n,):
-        covered valid pixels; the same numbers, unless pixels weigh by their area. ``count`` (n,): touched valid pixels.
-        With `Needs.squares` also ``square_full``, ``square_edge``; with `Needs.extremes` ``low``, ``high``, in codes or
-        2^-30.
+        units of 2^-24. ``area_full``, ``area_edge`` (n,): sums of the weights. ``pixels_full``, ``pixels_edge`` (n,):
+        covered valid pixels; equal to the areas, unless pixels weigh by their area. ``count`` (n,): touched valid
+        pixels. With `Needs.squares` also ``square_full``, ``square_edge``; with `Needs.extremes` ``low``, ``high``, in
+        codes or units of 2^-30.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -41,7 +41,7 @@ class Partials:
 
     @classmethod
     def zeros(cls, n: int, n_bands: int, needs: Needs) -> Partials:
-        """Return the partial of nothing."""
+        """Return sums over no pixel."""
         per_band = ["sum_full", "sum_edge"] + (["square_full", "square_edge"] if needs.squares else [])
         arrays: dict[str, NDArray[Any]] = {name: np.zeros((n, n_bands), np.int64) for name in per_band}
         arrays |= {name: np.zeros(n, np.int64) for name in _PER_POLYGON}
@@ -54,7 +54,7 @@ class Partials:
         return self.arrays[name]
 
     def add(self, other: Partials, rows: Any) -> None:
-        """Merge another partial into some rows of this one; `rows` are distinct."""
+        """Merge other partial sums into some rows of these; `rows` are distinct."""
         for name, mine in self.arrays.items():
             mine[rows] = _MERGE.get(name, np.add)(mine[rows], other.arrays[name])
 
@@ -79,13 +79,13 @@ class Partials:
 
     def stds(self, scale: float) -> NDArray[np.float64]:
         """Return the population standard deviations, weighted by coverage, shape (n, bands)."""
-        # in whole numbers first: a constant band's deviation is then 0, and not what rounding leaves
+        # scaled last, so that a constant band's deviation is exactly 0
         return std(self._average("sum", 1.0), self._average("square", 1.0)) / scale
 
     def extremes(self, scale: float, name: str) -> NDArray[np.float64]:
         """Return the least (``"low"``) or greatest (``"high"``) values, shape (n, bands)."""
         found = self[name]
-        # a code is monotonic in its value; a polygon without a pixel keeps the start values, hidden by the mask
+        # values rise with codes; a polygon without a pixel keeps the start values, which become NaN
         is_code = scale == CODE_SCALE
         values = (signed_squares(np.clip(found, -127, 127).astype(np.int8)) if is_code else found) / scale
         return np.where(self["count"][:, None] > 0, values, np.nan)

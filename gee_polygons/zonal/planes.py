@@ -1,4 +1,4 @@
-"""What a block offers to the reducers: its parts, decoded on demand into one buffer."""
+"""Decodes a block band by band."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class PlaneSource(Protocol):
-    """What a block offers here: its parts, decoded on demand."""
+    """A block of pixels in compressed parts, each of which holds one band or several."""
 
     @property
     def n_parts(self) -> int:
@@ -18,23 +18,27 @@ class PlaneSource(Protocol):
         ...
 
     def part_bands(self, part: int) -> Sequence[int]:
-        """Bands held by a part."""
+        """Positions, among the bands asked for, that a part holds."""
         ...
 
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Decode a part."""
+        """Decode one part to planes: int8 codes or float vectors, shape (bands of the part, pixels + PADDING).
+
+        Pixels are in the block's stored order. `scratch` is an array that a former call returned; it is written
+        again where it fits.
+        """
         ...
 
 
 @dataclass
 class Scratch:
-    """The buffer that parts are decoded into, again and again."""
+    """The array that one part after the other is decoded into."""
 
     array: NDArray[Any] | None = None
 
 
 def planes(block: PlaneSource, scratch: Scratch | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (position among the bands asked for, plane) of a block, decoding each part once."""
+    """Yield (position among the bands asked for, plane) of a block; a plane is overwritten by the next part's."""
     scratch = scratch or Scratch()
     for part in range(block.n_parts):
         scratch.array = block.decode(part, scratch.array)

@@ -1,8 +1,8 @@
-"""Polygons into lattice coordinates: one ragged array per lattice, shared by every year and block on it.
+"""Projects polygons to lattice coordinates, as one ragged array of rings that all years and blocks share.
 
-Vertices are projected and edges are straight in the grid's CRS, as geopandas and exactextract have it. An edge so
-long that it would leave its own straight line in EPSG:4326 by more than `MAX_DEVIATION_PX` is densified there
-first (about 2 km at 10 m pixels), so a country-sized polygon covers the same ground in every zone.
+Vertices are projected, and edges are straight in the grid's CRS, as in geopandas and exactextract. An edge that would
+deviate from its straight line in EPSG:4326 by more than `MAX_DEVIATION_PX` (at 10 m pixels, one of about 2 km) is
+densified there first, so a country-sized polygon covers the same ground in every zone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.errors import CrsError, SiteError
 from gee_polygons.zonal.grid import Lattice
+from gee_polygons.zonal.ragged import offsets_of, ranges
 
 MAX_DEVIATION_PX: Final = 0.01
 # Edges below this can't deviate by 0.01 px of 10 m or less: an arc of length L leaves its chord by about
@@ -25,7 +26,8 @@ MAX_DEVIATION_PX: Final = 0.01
 # deviation grows with the square root of the pixel size.
 _SHORT_EDGE_PX: Final = 90.0
 _SHORT_EDGE_STEP_M: Final = 10.0
-# An edge is measured at these places: one that bends both ways, as across the equator, has its middle on its chord.
+# Fractions of an edge where its deviation is measured. The middle alone would not do: the projection of an edge across
+# the equator bends both ways and meets its chord there.
 _MEASURED_AT: Final = (0.25, 0.5, 0.75)
 _MOST_PASSES: Final = 8
 _MOST_PIECES: Final = 10_000  # of one edge in one pass: half the Earth's circumference takes fewer
@@ -73,13 +75,13 @@ class Rings:
 
     def take(self, polygons: NDArray[np.int64]) -> Rings:
         """Return some of the polygons, in the order given."""
-        rings = _ranges(self.polygon_offsets, polygons)
-        vertices = _ranges(self.ring_offsets, rings)
+        rings = _items(self.polygon_offsets, polygons)
+        vertices = _items(self.ring_offsets, rings)
         return Rings(
             self.coords[vertices],
-            _offsets(np.diff(self.ring_offsets)[rings]),
+            offsets_of(np.diff(self.ring_offsets)[rings]),
             self.is_hole[rings],
-            _offsets(np.diff(self.polygon_offsets)[polygons]),
+            offsets_of(np.diff(self.polygon_offsets)[polygons]),
         )
 
 
@@ -110,7 +112,7 @@ def project_to_lattice(polygons: NDArray[Any], lattice: Lattice, crs: str = "EPS
     coords = _to_lattice(rings.coords, lattice, crs)
     _check_finite(rings, coords, lattice)
     for _ in range(_MOST_PASSES):
-        # cuts are planned for an even bend; where an edge bends unevenly, the next pass cuts its pieces again
+        # the number of pieces assumes an even curvature; where it is uneven, the next pass cuts the pieces again
         pieces = _pieces_per_edge(rings, coords, lattice, crs)
         if pieces.max(initial=1) == 1:
             break
@@ -158,14 +160,14 @@ def _ragged(polygons: NDArray[Any]) -> Rings:
     elif kind == shapely.GeometryType.MULTIPOLYGON:
         ring_offsets, part_offsets, geometry_offsets = (o.astype(np.int64) for o in offsets)
     else:
-        raise SiteError(f"polygons are needed, found {kind.name.lower()}s")
+        raise SiteError(f"sites must be polygons, found {kind.name.lower()}s")
     is_hole = np.ones(len(ring_offsets) - 1, np.bool_)
     is_hole[part_offsets[:-1]] = False
     return Rings(np.ascontiguousarray(coords, np.float64), ring_offsets, is_hole, part_offsets[geometry_offsets])
 
 
 def _pieces_per_edge(rings: Rings, coords: NDArray[np.float64], lattice: Lattice, crs: str) -> NDArray[np.int64]:
-    """How many pieces each edge (vertex i to i + 1) must be cut into to stay within the allowed deviation."""
+    """Return how many pieces each edge (vertex i to i + 1) must be cut into to stay within the allowed deviation."""
     pieces = np.ones(len(coords) - 1, np.int64)
     if crs == lattice.crs:
         return pieces
@@ -197,16 +199,10 @@ def _densify(rings: Rings, pieces: NDArray[np.int64]) -> Rings:
     share = (step / repeats[start])[:, None]
     after = np.minimum(start + 1, len(rings.coords) - 1)
     coords = np.where(share > 0, rings.coords[start] * (1 - share) + rings.coords[after] * share, rings.coords[start])
-    shift = _offsets(repeats)
+    shift = offsets_of(repeats)
     return Rings(coords, shift[rings.ring_offsets], rings.is_hole, rings.polygon_offsets)
 
 
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _ranges(offsets: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Concatenate the ranges offsets[i]..offsets[i + 1] of the items."""
-    lengths = offsets[items + 1] - offsets[items]
-    first = np.repeat(offsets[items] - _offsets(lengths)[:-1], lengths)
-    return first + np.arange(lengths.sum())
+def _items(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where the items of some rows of a ragged array are, in the order of the rows."""
+    return ranges(offsets[rows], offsets[rows + 1] - offsets[rows])

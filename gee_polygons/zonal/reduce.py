@@ -1,8 +1,7 @@
-"""One block, all its polygons, all its bands: decode a plane, reduce it while it is in cache, go on."""
+"""Reduces one block over all its polygons: decodes one band at a time, and reduces it while it is in cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,15 +10,14 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS, NODATA
 from gee_polygons.errors import UsageError
-from gee_polygons.zonal.coverage import BlockCoverage
-from gee_polygons.zonal.damage import NormCheck
+from gee_polygons.zonal.areas import AreaCoverage
+from gee_polygons.zonal.clipping import BlockCoverage
+from gee_polygons.zonal.damage import LengthCheck, Suspects
 from gee_polygons.zonal.kernels import (
     add_counts,
     add_extremes,
     add_float_extremes,
     add_float_sums,
-    add_float_weights,
-    add_histograms,
     add_squares,
     add_sums,
     add_weights,
@@ -38,22 +36,34 @@ class Reduced:
     partials : Partials
         Of all n polygons.
     scale : float
-        What its sums are over.
+        What its sums are divided by, see `Partials`.
     quantiles : float64 array, shape (n, bands, levels)
-        Finished, for the polygons that lie in this block alone; NaN for the others.
+        Of the polygons that lie in this block alone; NaN for the others.
     histograms : int64 array, shape (polygons that reach into other blocks, bands, 256)
-        Theirs, to be added up.
+        Weights by code of those polygons, to be added up.
+    check : LengthCheck, optional
+        Lengths of the pixels, if they were to be checked.
     """
 
     partials: Partials
     scale: float
     quantiles: NDArray[np.float64]
     histograms: NDArray[np.int64]
+    check: LengthCheck | None = None
+
+    def same_as(self, other: Reduced) -> bool:
+        """Whether two checked readings of one block agree: in every sum, and in the length of every touched pixel."""
+        assert self.check is not None
+        assert other.check is not None
+        sums = self.partials.arrays
+        return self.check.same_as(other.check) and all(
+            np.array_equal(sums[name], other.partials[name]) for name in sums
+        )
 
 
 @dataclass
 class BlockReducer:
-    """Reduces blocks for one thread, keeping its scratch buffer.
+    """Reduces blocks one after the other, for one thread: it decodes all of them into the same array.
 
     Parameters
     ----------
@@ -74,7 +84,8 @@ class BlockReducer:
         *,
         alone: NDArray[np.bool_] | None = None,
         hidden: NDArray[np.int64] | None = None,
-        check_norms: bool = False,
+        check_lengths: bool = False,
+        suspects: Suspects | None = None,
     ) -> Reduced:
         """Reduce a block's bands over polygons.
 
@@ -87,9 +98,11 @@ class BlockReducer:
         alone : bool array, shape (n,), optional
             Which polygons lie in this block alone, so that their quantiles can be finished here. Default: all.
         hidden : int64 array, optional
-            Positions of pixels that another tile has counted.
-        check_norms : bool
-            Check that each touched valid pixel is a unit vector. Needs all 64 bands.
+            Positions of pixels to leave out.
+        check_lengths : bool
+            Sum up the lengths of the touched pixels for `Reduced.check`. Without all 64 bands nothing is checked.
+        suspects : Suspects, optional
+            Pixels that a former reading of the block found to be suspect.
 
         Returns
         -------
@@ -97,8 +110,6 @@ class BlockReducer:
 
         Raises
         ------
-        DamagedPixels
-            If such a pixel isn't.
         UsageError
             If the block holds floats and a statistic needs codes.
         """
@@ -110,47 +121,37 @@ class BlockReducer:
             quantiles=np.full((n, self.n_bands, len(self.needs.quantiles)), np.nan),
             histograms=np.zeros((int((~alone).sum()) if self.needs.quantiles else 0, self.n_bands, 256), np.int64),
         )
-        norms = NormCheck(coverage) if check_norms and self.n_bands == N_BANDS else None
+        check = LengthCheck(coverage, suspects) if check_lengths and self.n_bands == N_BANDS else None
         for band, plane in planes(block, self._scratch):
             if hidden is not None:
                 plane[hidden] = NODATA if plane.dtype == np.int8 else np.nan
             if plane.dtype == np.int8:
                 self._reduce_codes(band, plane, coverage, alone, found)
-                if norms is not None:
-                    norms.add(plane)
+                if check is not None:
+                    check.add(band, plane)
             else:
                 found = replace(found, scale=FLOAT_SCALE)
                 self._reduce_floats(band, plane, coverage, found.partials)
-        if norms is not None:
-            norms.finish(block)
-        return found
+        return replace(found, check=check)
 
     def _reduce_codes(
         self, band: int, plane: NDArray[np.int8], coverage: BlockCoverage, alone: NDArray[np.bool_], found: Reduced
     ) -> None:
-        place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
         parts = found.partials
         if band == 0:
-            _add_pixels(add_weights, plane, coverage, parts)
+            _add_pixels(plane, coverage, parts)
         column = np.zeros((2, len(coverage)), np.int64)
-        if coverage.area is None:
-            add_sums(plane, *place[:3], *coverage.edge_columns, column[0], column[1])
-        else:
-            coverage.area.add(add_sums, plane, column[0], column[1], columns=True)
+        coverage.add(add_sums, plane, column[0], column[1])
         parts["sum_full"][:, band], parts["sum_edge"][:, band] = column
         if self.needs.squares:
             column[:] = 0
-            _add(add_squares, plane, coverage, column[0], column[1])
+            coverage.add(add_squares, plane, column[0], column[1])
             parts["square_full"][:, band], parts["square_edge"][:, band] = column
         if self.needs.extremes:
-            add_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
+            add_extremes(plane, *coverage.spans, parts["low"][:, band], parts["high"][:, band])
         if self.needs.quantiles:
             # one band at a time, so that memory stays flat
-            if coverage.area is None:
-                histograms = np.zeros((len(coverage), 256), np.int64)
-                add_histograms(plane, *place, histograms)
-            else:
-                histograms = coverage.area.histograms(plane)
+            histograms = coverage.histograms(plane)
             found.quantiles[alone, band] = quantiles(histograms[alone], self.needs.quantiles)
             found.histograms[:, band] = histograms[~alone]
 
@@ -162,34 +163,18 @@ class BlockReducer:
                 "std, quantiles and medoid are exact on the 255 levels only, and this raster's vectors aren't on them; "
                 "ask for mean, min, max or count, or quantise it with vectors_to_codes"
             )
-        place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
         if band == 0:
-            _add_pixels(add_float_weights, plane, coverage, parts)
-        _add(add_float_sums, plane, coverage, parts["sum_full"][:, band], parts["sum_edge"][:, band])
+            _add_pixels(plane, coverage, parts)
+        coverage.add(add_float_sums, plane, parts["sum_full"][:, band], parts["sum_edge"][:, band])
         if self.needs.extremes:
-            add_float_extremes(plane, *place, parts["low"][:, band], parts["high"][:, band])
+            add_float_extremes(plane, *coverage.spans, parts["low"][:, band], parts["high"][:, band])
 
 
-def _add(
-    kernel: Callable[..., None],
-    plane: NDArray[Any],
-    coverage: BlockCoverage,
-    full: NDArray[np.int64],
-    edge: NDArray[np.int64],
-) -> None:
-    """Add what a kernel sums, each pixel by its coverage, or by coverage and area."""
-    if coverage.area is None:
-        kernel(plane, coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges, full, edge)
+def _add_pixels(plane: NDArray[Any], coverage: BlockCoverage, parts: Partials) -> None:
+    """Add up the valid pixels: by coverage, by weight, and how many are touched at all."""
+    add_weights(plane, *coverage.spans, coverage.weights, parts["pixels_full"], parts["pixels_edge"])
+    add_counts(plane, *coverage.spans, parts["count"])
+    if isinstance(coverage, AreaCoverage):
+        coverage.add(add_weights, plane, parts["area_full"], parts["area_edge"])
     else:
-        coverage.area.add(kernel, plane, full, edge)
-
-
-def _add_pixels(kernel: Callable[..., None], plane: NDArray[Any], coverage: BlockCoverage, parts: Partials) -> None:
-    """Add up the valid pixels: by coverage, by weight, and whether they are touched at all."""
-    place = (coverage.run_offsets, coverage.runs, coverage.edge_offsets, coverage.edges)
-    kernel(plane, *place, parts["pixels_full"], parts["pixels_edge"])
-    add_counts(plane, *place, parts["count"])
-    if coverage.area is None:
         parts["area_full"][:], parts["area_edge"][:] = parts["pixels_full"], parts["pixels_edge"]
-    else:
-        coverage.area.add(kernel, plane, parts["area_full"], parts["area_edge"])

@@ -1,4 +1,4 @@
-"""Statistics of a polygon's pixels: their names, what they need, their formulas.
+"""Defines the statistics of a polygon's pixels: their names, their formulas and the sums that they need.
 
 w_i is the exact fraction of pixel i inside the polygon, v_i a band's value there; only valid pixels count.
 
@@ -47,22 +47,22 @@ STATISTICS: Final = ("mean", "std", "min", "max", "median", "count", "medoid", "
 _VALUES: NDArray[np.float64] = signed_squares(np.arange(-128, 128).astype(np.int8)) / SCALE
 
 
-# 255 times as much still fits 64 bits; a polygon of more than 10^9 pixels is rounded to this share of its weight
+# 255 times this fits 64 bits; the weights of a polygon of more than 10^9 pixels are rounded to sum up to this
 _MOST_WEIGHT: Final = 2**55
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What has to be gathered for the statistics asked for.
+    """What must be computed from the pixels for the statistics asked for, beside sums and counts.
 
     Parameters
     ----------
     squares, extremes : bool
         Sums of v^2; least and greatest code.
     quantiles : tuple of float
-        Quantiles, 0..1, in the order asked for.
+        Levels of quantiles, 0..1, in the order asked for.
     medoid : bool
-        A second pass.
+        Whether the medoid is needed, and with it a second pass over the blocks.
     """
 
     squares: bool = False
@@ -72,7 +72,7 @@ class Needs:
 
     @property
     def codes_only(self) -> bool:
-        """Whether they are defined on the 255 levels only."""
+        """Whether they can be computed from int8 codes only."""
         return self.squares or self.medoid or bool(self.quantiles)
 
 
@@ -97,9 +97,9 @@ def parse_statistics(statistics: str | Sequence[str]) -> tuple[tuple[str, ...], 
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
     for name in names:
         if quantile_of(name) is None and name not in STATISTICS[:-1]:
-            raise UsageError(f"unknown statistic {name!r}; there are {', '.join(STATISTICS[:-1])} and p0..p100")
+            raise UsageError(f"unknown statistic {name!r}; use {', '.join(STATISTICS[:-1])} or p0..p100")
     if not names or len(set(names)) != len(names):
-        raise UsageError(f"statistics are one or more names, each once, found {list(names)}")
+        raise UsageError(f"statistics must be one or more names, each once, found {list(names)}")
     levels = tuple(level for name in names if (level := quantile_of(name)) is not None)
     return names, Needs("std" in names, "min" in names or "max" in names, levels, "medoid" in names)
 
@@ -143,7 +143,8 @@ def quantiles(histograms: NDArray[np.int64], levels: Sequence[float]) -> NDArray
 
     Returns
     -------
-    float64 array, shape (n, levels). NaN for an empty histogram.
+    float64 array, shape (n, levels)
+        NaN for an empty histogram.
 
     Examples
     --------

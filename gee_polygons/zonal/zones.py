@@ -1,8 +1,8 @@
-"""UTM zones: which one measures a polygon, and where a polygon is cut when one zone isn't enough.
+"""Chooses the UTM zone in which a polygon is measured, and cuts polygons at zone boundaries and the antimeridian.
 
 AlphaEarth tiles carry EPSG:326zz north and EPSG:327zz south of the equator. A zone's *cell* is its 6 degrees of
-longitude in one hemisphere; its tiles overshoot the cell, so a polygon across a cell's side is normally measured whole
-in the zone of its centroid.
+longitude in one hemisphere. A zone's tiles reach past its cell, so a polygon across the boundary of a cell is normally
+measured as a whole in the zone of its centroid.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def zone_cell(crs: str, near_lon: float = 0.0) -> Box | None:
     crs : str
         ``"EPSG:326zz"`` or ``"EPSG:327zz"``.
     near_lon : float
-        The cell is given in the turn of longitudes that lies nearest, so that cells meet at the antimeridian.
+        Cells repeat every 360 degrees; the one nearest to this longitude is returned, so that cells meet at the
+        antimeridian.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def unwrap(polygons: NDArray[Any]) -> NDArray[Any]:
 
 
 def wrap(polygon: Any, west: float) -> Any:
-    """Bring a polygon's longitudes into west..west + 360: what reaches past one end is cut and comes in at the other.
+    """Shift a polygon's longitudes into west..west + 360, cutting it where it reaches past an end of that range.
 
     Examples
     --------
@@ -100,13 +101,13 @@ def wrap(polygon: Any, west: float) -> Any:
         if len(turns) > 1:
             inside = shapely.intersection(polygon, shapely.box(start, -90.0, start + 360.0, 90.0))
         moved = shapely.affinity.translate(inside, -360.0 * turn)
-        # an intersection may leave points and lines beside polygons
+        # an intersection may also contain points and lines
         parts += [part for part in shapely.get_parts(shapely.get_parts(moved)) if part.geom_type == "Polygon"]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def bounding_boxes(polygons: NDArray[Any]) -> NDArray[Any]:
-    """Return bounding boxes; those of polygons cut at the antimeridian run past 180, not once around the Earth.
+    """Return bounding boxes; of a polygon across the antimeridian it reaches past 180, and not around the Earth.
 
     Examples
     --------
@@ -119,7 +120,7 @@ def bounding_boxes(polygons: NDArray[Any]) -> NDArray[Any]:
 
 
 def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:
-    """Return the EPSG code of each polygon's home zone, that of its centroid. Polygons are unwrapped, EPSG:4326."""
+    """Return the EPSG code of the UTM zone of each polygon's centroid; polygons in EPSG:4326, from `unwrap`."""
     centroids = shapely.centroid(polygons)
     lon, lat = shapely.get_x(centroids), shapely.get_y(centroids)
     number = np.floor((lon + 180) / 6).astype(np.int64) % 60 + 1
