@@ -132,7 +132,7 @@ def test_transforms_that_are_no_grid_are_refused(transform, words):
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (-1, 5)])
 def test_an_empty_grid_is_refused(shape):
-    with pytest.raises(TileError, match="empty"):
+    with pytest.raises(TileError, match="at least one row"):
         grid((10, 0, 0, 0, -10, 0), shape)
 
 
