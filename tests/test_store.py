@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from gee_polygons.errors import InputFileError, OutputError, ReadError
+from gee_polygons.collection import build, build_from_table, load
+from gee_polygons.errors import DataWarning, InputFileError, OutputError, ReadError
 from gee_polygons.sources.sample import write_tile
 from gee_polygons.store import atomic
 from gee_polygons.store.atomic import replacing, temporary_name
@@ -144,3 +146,48 @@ def test_a_file_that_cannot_be_synced_is_not_renamed(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left"), replacing(tmp_path / "a.txt") as part:
         part.write_text("whole")
     assert names(tmp_path) == []
+
+
+# --- the cache
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def spoil_metadata(path):
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({b"gee_polygons": b'{"dataset": {"id"'}), path)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, spoil_metadata])
+@pytest.mark.parametrize("from_table", [False, True], ids=["build", "build_from_table"])
+def test_a_damaged_collection_in_the_cache_is_built_again(damage, from_table, tmp_path, monkeypatch):
+    """It was an error, which stayed until the user found and removed the file."""
+    sample = load("gee-polygons/sample")
+    monkeypatch.setattr("gee_polygons.collection.building.cache_folder", lambda: tmp_path)
+
+    def paths():
+        if from_table:
+            base = Path(sample.place).parent
+            return build_from_table(sample.to_table().slice(0, 2), base=base).to_table()["path"].to_pylist()
+        return build("gee-polygons/sample", date_range=(2023, 2023)).to_table()["path"].to_pylist()
+
+    expected = paths()
+    (file,) = (tmp_path / "collections").iterdir()
+    damage(file)
+    with pytest.warns(DataWarning, match=f"a damaged file of the cache is built again: .*{file.name}"):
+        assert paths() == expected
+    assert paths() == expected  # and it was kept: no second warning
+
+
+def test_a_damaged_file_that_the_user_named_is_not_replaced(tmp_path):
+    file = tmp_path / "mine.parquet"
+    file.write_bytes(b"PAR1, not really")
+    with pytest.raises(InputFileError, match=r"mine\.parquet"):
+        build("gee-polygons/sample", date_range=(2023, 2023), path=file)
+    assert file.read_bytes() == b"PAR1, not really"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gee_polygons.collection.table import (
     years_of,
 )
 from gee_polygons.collection.tiles import Collection
-from gee_polygons.errors import ArchiveError, InputFileError, UsageError
+from gee_polygons.errors import ArchiveError, InputFileError, UsageError, warn_data
 from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_url
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.header import Content
@@ -98,7 +98,9 @@ def build(
     }
     target = _target(name or f"{dataset_id}-{_digest(parameters)}", path)
     if target.is_file() and not force:
-        return _reopened(target, {**parameters, "dataset": entry.id}, how)
+        kept = _kept(target, lambda: _reopened(target, {**parameters, "dataset": entry.id}, how), cached=path is None)
+        if kept is not None:
+            return kept
     area = None
     if bbox is not None:
         west, south, east, north = checked_bbox(bbox)
@@ -193,9 +195,11 @@ def build_from_table(
     label = name or f"table-{_digest([str(p) for p in arrow['path'].to_pylist()])}"
     target = _target(label, path)
     if target.is_file() and not force:
-        if path is None and name is None:
-            return load(target, network=how)
-        raise UsageError(f"{target} exists already; use force=True, or load({str(name or path)!r})")
+        if path is not None or name is not None:
+            raise UsageError(f"{target} exists already; use force=True, or load({str(name or path)!r})")
+        kept = _kept(target, lambda: load(target, network=how), cached=True)
+        if kept is not None:
+            return kept
     return _finish(arrow, f"{base}/-" if base else "-", entry, target, {"source": place}, how)
 
 
@@ -319,6 +323,17 @@ def _finish(
         entry = replace(entry, bands=tuple(table["header"][0].as_py()["bands"]))
     write(table, target, entry, parameters)
     return Collection(table, dataset=entry, place=str(target), network=how)
+
+
+def _kept(target: Path, read: Callable[[], Collection], *, cached: bool) -> Collection | None:
+    """Read a collection that was built before; None for a damaged file in the cache folder, which is built again."""
+    try:
+        return read()
+    except (ArchiveError, InputFileError) as error:
+        if not cached:
+            raise
+        warn_data(f"a damaged file of the cache is built again: {error}")
+        return None
 
 
 def _reopened(target: Path, parameters: dict[str, Any], how: Network) -> Collection:
