@@ -1,7 +1,10 @@
 """Collections: built once, a table to any tool, and pixels that are the truth."""
 
+import gc
 import json
 import shutil
+import tracemalloc
+import warnings
 from pathlib import Path
 
 import duckdb
@@ -489,6 +492,65 @@ def test_get_gdf_keeps_columns_and_mask_apart(built, sample_sites):
         truth = truth_of(grid, row.year)[:3]
         missing = (row.pixels == NODATA) & ~row.valid
         assert np.array_equal(np.where(missing, truth, row.pixels), truth)
+
+
+@pytest.fixture(scope="module")
+def fields():
+    """240 squares of 300 m on the sample's western tiles, in no order; the pixels of 7 years are 110 MB."""
+    lon, lat = np.meshgrid(np.linspace(-48.055, -48.005, 20), np.linspace(-22.378, -22.352, 12))
+    points = shapely.points(np.column_stack([lon.ravel(), lat.ravel()]))
+    return list(shapely.buffer(np.random.default_rng(0).permutation(points), 0.0015, cap_style="square"))
+
+
+def memory_of(function):
+    """Return what a function returns, what it leaves in memory, and how much more it held at its peak, in MB."""
+    gc.collect()
+    tracemalloc.start()
+    found = function()
+    gc.collect()
+    left, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found, left / 1e6, (peak - left) / 1e6
+
+
+@pytest.mark.parametrize("read", ["get_numpy", "get_gdf"])
+def test_reading_many_geometries_needs_little_more_memory_than_the_result(built, fields, read):
+    getattr(built, read)(fields[:20])  # what is compiled or parsed once
+    found, left, more = memory_of(lambda: getattr(built, read)(fields))
+    assert len(found) == (240 if read == "get_numpy" else 7 * 240)
+    assert left > 100
+    assert more < 50
+
+
+@pytest.mark.parametrize("read", ["iter_numpy", "iter_gdf"])
+def test_iterating_over_geometries_holds_a_few_of_them(built, fields, read):
+    list(getattr(built, read)(fields[:20]))
+    count, left, more = memory_of(
+        lambda: sum(1 if type(f) is tuple else len(f) // 7 for f in getattr(built, read)(fields))
+    )
+    assert count == 240
+    assert left + more < 100
+
+
+def test_iterating_gives_what_reading_at_once_gives(built, sample_sites):
+    options = {"years": [2022, 2023], "bands": ["A00", "A07"], "decode": "vectors"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one site lies in two zones
+        arrays, pairs = built.get_numpy(sample_sites, **options), dict(built.iter_numpy(sample_sites, **options))
+    assert sorted(pairs) == list(range(len(sample_sites)))
+    for i, array in enumerate(arrays):
+        assert np.array_equal(pairs[i].mask, array.mask)
+        assert np.array_equal(pairs[i].data, array.data, equal_nan=True)
+    table = built.get_gdf(sample_sites, **options)
+    tables = pd.concat(built.iter_gdf(sample_sites, **options))
+    keys = ["site_id", "year", "crs"]
+    one, other = (frame.sort_values(keys, kind="stable").reset_index(drop=True) for frame in (table, tables))
+    assert one[keys].equals(other[keys])
+    for mine, theirs in zip(one.itertuples(), other.itertuples(), strict=True):
+        assert np.array_equal(mine.pixels, theirs.pixels, equal_nan=True)
+        assert np.array_equal(mine.valid, theirs.valid)
+    with pytest.raises(UsageError, match="unknown band"):  # at once, not when the first is taken
+        built.iter_numpy(sample_sites, bands=["B1"])
 
 
 def test_sample_points_are_the_truth_and_keep_columns(built):

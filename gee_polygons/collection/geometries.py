@@ -1,4 +1,4 @@
-"""Geometries of any kind and CRS -> shapely geometries in EPSG:4326, with the columns that came with them."""
+"""Reads geometries of any kind and CRS as shapely geometries in EPSG:4326, with the columns that came with them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _DEGREES_PER_PIXEL: Final = 1e-7  # what a point is widened to: a centimetre
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for.
+class Geometries:
+    """Geometries in EPSG:4326, and what is known of the object that they came in.
 
     Parameters
     ----------
-    geometries : object array
-        EPSG:4326.
+    geometries : array of shapely geometries
+        Polygons, multipolygons and points.
     frame : GeoDataFrame, optional
-        What they came in, with its columns.
+        The table that they came in.
     single : bool
         Whether one geometry was given rather than a list.
     whole_box : bool
-        Whether all pixels of the box count, as those of a bbox do.
+        Whether a bounding box was given: all of its pixels count, not only those that it touches.
     """
 
     geometries: NDArray[Any]
@@ -48,8 +48,8 @@ class Asked:
         return widened
 
 
-def asked(geometries: Any, crs: Any = None, column: str | None = None) -> Asked:
-    """Read geometries.
+def read_geometries(geometries: Any, crs: Any = None, column: str | None = None) -> Geometries:
+    """Read geometries, and check that they have pixels.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def asked(geometries: Any, crs: Any = None, column: str | None = None) -> Asked:
     if isinstance(geometries, tuple | list) and len(geometries) == 4 and all(np.isscalar(v) for v in geometries):
         west, south, east, north = checked_bbox(geometries)
         values: NDArray[Any] = np.array([shapely.box(west, south, east + (360.0 if east < west else 0.0), north)])
-        return Asked(values, None, True, True)
+        return Geometries(values, None, True, True)
     if isinstance(geometries, shapely.Geometry):
         values, single = np.array([geometries], object), True
     elif hasattr(geometries, "polygon") and hasattr(geometries, "site_id"):
@@ -94,7 +94,7 @@ def asked(geometries: Any, crs: Any = None, column: str | None = None) -> Asked:
     if crs is not None and not own:
         values = _to_degrees(values, crs)
         frame = None if frame is None else frame.set_geometry(list(values), crs="EPSG:4326")
-    return Asked(_checked(values), frame, single, whole_box)
+    return Geometries(_checked(values), frame, single, whole_box)
 
 
 def _of_geopandas(frame: Any, crs: Any) -> tuple[NDArray[Any], Any]:

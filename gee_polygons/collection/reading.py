@@ -1,127 +1,180 @@
-"""Pixels of a collection as masked arrays, xarray, rows and samples."""
+"""Reads the pixels of a collection as masked arrays, tables, samples at points, and xarray datasets."""
 
 from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.collection.geometries import Asked
+from gee_polygons.collection.geometries import Geometries
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import DependencyError, UsageError
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.cutting import read_parts, settled_parts
+from gee_polygons.sources.cog.cutting import settled_parts, stream_parts
 from gee_polygons.sources.cog.patches import Patch, Region, inside, read_regions
 from gee_polygons.sources.cog.points import sample
+from gee_polygons.sources.cog.source import CogSource
 from gee_polygons.zonal.grid import Window
 
 if TYPE_CHECKING:
     import geopandas
     import xarray
 
-    from gee_polygons.collection import Collection
-
 _CHUNK_PX: Final = 1024
+_TABLE_BYTES: Final = 2**24  # of pixels, in a table of `stream_tables`
 
 
-def masked_arrays(
-    collection: Collection, wanted: Asked, bands: Sequence[str], years: Sequence[int], decode: str
-) -> list[Any]:
-    """See `Collection.get_numpy`."""
-    _check_decode(collection, decode)
-    areas, parts = _parts(collection, wanted, bands, years)
-    torn = [i for i, patches in enumerate(parts) if len(patches) > 1]
-    if torn:
-        zones = ", ".join(patch.grid.crs for patch in parts[torn[0]])
-        more = f" and {len(torn) - 1} more" if len(torn) > 1 else ""
-        warnings.warn(
-            f"geometry {torn[0]}{more} lies in several zones ({zones}), "
-            "each with a grid of its own; its array holds the first one's part: get_gdf and get_xarray give all",
-            stacklevel=3,
-        )
-    arrays = []
-    for i, (patch, *_) in enumerate(parts):
+@dataclass(frozen=True)
+class PixelQuery:
+    """Which pixels to read, and as what: checked arguments of `Collection.get_numpy` and its like."""
+
+    source: CogSource
+    geometries: Geometries
+    bands: tuple[str, ...]
+    years: tuple[int, ...]
+    as_vectors: bool
+
+    def decoded(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return pixels as stored, or as vectors."""
+        return codes_to_vectors(values) if self.as_vectors else values
+
+
+def stream_arrays(query: PixelQuery) -> Iterator[tuple[int, Any, list[str]]]:
+    """Yield each geometry's number, its masked array and its zones, as soon as all of its blocks are decoded."""
+    for number, areas, (patch, *others) in _stream_patches(query):
         mask = ~patch.valid
-        if not wanted.whole_box:
-            mask |= ~inside(areas, i, patch)
-        values = _decoded(patch.values, decode)
-        fill = np.nan if decode == "vectors" else patch.nodata
-        arrays.append(np.ma.MaskedArray(values, mask, fill_value=fill))
-    return arrays
+        if not query.geometries.whole_box:
+            mask |= ~inside(areas, number, patch)
+        values = query.decoded(patch.values)
+        fill = np.nan if query.as_vectors else patch.nodata
+        array = np.ma.MaskedArray(values, mask, fill_value=fill)
+        yield number, array, [part.grid.crs for part in (patch, *others)]
 
 
-def frame_of(
-    collection: Collection, wanted: Asked, bands: Sequence[str], years: Sequence[int], decode: str
-) -> geopandas.GeoDataFrame:
+def masked_arrays(query: PixelQuery) -> list[Any]:
+    """See `Collection.get_numpy`."""
+    arrays: dict[int, Any] = {}
+    in_zones: dict[int, list[str]] = {}
+    for number, arrays[number], zones in stream_arrays(query):
+        if len(zones) > 1:
+            in_zones[number] = zones
+    if in_zones:
+        first = min(in_zones)
+        warn_of_zones(first, in_zones[first], len(in_zones) - 1, stacklevel=4)
+    return [arrays[number] for number in range(len(arrays))]
+
+
+def warn_of_zones(number: int, zones: Sequence[str], others: int = 0, *, stacklevel: int = 3) -> None:
+    """Warn that the array of a geometry in several zones holds a part of it."""
+    more = f" and {others} more" if others else ""
+    warnings.warn(
+        f"geometry {number}{more} lies in several zones ({', '.join(zones)}), "
+        "each with a grid of its own; its array holds the first one's part: get_gdf and get_xarray give all",
+        stacklevel=stacklevel,
+    )
+
+
+def stream_tables(query: PixelQuery) -> Iterator[geopandas.GeoDataFrame]:
+    """See `Collection.iter_gdf`."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    size = 0
+    for number, rows in _stream_rows(query):
+        found[number] = rows
+        size += sum(row["pixels"].nbytes for row in rows)
+        if size >= _TABLE_BYTES:
+            yield _table_of(query, found)
+            found, size = {}, 0
+    if found:
+        yield _table_of(query, found)
+
+
+def table_of_pixels(query: PixelQuery) -> geopandas.GeoDataFrame:
     """See `Collection.get_gdf`."""
+    return _table_of(query, dict(_stream_rows(query)))
+
+
+def _stream_rows(query: PixelQuery) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield each geometry's number and its rows: one for each year and zone."""
+    for number, areas, patches in _stream_patches(query):
+        decoded = [query.decoded(patch.values) for patch in patches]
+        valid: list[NDArray[np.bool_]] = [patch.valid.all(axis=1) for patch in patches]
+        if not query.geometries.whole_box:
+            for patch, has_data in zip(patches, valid, strict=True):
+                has_data &= inside(areas, number, patch)
+        yield (
+            number,
+            [
+                {
+                    "year": year,
+                    "pixels": pixels[y],
+                    "valid": has_data[y],
+                    "transform": patch.grid.transform,
+                    "crs": patch.grid.crs,
+                }
+                for y, year in enumerate(query.years)
+                for patch, pixels, has_data in zip(patches, decoded, valid, strict=True)
+            ],
+        )
+
+
+def _table_of(query: PixelQuery, found: Mapping[int, list[dict[str, Any]]]) -> geopandas.GeoDataFrame:
+    """Return the rows of some geometries as a table, in the order of the geometries."""
     import geopandas
     import pandas as pd
 
-    _check_decode(collection, decode)
-    areas, parts = _parts(collection, wanted, bands, years)
-    rows: dict[str, list[Any]] = {"year": [], "pixels": [], "valid": [], "transform": [], "crs": []}
-    owners: list[int] = []
-    for i, patches in enumerate(parts):
-        decoded = [_decoded(patch.values, decode) for patch in patches]
-        touched = [np.ones(p.grid.shape, np.bool_) if wanted.whole_box else inside(areas, i, p) for p in patches]
-        for y, year in enumerate(years):
-            for patch, pixels, here in zip(patches, decoded, touched, strict=True):
-                owners.append(i)
-                rows["year"].append(year)
-                rows["pixels"].append(pixels[y])
-                rows["valid"].append(patch.valid[y].all(axis=0) & here)
-                rows["transform"].append(patch.grid.transform)
-                rows["crs"].append(patch.grid.crs)
-    found = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in rows.items()})
-    found["year"] = found["year"].astype(np.int64)
-    return geopandas.GeoDataFrame(_joined(wanted, found, np.array(owners, np.int64)), crs="EPSG:4326")
+    numbers = sorted(found)
+    rows = [row for number in numbers for row in found[number]]
+    names = ("year", "pixels", "valid", "transform", "crs")
+    table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in names})
+    table["year"] = table["year"].astype(np.int64)
+    owners = np.repeat(numbers, [len(found[number]) for number in numbers]).astype(np.int64)
+    return geopandas.GeoDataFrame(_joined(query.geometries, table, owners), crs="EPSG:4326")
 
 
-def samples_of(
-    collection: Collection, wanted: Asked, bands: Sequence[str], years: Sequence[int], decode: str, reach: int
-) -> geopandas.GeoDataFrame:
+def samples_of(query: PixelQuery, max_distance_px: int) -> geopandas.GeoDataFrame:
     """See `Collection.sample_points`."""
     import geopandas
     import pandas as pd
-    import shapely
 
-    _check_decode(collection, decode)
-    if reach < 0:
-        raise UsageError(f"max_distance_px is 0 or more, found {reach}")
-    if not (shapely.get_type_id(wanted.geometries) == 0).all():
+    points = query.geometries.geometries
+    if max_distance_px < 0:
+        raise UsageError(f"max_distance_px is 0 or more, found {max_distance_px}")
+    if not (shapely.get_type_id(points) == 0).all():
         raise UsageError("sample_points takes points; use .representative_point() of polygons, or get_gdf")
-    lon, lat = shapely.get_x(wanted.geometries), shapely.get_y(wanted.geometries)
-    values, distance = sample(collection.as_source(), lon, lat, years, bands, reach)
-    flat = _decoded(values.reshape(-1, len(bands)), decode)
-    found = distance.ravel() >= 0
-    table = pd.DataFrame({"year": np.tile(np.array(years, np.int64), len(lon))})
-    columns: dict[str, Any] = {}
-    for i, band in enumerate(bands):
+    values, distance = sample(
+        query.source, shapely.get_x(points), shapely.get_y(points), query.years, query.bands, max_distance_px
+    )
+    flat = query.decoded(values.reshape(-1, len(query.bands)))
+    missing = distance.ravel() < 0
+    columns: dict[str, Any] = {"year": np.tile(np.array(query.years, np.int64), len(points))}
+    for i, band in enumerate(query.bands):
         if np.issubdtype(flat.dtype, np.floating):
-            columns[band] = np.where(found, flat[:, i], np.nan).astype(flat.dtype)
-        else:  # codes stay whole numbers where some are missing
-            kind = f"{'U' if flat.dtype.kind == 'u' else ''}Int{flat.dtype.itemsize * 8}"
-            columns[band] = pd.array(flat[:, i], dtype=kind)  # type: ignore[call-overload]
-            columns[band][~found] = pd.NA
-    columns["distance_px"] = pd.array(distance.ravel(), dtype="Int64")
-    columns["distance_px"][~found] = pd.NA
-    table = pd.concat([table, pd.DataFrame(columns)], axis=1)
-    return geopandas.GeoDataFrame(_joined(wanted, table, np.repeat(np.arange(len(lon)), len(years))), crs="EPSG:4326")
+            columns[band] = np.where(missing, np.nan, flat[:, i]).astype(flat.dtype)
+        else:  # pandas' integers with a mask: codes stay whole numbers where some are missing
+            columns[band] = _masked_integers(flat[:, i], missing)
+    columns["distance_px"] = _masked_integers(distance.ravel(), missing)
+    owners = np.repeat(np.arange(len(points)), len(query.years))
+    return geopandas.GeoDataFrame(_joined(query.geometries, pd.DataFrame(columns), owners), crs="EPSG:4326")
+
+
+def _masked_integers(values: NDArray[Any], missing: NDArray[np.bool_]) -> Any:
+    """Return whole numbers as a pandas array of the same width, with NA where they are missing."""
+    import pandas as pd
+
+    sign = "U" if values.dtype.kind == "u" else ""
+    column: Any = pd.array(values, dtype=f"{sign}Int{values.dtype.itemsize * 8}")  # type: ignore[call-overload]
+    column[missing] = pd.NA
+    return column
 
 
 def dataset_of(
-    collection: Collection,
-    wanted: Asked,
-    bands: Sequence[str],
-    years: Sequence[int],
-    decode: str,
-    crs: str | None,
-    chunks: Mapping[str, int] | str | None,
+    query: PixelQuery, crs: str | None, chunks: Mapping[str, int] | str | None, attribution: str
 ) -> xarray.Dataset | dict[str, xarray.Dataset]:
     """See `Collection.get_xarray`."""
     try:
@@ -129,9 +182,8 @@ def dataset_of(
     except ImportError as error:
         raise DependencyError("xarray is missing: pip install 'gee_polygons[xarray]'") from error
 
-    _check_decode(collection, decode)
-    source = collection.as_source()
-    parts = settled_parts(source, Polygons(wanted.polygons), years, bands)
+    source, bands, years = query.source, query.bands, query.years
+    parts = settled_parts(source, Polygons(query.geometries.polygons), years, bands)
     by_zone: dict[str, list[Region]] = defaultdict(list)
     for region in (region for some in parts for region in some):
         by_zone[region.lattice.crs].append(region)
@@ -145,21 +197,21 @@ def dataset_of(
         grid = region.lattice.grid(region.window)
         if chunks is None:
             patch = read_regions(source, [region], years, bands)[0]
-            data: Any = _decoded(patch.values, decode)
+            data: Any = query.decoded(patch.values)
             nodata = patch.nodata
         else:
-            data, nodata = _lazy(collection, region, bands, years, decode, chunks)
+            data, nodata = _lazy(query, region, chunks)
         step_x, _, west, _, step_y, north = grid.transform
         coordinates = {
             "year": np.array(years),
             "y": north + (np.arange(grid.shape[0]) + 0.5) * step_y,
             "x": west + (np.arange(grid.shape[1]) + 0.5) * step_x,
         }
-        attributes = {} if decode == "vectors" or nodata is None else {"nodata": nodata}
+        attributes = {} if query.as_vectors or nodata is None else {"nodata": nodata}
         found[zone] = xarray.Dataset(
             {band: (("year", "y", "x"), data[:, i], attributes) for i, band in enumerate(bands)},
             coords=coordinates,
-            attrs={"crs": grid.crs, "transform": grid.transform, "attribution": collection.dataset.attribution},
+            attrs={"crs": grid.crs, "transform": grid.transform, "attribution": attribution},
         )
     return found if len(found) > 1 else next(iter(found.values()))
 
@@ -178,12 +230,10 @@ def _union(regions: Sequence[Region]) -> Region:
     return Region(regions[0].lattice, window, tuple(tiles), regions[0].owner, cells)
 
 
-def _lazy(
-    collection: Collection, region: Region, bands: Sequence[str], years: Sequence[int], decode: str, chunks: Any
-) -> tuple[Any, float | None]:
+def _lazy(query: PixelQuery, region: Region, chunks: Any) -> tuple[Any, float | None]:
+    """Return the pixels of a region as a dask array, shape (years, bands, height, width), and their nodata value."""
     try:
-        import dask.array as lazy
-        from dask.delayed import delayed
+        import dask.array
     except ImportError as error:
         raise DependencyError("dask is missing: pip install 'gee_polygons[xarray]'") from error
     sizes = {"year": 1, "y": _CHUNK_PX, "x": _CHUNK_PX}
@@ -192,59 +242,37 @@ def _lazy(
         if unknown:
             raise UsageError(f"chunks name 'year', 'y' and 'x', found {sorted(unknown)[0]!r}")
         sizes.update(chunks)
-    source, whole = collection.as_source(), region.window
+    whole = region.window
     first = region.tiles[0] if region.tiles else None
-    kind = np.dtype(np.float32 if decode == "vectors" else np.int8 if first is None else first.dtype)
+    dtype = np.dtype(np.float32 if query.as_vectors else np.int8 if first is None else first.dtype).newbyteorder("=")
 
-    def read(window: Window, some: tuple[int, ...]) -> NDArray[Any]:
-        patch = read_regions(source, [replace(region, window=window)], some, bands)[0]
-        return _decoded(patch.values, decode)
+    def read(block_info: Any = None) -> NDArray[Any]:
+        (year, year_stop), _, (row, row_stop), (col, col_stop) = block_info[None]["array-location"]
+        window = Window(whole.row + row, whole.col + col, row_stop - row, col_stop - col)
+        part, years = replace(region, window=window), query.years[year:year_stop]
+        return query.decoded(read_regions(query.source, [part], years, query.bands)[0].values)
 
-    stacked = []
-    for start in range(0, len(years), sizes["year"]):
-        some = tuple(years[start : start + sizes["year"]])
-        rows = []
-        for row in range(0, whole.height, sizes["y"]):
-            height = min(sizes["y"], whole.height - row)
-            cells = []
-            for col in range(0, whole.width, sizes["x"]):
-                width = min(sizes["x"], whole.width - col)
-                window = Window(whole.row + row, whole.col + col, height, width)
-                part = delayed(read)(window, some)
-                shape = (len(some), len(bands), height, width)
-                cells.append(lazy.from_delayed(part, shape, dtype=kind.newbyteorder("=")))
-            rows.append(lazy.concatenate(cells, axis=3))
-        stacked.append(lazy.concatenate(rows, axis=2))
-    return lazy.concatenate(stacked, axis=0), None if first is None else first.nodata
+    shape = (len(query.years), len(query.bands), whole.height, whole.width)
+    pieces = dask.array.core.normalize_chunks((sizes["year"], -1, sizes["y"], sizes["x"]), shape)
+    lazy = dask.array.map_blocks(read, chunks=pieces, dtype=dtype, meta=np.empty((0, 0, 0, 0), dtype))
+    return lazy, None if first is None else first.nodata
 
 
-def _parts(
-    collection: Collection, wanted: Asked, bands: Sequence[str], years: Sequence[int]
-) -> tuple[Polygons, list[list[Patch]]]:
-    areas = Polygons(wanted.polygons)
-    return areas, read_parts(collection.as_source(), areas, years, bands)
+def _stream_patches(query: PixelQuery) -> Iterator[tuple[int, Polygons, list[Patch]]]:
+    areas = Polygons(query.geometries.polygons)
+    for number, patches in stream_parts(query.source, areas, query.years, query.bands):
+        yield number, areas, patches
 
 
-def _decoded(values: NDArray[Any], decode: str) -> NDArray[Any]:
-    return codes_to_vectors(values) if decode == "vectors" else values
-
-
-def _check_decode(collection: Collection, decode: str) -> None:
-    if decode not in ("codes", "vectors"):
-        raise UsageError(f"decode is 'codes' or 'vectors', found {decode!r}")
-    if decode == "vectors" and not collection.dataset.embeddings:
-        raise UsageError("only AlphaEarth codes decode to vectors; use decode='codes' for pixels as stored")
-
-
-def _joined(wanted: Asked, found: Any, rows: NDArray[np.int64]) -> Any:
-    """Put the columns that came with the geometries in front, and the geometries at the end."""
+def _joined(geometries: Geometries, found: Any, rows: NDArray[np.int64]) -> Any:
+    """Put the columns that came with the geometries in front of a table, and each row's geometry at its end."""
     import pandas as pd
 
     parts = []
-    if wanted.frame is not None:
-        given = pd.DataFrame(wanted.frame.drop(columns=wanted.frame.geometry.name))
+    if geometries.frame is not None:
+        given = pd.DataFrame(geometries.frame.drop(columns=geometries.frame.geometry.name))
         clash = [name for name in given.columns if name in found.columns]
         given = given.rename(columns={name: f"{name}_given" for name in clash})
         parts.append(given.iloc[rows].reset_index(drop=True))
-    parts += [found, pd.DataFrame({"geometry": wanted.geometries[rows]})]
+    parts += [found, pd.DataFrame({"geometry": geometries.geometries[rows]})]
     return pd.concat(parts, axis=1)

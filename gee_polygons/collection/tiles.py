@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gee_polygons.collection.catalogue import Dataset
-from gee_polygons.collection.geometries import asked
+from gee_polygons.collection.geometries import read_geometries
+from gee_polygons.collection.reading import (
+    PixelQuery,
+    dataset_of,
+    masked_arrays,
+    samples_of,
+    stream_arrays,
+    stream_tables,
+    table_of_pixels,
+    warn_of_zones,
+)
 from gee_polygons.collection.table import checked_bbox, resolved, within, write, years_of
 from gee_polygons.errors import ArchiveError, DependencyError, UsageError
 from gee_polygons.network.places import folder_of, hide_query
@@ -122,7 +132,7 @@ class Collection:
         -------
         Collection
         """
-        shapes = None if geometries is None else asked(geometries).geometries
+        shapes = None if geometries is None else read_geometries(geometries).geometries
         table = self._table
         if table is None:
             boxes = [checked_bbox(bbox)] if bbox is not None else []
@@ -182,7 +192,8 @@ class Collection:
         numpy.ma.MaskedArray or list of them
             (years, bands, height, width), north-up, masked where there is no data and outside the geometry (pixels
             that it touches are inside; of a bbox tuple all pixels are). One geometry gives one array; several, of any
-            sizes, give a list of arrays, one each, in their order.
+            sizes, give a list of arrays, one each, in their order. Besides this result, what `iter_numpy` holds is
+            held in memory.
 
         Raises
         ------
@@ -197,11 +208,54 @@ class Collection:
         >>> array.shape
         (1, 2, 12, 22)
         """
-        from gee_polygons.collection.reading import masked_arrays
+        query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
+        arrays = masked_arrays(query)
+        return arrays[0] if query.geometries.single else arrays
 
-        wanted = asked(geometries, geometry_crs, geometry_column)
-        arrays = masked_arrays(self, wanted, self._bands(bands), self._years(years), decode)
-        return arrays[0] if wanted.single else arrays
+    def iter_numpy(
+        self,
+        geometries: Any,
+        *,
+        bands: Sequence[str] | None = None,
+        years: Sequence[int] | None = None,
+        decode: str = "codes",
+        geometry_crs: Any = None,
+        geometry_column: str | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """Read pixels as `get_numpy` does, and yield each geometry's array as soon as it is complete.
+
+        For more geometries than fit in memory: an array that isn't kept is freed. Held at a time are the geometries
+        that have some of their blocks, but not all (blocks are read row by row), and a few blocks.
+
+        Parameters
+        ----------
+        geometries, bands, years, decode, geometry_crs, geometry_column
+            See `get_numpy`.
+
+        Yields
+        ------
+        number : int
+            Which of the geometries, from 0. They come in the order in which their blocks are read.
+        array : numpy.ma.MaskedArray
+            (years, bands, height, width): see `get_numpy`.
+
+        Examples
+        --------
+        >>> from gee_polygons.collection import load
+        >>> from gee_polygons.sources.sample import sample_sites
+        >>> collection = load("gee-polygons/sample")
+        >>> sum(int(array.count()) for _, array in collection.iter_numpy(sample_sites(), bands=["A00"], years=[2023]))
+        3920
+        """
+        query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
+
+        def arrays() -> Iterator[tuple[int, Any]]:
+            for number, array, zones in stream_arrays(query):
+                if len(zones) > 1:
+                    warn_of_zones(number, zones)
+                yield number, array
+
+        return arrays()
 
     def get_xarray(
         self,
@@ -238,10 +292,8 @@ class Collection:
         UsageError
             If no geometry lies in `crs`.
         """
-        from gee_polygons.collection.reading import dataset_of
-
-        wanted = asked(geometries, geometry_crs, geometry_column)
-        return dataset_of(self, wanted, self._bands(bands), self._years(years), decode, crs, chunks)
+        query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
+        return dataset_of(query, crs, chunks, self.dataset.attribution)
 
     def get_gdf(
         self,
@@ -256,7 +308,13 @@ class Collection:
         """Read pixels as a table: one row for each geometry and year.
 
         A geometry that is cut at a zone's edge (see `get_numpy`) has a row for each zone: of the same ground, `valid`
-        is True in one of them only, so that counts add up.
+        is True in one of them only, so that counts add up. Besides the result, what `iter_numpy` holds is held in
+        memory.
+
+        Parameters
+        ----------
+        geometries, bands, years, decode, geometry_crs, geometry_column
+            See `get_numpy`.
 
         Returns
         -------
@@ -264,10 +322,35 @@ class Collection:
             The columns that came with the geometries, then `year`, `pixels` (bands, height, width), `valid` (bool,
             height, width: has data, and lies inside the geometry), `transform`, `crs`, `geometry` (EPSG:4326).
         """
-        from gee_polygons.collection.reading import frame_of
+        return table_of_pixels(self._query(geometries, bands, years, decode, geometry_crs, geometry_column))
 
-        wanted = asked(geometries, geometry_crs, geometry_column)
-        return frame_of(self, wanted, self._bands(bands), self._years(years), decode)
+    def iter_gdf(
+        self,
+        geometries: Any,
+        *,
+        bands: Sequence[str] | None = None,
+        years: Sequence[int] | None = None,
+        decode: str = "codes",
+        geometry_crs: Any = None,
+        geometry_column: str | None = None,
+    ) -> Iterator[geopandas.GeoDataFrame]:
+        """Read pixels as `get_gdf` does, in tables of about 16 MB of pixels each.
+
+        For more geometries than fit in memory: a table that isn't kept is freed. Held at a time are one table and
+        what `iter_numpy` holds.
+
+        Parameters
+        ----------
+        geometries, bands, years, decode, geometry_crs, geometry_column
+            See `get_numpy`.
+
+        Yields
+        ------
+        geopandas.GeoDataFrame
+            Rows of `get_gdf`, with an index of their own. A table holds whole geometries, in the order in which their
+            blocks are read.
+        """
+        return stream_tables(self._query(geometries, bands, years, decode, geometry_crs, geometry_column))
 
     def sample_points(
         self,
@@ -297,14 +380,12 @@ class Collection:
             One row for each point and year: the columns that came with the points, `year`, one column a band (missing
             where there is no data), `distance_px`, `geometry`.
         """
-        from gee_polygons.collection.reading import samples_of
-
         if isinstance(points, np.ndarray) and points.ndim == 2 and points.shape[1] == 2:
             import shapely
 
             points = list(shapely.points(points.astype(np.float64)))
-        wanted = asked(points, geometry_crs, geometry_column)
-        return samples_of(self, wanted, self._bands(bands), self._years(years), decode, max_distance_px)
+        query = self._query(points, bands, years, decode, geometry_crs, geometry_column)
+        return samples_of(query, max_distance_px)
 
     def to_torchgeo_dataset(
         self, *, bands: Sequence[str] | None = None, years: Sequence[int] | None = None, chip_size: int = 256
@@ -331,6 +412,24 @@ class Collection:
         from gee_polygons.collection.torch import chips_of
 
         return chips_of(self, self._bands(bands), self._years(years), chip_size)
+
+    def _query(
+        self,
+        geometries: Any,
+        bands: Sequence[str] | None,
+        years: Sequence[int] | None,
+        decode: str,
+        geometry_crs: Any,
+        geometry_column: str | None,
+    ) -> PixelQuery:
+        """Check the arguments that all ways of reading pixels have."""
+        found = read_geometries(geometries, geometry_crs, geometry_column)
+        names, numbers = self._bands(bands), self._years(years)
+        if decode not in ("codes", "vectors"):
+            raise UsageError(f"decode is 'codes' or 'vectors', found {decode!r}")
+        if decode == "vectors" and not self.dataset.embeddings:
+            raise UsageError("only AlphaEarth codes decode to vectors; use decode='codes' for pixels as stored")
+        return PixelQuery(self.as_source(), found, names, numbers, decode == "vectors")
 
     def _bands(self, bands: Sequence[str] | None) -> tuple[str, ...]:
         known = self.bands

@@ -7,10 +7,12 @@ data, and the order of the index's rows and of the blocks doesn't matter.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.reduction.plan import BlockRef
@@ -43,6 +45,36 @@ def by_precedence(blocks: Iterable[BlockRef]) -> list[BlockRef]:
     return sorted(blocks, key=lambda ref: (ref.tile, ref.year, ref.index))
 
 
+def row_by_row(blocks: Iterable[BlockRef]) -> list[BlockRef]:
+    """Sort blocks of one lattice from north to south, but each after those that overlap it and take precedence.
+
+    A reader then gets all blocks of a small region, of all years, within a short stretch of the list.
+    """
+    order = sorted(blocks, key=lambda ref: (ref.inside, ref.year, ref.tile, ref.index))
+    if not order:
+        return []
+    boxes = shapely.box(*np.array([(w.col, w.row, w.col_stop, w.row_stop) for w in (ref.inside for ref in order)]).T)
+    years = np.array([ref.year for ref in order])
+    tiles = np.unique([ref.tile for ref in order], return_inverse=True)[1]
+    later, first = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    maybe = (years[first] == years[later]) & (tiles[first] < tiles[later])
+    before: dict[int, list[int]] = defaultdict(list)
+    for i, j in zip(later[maybe].tolist(), first[maybe].tolist(), strict=True):
+        if order[i].inside.intersection(order[j].inside):  # not only an edge in common
+            before[i].append(j)
+    placed: dict[int, None] = {}
+
+    def place(i: int) -> None:
+        if i not in placed:
+            for j in before.get(i, ()):
+                place(j)
+            placed[i] = None
+
+    for i in range(len(order)):
+        place(i)
+    return [order[i] for i in placed]
+
+
 def is_missing(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     """Return which pixels are nodata, also where the nodata value is NaN."""
     missing: NDArray[np.bool_] = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
@@ -52,7 +84,7 @@ def is_missing(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
 def fill_missing(
     values: NDArray[Any], pixels: NDArray[Any], nodata: float | None, filled: NDArray[np.bool_] | None = None
 ) -> None:
-    """Copy pixels to where `values` has no data yet; to be called in the order of `by_precedence`.
+    """Copy pixels to where `values` has no data yet; to be called in the order of `by_precedence` or `row_by_row`.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ those don't cover it is it cut at the edge: then each zone gives the pixels whos
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ import shapely
 
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.index import TileIndex
-from gee_polygons.sources.cog.patches import Patch, Region, inside, open_near, read_regions, region_of
+from gee_polygons.sources.cog.patches import Patch, Region, inside, open_near, region_of, stream_regions
 from gee_polygons.sources.cog.zoning import ZonePart, crosses_cells, split_parts, zone_parts
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _cut(
 
 
 def settled_parts(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Region]]:
-    """Return each area's windows as `read_parts` reads them: of areas across a zone's edge, one band is looked at."""
+    """Return each area's windows as `stream_parts` reads them: of areas across a zone's edge, one band is looked at."""
     parts = parts_of(source, areas, years, bands)
     across = _across(areas, parts)
     seen = dict(zip(across, _read(source, [parts[i] for i in across], years, bands[:1]), strict=True))
@@ -70,11 +70,13 @@ def settled_parts(source: CogSource, areas: Polygons, years: Sequence[int], band
     return parts
 
 
-def read_parts(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Patch]]:
-    """Read areas, each in its own zone, or in several: see `parts_of`.
+def stream_parts(
+    source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]
+) -> Iterator[tuple[int, list[Patch]]]:
+    """Read areas, each in its own zone or in several (see `parts_of`); yield (number, patches) as they are complete.
 
     An area across a zone's edge whose home zone has files beyond it, but no data in them, is cut after all, if that
-    gives more pixels.
+    gives more pixels. Held in memory: what `stream_regions` holds, and to the end areas of this kind.
 
     Raises
     ------
@@ -82,11 +84,16 @@ def read_parts(source: CogSource, areas: Polygons, years: Sequence[int], bands: 
         Naming the file and the geometry, if a read fails.
     """
     parts = parts_of(source, areas, years, bands)
-    found = _read(source, parts, years, bands)
-    seen = {i: found[i] for i in _across(areas, parts)}
-    for i, (_, patches) in _cut_after_all(source, areas, years, bands, seen).items():
-        found[i] = patches
-    return found
+    across = set(_across(areas, parts))
+    incomplete: dict[int, list[Patch]] = {}
+    for i, patches in _stream(source, parts, years, bands):
+        if i in across and _years_lacking(areas, i, patches[0], years):
+            incomplete[i] = patches
+        else:
+            yield i, patches
+    better = _cut_after_all(source, areas, years, bands, incomplete)
+    for i, patches in incomplete.items():
+        yield i, better[i][1] if i in better else patches
 
 
 def _across(areas: Polygons, parts: Sequence[Sequence[Region]]) -> list[int]:
@@ -99,12 +106,7 @@ def _cut_after_all(
     source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str], seen: dict[int, list[Patch]]
 ) -> dict[int, tuple[list[Region], list[Patch]]]:
     """Return the windows and pixels of areas that lack pixels at home and have more of them when they are cut."""
-    incomplete = [
-        (i, year)
-        for i, (patch,) in seen.items()
-        for y, year in enumerate(years)
-        if not patch.valid[y].all(axis=0)[inside(areas, i, patch)].all()
-    ]
+    incomplete = [(i, year) for i, (patch,) in seen.items() for year in _years_lacking(areas, i, patch, years)]
     if not incomplete:
         return {}
     index = source.near(areas).of_years(years)
@@ -118,12 +120,31 @@ def _cut_after_all(
     return better
 
 
+def _years_lacking(areas: Polygons, number: int, patch: Patch, years: Sequence[int]) -> list[int]:
+    """Return the years in which some of an area's pixels have no data."""
+    touched = inside(areas, number, patch)
+    return [year for year, valid in zip(years, patch.valid, strict=True) if not valid.all(axis=0)[touched].all()]
+
+
 def _read(
     source: CogSource, parts: Sequence[Sequence[Region]], years: Sequence[int], bands: Sequence[str]
 ) -> list[list[Patch]]:
+    found = dict(_stream(source, parts, years, bands))
+    return [found[i] for i in range(len(parts))]
+
+
+def _stream(
+    source: CogSource, parts: Sequence[Sequence[Region]], years: Sequence[int], bands: Sequence[str]
+) -> Iterator[tuple[int, list[Patch]]]:
     """Read all windows at once, so that a block is read once however many of them touch it."""
-    patches = iter(read_regions(source, [region for some in parts for region in some], years, bands))
-    return [[next(patches) for _ in some] for some in parts]
+    owners = [(i, part) for i, regions in enumerate(parts) for part in range(len(regions))]
+    found: dict[int, dict[int, Patch]] = defaultdict(dict)
+    for number, patch in stream_regions(source, [region for some in parts for region in some], years, bands):
+        i, part = owners[number]
+        found[i][part] = patch
+        if len(found[i]) == len(parts[i]):
+            patches = found.pop(i)
+            yield i, [patches[n] for n in range(len(patches))]
 
 
 def _count(areas: Polygons, number: int, patches: Sequence[Patch]) -> int:

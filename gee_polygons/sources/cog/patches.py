@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.errors import ReadError, TileError
-from gee_polygons.reduction.overlaps import by_precedence, fill_missing, is_missing
+from gee_polygons.reduction.overlaps import fill_missing, is_missing, row_by_row
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import lattice_window, north_up, refs_in
@@ -146,8 +146,19 @@ def read_regions(
     source: CogSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
 ) -> list[Patch]:
     """Read windows. Of overlapping tiles of one zone, `reduction.overlaps` says which pixel counts."""
+    found = dict(stream_regions(source, regions, years, bands))
+    return [found[number] for number in range(len(regions))]
+
+
+def stream_regions(
+    source: CogSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
+) -> Iterator[tuple[int, Patch]]:
+    """Read windows as `read_regions` does, and yield each with its number as soon as its last block is decoded.
+
+    Blocks are read once each, zone by zone and row by row. Held in memory: the windows that have some of their blocks,
+    but not all, a decoded plane for each thread, and the compressed blocks that are fetched ahead.
+    """
     column = {year: i for i, year in enumerate(years)}
-    patches = [_empty(region, len(years), len(bands)) for region in regions]
     refs: dict[tuple[str, int, tuple[int, int]], BlockRef] = {}
     users: dict[tuple[str, int, tuple[int, int]], list[int]] = defaultdict(list)
     for number, region in enumerate(regions):
@@ -157,13 +168,24 @@ def read_regions(
                 known = refs.get(key)
                 refs[key] = ref if known is None else replace(known, rows=max(known.rows, ref.rows))
                 users[key].append(number)
-    order = by_precedence(refs.values())
+    by_lattice: dict[Lattice, list[BlockRef]] = defaultdict(list)
+    for key, ref in refs.items():
+        by_lattice[regions[users[key][0]].lattice].append(ref)
+    order = [ref for lattice in sorted(by_lattice) for ref in row_by_row(by_lattice[lattice])]
+    blocks_left = Counter(number for numbers in users.values() for number in numbers)
+    patches: dict[int, Patch] = {}
+    for number, region in enumerate(regions):
+        if number not in blocks_left:
+            yield number, _without_other_cells(_empty(region, len(years), len(bands)), region)
     threads = max(1, min(os.cpu_count() or 1, len(bands)))
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         # a block's bytes may come only when it is decoded
         for ref, block in zip(order, source.read(order, bands), strict=True):
             members = users[ref.tile, ref.year, ref.index]
-            targets = [patches[i] for i in members]
+            for number in members:
+                if number not in patches:
+                    patches[number] = _empty(regions[number], len(years), len(bands))
+            targets = [patches[number] for number in members]
             try:
                 if isinstance(block, ReadError):
                     raise block
@@ -175,10 +197,17 @@ def read_regions(
             except ReadError as error:
                 where = f"geometry {regions[members[0]].owner}: {error}"
                 raise ReadError(where, url=error.url, year=error.year) from error
-    for patch, region in zip(patches, regions, strict=True):
-        if any(cell is not None for _, cell in region.cells):
-            patch.clear(~_in_cells(region))
-    return patches
+            for number in members:
+                blocks_left[number] -= 1
+                if not blocks_left[number]:
+                    yield number, _without_other_cells(patches.pop(number), regions[number])
+
+
+def _without_other_cells(patch: Patch, region: Region) -> Patch:
+    """Take away the pixels outside a region's cells."""
+    if any(cell is not None for _, cell in region.cells):
+        patch.clear(~_in_cells(region))
+    return patch
 
 
 def _empty(region: Region, n_years: int, n_bands: int) -> Patch:
