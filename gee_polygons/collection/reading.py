@@ -103,7 +103,7 @@ def _stream_rows(query: PixelQuery) -> Iterator[tuple[int, list[dict[str, Any]]]
     """Yield each geometry's number and its rows: one for each year and zone."""
     for number, areas, patches in _stream_patches(query):
         decoded = [query.decoded(patch.values) for patch in patches]
-        valid: list[NDArray[np.bool_]] = [patch.valid.all(axis=1) for patch in patches]
+        valid = [np.logical_and.reduce(patch.valid, axis=1) for patch in patches]  # in all bands
         if not query.geometries.whole_box:
             for patch, has_data in zip(patches, valid, strict=True):
                 has_data &= inside(areas, number, patch)

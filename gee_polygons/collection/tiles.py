@@ -244,8 +244,9 @@ class Collection:
         >>> from gee_polygons.collection import load
         >>> from gee_polygons.sources.sample import sample_sites
         >>> collection = load("gee-polygons/sample")
-        >>> sum(int(array.count()) for _, array in collection.iter_numpy(sample_sites(), bands=["A00"], years=[2023]))
-        3920
+        >>> arrays = collection.iter_numpy(sample_sites()[:2], bands=["A00"], years=[2023])
+        >>> {number: int(array.count()) for number, array in arrays}
+        {0: 2325, 1: 1697}
         """
         query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
 
