@@ -11,7 +11,7 @@ import pytest
 
 from gee_polygons.collection import build, build_from_table, load
 from gee_polygons.errors import DataWarning, InputFileError, OutputError, ReadError
-from gee_polygons.sources.sample import write_tile
+from gee_polygons.sources.sample import build_sample_archive, write_tile
 from gee_polygons.store import atomic
 from gee_polygons.store.atomic import replacing, temporary_name
 from gee_polygons.zonal.grid import Grid
@@ -82,6 +82,15 @@ def test_files_are_synced_before_they_are_renamed(writer, tmp_path, monkeypatch)
     WRITERS[writer](tmp_path / "a.tiff")
     inode = (tmp_path / "a.tiff").stat().st_ino
     assert done == [("fsync", inode), ("replace", inode)]
+
+
+def test_a_sample_archive_is_on_the_disk_before_it_is_called_complete(tmp_path, monkeypatch):
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.add(os.fstat(number).st_ino), fsync(number)))
+    build_sample_archive(tmp_path / "sample", years=[2020])
+    unsynced = {path.name for path in (tmp_path / "sample").rglob("*") if path.is_file()
+                and path.stat().st_ino not in synced}  # fmt: skip
+    assert unsynced == {"SYNTHETIC.txt"}
 
 
 @pytest.mark.parametrize(

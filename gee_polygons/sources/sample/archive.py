@@ -43,6 +43,7 @@ from gee_polygons.sources.sample.scene import (
     truth_codes,
     truth_label,
 )
+from gee_polygons.store.atomic import replacing
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.version import package_version
 from gee_polygons.zonal.grid import Grid
@@ -253,7 +254,8 @@ def _build(
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
     write_index(folder / INDEX_PATH, rows)
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-    (folder / MANIFEST).write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
+    with replacing(folder / MANIFEST) as part:
+        part.write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
 
 
 def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
@@ -330,7 +332,8 @@ def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
     }
     geo = {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": geometry}}
     metadata = {"geo": json.dumps(geo), "synthetic": SYNTHETIC}
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path, compression="zstd")
+    with replacing(path) as part:
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), part, compression="zstd")
 
 
 def make_benchmark_tile(
