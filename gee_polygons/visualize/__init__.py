@@ -1,4 +1,4 @@
-"""Pictures of embeddings: one picture, a strip, a film, a sheet of sites and years; and diagrams of tables.
+"""Pictures of images (single ones, strips, films, sheets of sites and years) and diagrams of tables.
 
 Public names only; the code is in `gee_polygons.visualize.pictures` and `gee_polygons.visualize.plots`.
 """
@@ -12,16 +12,11 @@ from gee_polygons.visualize.pictures.frames import export_frames_as_gif, export_
 from gee_polygons.visualize.pictures.render import render_image
 from gee_polygons.visualize.pictures.series import contact_sheet, export_timelapse, export_timestrip
 from gee_polygons.visualize.pictures.styles import SimilarityColors, VisParams
-from gee_polygons.visualize.plots import (
-    plot_band_profile,
-    plot_change,
-    plot_pca_hexbin,
-    plot_pca_scatter,
-    plot_similarity_matrix,
-    plot_sites,
-    plot_trajectory,
-    save_plot,
-)
+from gee_polygons.visualize.plots.components import plot_pca_hexbin, plot_pca_scatter, plot_trajectory
+from gee_polygons.visualize.plots.figure import save_plot
+from gee_polygons.visualize.plots.matrix import plot_similarity_matrix
+from gee_polygons.visualize.plots.profiles import plot_band_profile, plot_change
+from gee_polygons.visualize.plots.sites import plot_sites
 
 __all__ = [
     "EmbeddingImage",

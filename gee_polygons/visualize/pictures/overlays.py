@@ -6,12 +6,11 @@ transparent plates and lines have a halo of the opposite lightness: both can be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from gee_polygons.errors import UsageError
@@ -184,7 +183,7 @@ def colour_ramp(legend: Legend, width: int, height: int) -> Image.Image:
     return Image.fromarray(legend.colours[None]).resize((width, height), Image.Resampling.BILINEAR)
 
 
-def luminance(rgb: Sequence[int]) -> float:
+def luminance(rgb: ArrayLike) -> float:
     """Return the relative luminance of a colour of 0..255, 0..1 (WCAG 2.1)."""
     c = np.asarray(rgb) / 255
     linear = np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,7 +75,7 @@ def export_timestrip(
     Path of the picture.
     """
     check_still(path)
-    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    series = _Series([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
     [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
     return series.written(save_still(with_caption(strip(frames, wrap=wrap), caption), path, info_of(frames)))
 
@@ -99,7 +98,7 @@ def export_timelapse(
     The parameters are those of `export_timestrip` and `export_frames_as_gif`.
     """
     check_film(path)
-    series = _Series.of([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
+    series = _Series([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
     [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
     captioned = [with_caption(frame, caption) for frame in frames]
     return series.written(export_frames_as_gif(captioned, path, duration_ms=duration_ms, loop=loop))
@@ -129,7 +128,7 @@ def contact_sheet(
         raise UsageError("a contact sheet needs at least one site")
     check_still(path)
     # cells of a sheet are equal
-    series = _Series.of(sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True)
+    series = _Series(sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True)
     rows, caption = series.draw(dimensions, boundary_color, labelled=False)
     frames = [frame for row in rows for frame in row]
     titles, row_titles = [str(year) for year in series.years], [str(site.site_id) for site in sites]
@@ -137,23 +136,19 @@ def contact_sheet(
     return series.written(save_still(with_caption(sheet, caption), path, info_of(frames)))
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Series:
-    """The images of sites and years, and the style of all their frames.
+    """The images of sites and years, and one style for all their frames.
 
-    `fitted` says whether the colours were fitted to what is drawn: then they are saved beside the picture.
+    Parameters
+    ----------
+    sites, years, source, vis_params, buffer_m
+        As in `export_timestrip`.
+    square : bool
+        Whether a square of ground is shown of each site.
     """
 
-    sites: Sequence[Site]
-    years: list[int]
-    regions: list[shapely.Geometry]
-    images: Iterable[Sequence[EmbeddingImage | None]]
-    style: Style
-    fitted: bool = False
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         sites: Sequence[Site],
         *,
         years: Sequence[int] | None,
@@ -161,23 +156,27 @@ class _Series:
         vis_params: Style | Mapping[str, Any] | str | None,
         buffer_m: float,
         square: bool = False,
-    ) -> _Series:
-        """Choose the years, the ground around each site, and one style for all frames."""
+    ) -> None:
         opened = open_source(source)
-        chosen = _years(opened, years)
-        regions = [_region(site, buffer_m, square=square) for site in sites]
+        self.sites = sites
+        self.years = _years(opened, years)
+        self.regions = [_region(site, buffer_m, square=square) for site in sites]
+        self.images: Iterable[Sequence[EmbeddingImage | None]]
+        self.style: Style
+        self.fitted: PcaColors | None = None
         if is_pca(vis_params):
-            images = [_images(region, opened, chosen, None) for region in regions]
-            basis = fit_pca_colors(image for row in images for image in row if image is not None)
-            return cls(sites=sites, years=chosen, regions=regions, images=images, style=basis, fitted=True)
-        style = as_style(cast(Any, vis_params), BANDS)
-        one_by_one = (_images(region, opened, chosen, bands_of(style)) for region in regions)
-        return cls(sites=sites, years=chosen, regions=regions, images=one_by_one, style=style)
+            self.images = rows = [_images(region, opened, self.years, None) for region in self.regions]
+            self.style = self.fitted = fit_pca_colors(image for row in rows for image in row if image is not None)
+        else:
+            self.style = as_style(cast(Any, vis_params), BANDS)
+            bands = bands_of(self.style)
+            # one site in memory at a time
+            self.images = (_images(region, opened, self.years, bands) for region in self.regions)
 
     def written(self, path: Path) -> Path:
-        """Save a fitted basis beside the picture that was written; return the picture's path."""
-        if self.fitted and isinstance(self.style, PcaColors):
-            self.style.save(path.with_suffix(".pca.json"))
+        """Save the basis that was fitted, if there is one, beside the picture that was written; return its path."""
+        if self.fitted is not None:
+            self.fitted.save(path.with_suffix(".pca.json"))
         return path
 
     def draw(

@@ -1,4 +1,4 @@
-"""Rows of a table in the plane of two principal components."""
+"""Draws the rows of a table in the plane of two principal components."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
 from gee_polygons.visualize.plots.figure import (
-    BESIDE,
     INK,
+    LEGEND,
     OKABE_ITO,
     axes_or_new,
     class_colours,
@@ -24,7 +24,7 @@ from gee_polygons.visualize.plots.figure import (
     is_colour_column,
     tidy,
 )
-from gee_polygons.visualize.plots.labels import write_beside
+from gee_polygons.visualize.plots.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def plot_pca_scatter(
     ax : Axes, optional
         Where to draw.
     basis : PcaColors, optional
-        The basis of the pictures that this stands beside; by default, one fitted to this table.
+        For example the one of pictures shown with this diagram; by default, one fitted to this table.
     components : tuple of two int, 1..3
         Which ones, along x and y.
     color : str, optional
@@ -87,7 +87,7 @@ def plot_pca_hexbin(
     gridsize: int = 40,
     counts: bool = False,
 ) -> Axes:
-    """Draw many rows as hexagons in the plane of two principal components: a scatter that doesn't clog.
+    """Draw many rows as hexagons in the plane of two principal components, where points would cover each other.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def plot_trajectory(
     components : tuple of two int, 1..3
         Which ones, along x and y.
     background : DataFrame, optional
-        Other rows, drawn as faint points in their own colours: what the sites move among.
+        Other rows, drawn as faint points in their own colours, to compare the sites with.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def plot_trajectory(
     column_named(table, "year")
     if not 1 <= sites.nunique() <= len(OKABE_ITO):
         raise UsageError(
-            f"trajectories of 1..{len(OKABE_ITO)} sites can be told apart, found {sites.nunique()}; choose"
+            f"trajectories are drawn of 1..{len(OKABE_ITO)} sites, found {sites.nunique()}; choose some of them"
         )
     ax = axes_or_new(ax, (4.8, 4.0))
     if background is not None:
@@ -193,11 +193,11 @@ def plot_trajectory(
             _draw_path(ax, at, str(site), colour)
             drawn.append(_along(at))
             ends += [(str(rows["year"].iloc[i]), at[i], colour) for i in sorted({0, len(rows) - 1})]
-    ax.legend(title="site\n(ring: first year, dot: last)", fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+    ax.legend(title="site\n(ring: first year, dot: last)", **LEGEND)
     _label_components(ax, basis, x, y)
     if ends:
         years, places, colours = zip(*ends, strict=True)
-        write_beside(
+        place_labels(
             ax, years, np.tile(np.array(places), 2), colours=colours, size=8, gap=5,
             obstacles=np.tile(np.concatenate(drawn), 2), always=True,
         )  # fmt: skip
@@ -205,7 +205,7 @@ def plot_trajectory(
 
 
 def _along(at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return places along a line, close enough that no word fits between them unseen."""
+    """Return points along a line, so close that no text fits between two of them."""
     steps = np.linspace(0, 1, 13)[:, None]
     return np.concatenate([at[:1], *(a + (b - a) * steps for a, b in itertools.pairwise(at))])
 
@@ -221,7 +221,7 @@ def _draw_path(ax: Axes, at: NDArray[np.float64], site: str, colour: str) -> Non
 def _plane(
     table: pd.DataFrame, ax: Axes | None, basis: PcaColors | None, components: tuple[int, int]
 ) -> tuple[Axes, PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
-    """Return labelled axes, the basis, where the rows with data lie, shape (rows, 2), and which rows these are."""
+    """Return labelled axes, the basis, the scores of the rows with data, shape (rows, 2), and which rows these are."""
     basis, scores, present = _scores(table, basis)
     x, y = _pair(components)
     ax = axes_or_new(ax, (4.8, 4.0))
@@ -271,4 +271,4 @@ def _by_column(ax: Axes, column: pd.Series[Any], x: NDArray[np.float64], y: NDAr
             _scatter(ax, x[own], y[own], size, colour, label=value)
         # small points are hardly seen in a legend
         large = max(1.0, 5.0 / size**0.5)
-        ax.legend(title=str(column.name), markerscale=large, fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+        ax.legend(title=str(column.name), markerscale=large, **LEGEND)

@@ -1,4 +1,4 @@
-"""What all diagrams share: where they are drawn, in which colours, and how they are saved."""
+"""Parts that all diagrams share: axes, colours, legends and saving."""
 
 from __future__ import annotations
 
@@ -10,24 +10,33 @@ import pandas as pd
 
 from gee_polygons.errors import UsageError
 from gee_polygons.store.atomic import replacing
+from gee_polygons.visualize.pictures.overlays import luminance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# black last: it is the boundary of everything else
+# black last: outlines are black, too
 OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 NO_DATA: Final = "#d6d6d6"
 INK: Final = "#222222"
-BESIDE: Final[dict[str, Any]] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+# a legend outside the axes, on the right
+LEGEND: Final[dict[str, Any]] = {
+    "loc": "upper left",
+    "bbox_to_anchor": (1.01, 1.0),
+    "borderaxespad": 0.0,
+    "fontsize": 8,
+    "title_fontsize": 8,
+    "frameon": False,
+}
 
 
 def save_plot(ax: Axes, path: str | Path, *, dpi: int = 150) -> Path:
-    """Write the figure of an axes: ``.png``, ``.pdf`` or ``.svg``; whole or not at all, the same bytes each time.
+    """Write the figure of an axes as ``.png``, ``.pdf`` or ``.svg``. The same figure gives the same bytes.
 
     Parameters
     ----------
     ax : Axes
-        What a plot function returned.
+        Axes that a plot function returned.
     path : str or Path
         Missing folders are created; an existing file is replaced.
     dpi : int
@@ -40,7 +49,7 @@ def save_plot(ax: Axes, path: str | Path, *, dpi: int = 150) -> Path:
     Examples
     --------
     >>> import tempfile
-    >>> from gee_polygons.visualize.plots import plot_similarity_matrix
+    >>> from gee_polygons.visualize import plot_similarity_matrix
     >>> matrix = pd.DataFrame(np.eye(2), index=["a", "b"], columns=["a", "b"])
     >>> save_plot(plot_similarity_matrix(matrix), Path(tempfile.mkdtemp(), "m.png")).name
     'm.png'
@@ -59,7 +68,7 @@ def save_plot(ax: Axes, path: str | Path, *, dpi: int = 150) -> Path:
 
 
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Return the axes given, or those of a new figure that no window system knows of."""
+    """Return the axes given, or those of a new figure outside pyplot, which would show and keep it."""
     if ax is not None:
         return ax
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,9 +82,9 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def colour_bar(
     ax: Axes, mappable: Any, label: str, *, whole: bool = False, plain: bool = False, extend: str = "neither"
 ) -> None:
-    """Draw a colour bar beside an axes.
+    """Draw a colour bar next to an axes.
 
-    `whole` is for numbers that are counted, such as years; `plain` for powers of ten that are written out.
+    `whole` puts its ticks at whole numbers, such as years; `plain` writes powers of ten out.
     """
     from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -102,7 +111,7 @@ def colormap(name: str) -> Any:
 
 
 def white_edge() -> list[Any]:
-    """Return what keeps a text readable over lines and dark fills."""
+    """Return the effect of a white outline, which keeps text readable over lines and dark fills."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2.2, foreground="white")]
@@ -133,12 +142,11 @@ def class_colours(column: pd.Series[Any]) -> dict[str, str]:
     """Return one colour per class."""
     classes = sorted(column.dropna().astype(str).unique())
     if len(classes) > len(OKABE_ITO):
-        raise UsageError(f"{len(classes)} classes can't be told apart by colour (at most {len(OKABE_ITO)}); group them")
+        raise UsageError(f"there are colours for {len(OKABE_ITO)} classes, found {len(classes)}; group them")
     return dict(zip(classes, OKABE_ITO, strict=False))
 
 
 def readable_on(rgba: Any) -> str:
-    """Black or white, whichever has the higher contrast (WCAG 2.1)."""
-    c = np.asarray(rgba[:3], float)
-    luminance = float(np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
-    return INK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
+    """Return black or white, whichever has the higher contrast to a colour of 0..1 (WCAG 2.1)."""
+    brightness = luminance(np.asarray(rgba[:3], float) * 255)
+    return INK if (brightness + 0.05) ** 2 > 0.05 * 1.05 else "white"

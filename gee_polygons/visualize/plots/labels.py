@@ -1,4 +1,4 @@
-"""Words beside points of a diagram, where they cover neither each other nor what is drawn."""
+"""Places text next to points or boxes of a diagram, where it covers neither other text nor what is drawn."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 Boxes = NDArray[np.float64]  # shape (n, 4): left, bottom, right, top
 
-_LETTER: Final = 0.62  # width of a letter of DejaVu Sans, in text sizes
-_LINE: Final = 1.25
-_MARGIN_PT: Final = 4.0
+_LETTER_WIDTH: Final = 0.62  # mean width of a letter of DejaVu Sans, in text sizes
+_LINE_HEIGHT: Final = 1.25
+_MARGIN_PT: Final = 4.0  # a text nearer than this to another box would be taken for that one's
 _LAYOUTS: Final = 3  # a constrained layout with a fixed aspect takes some rounds to settle
+# a side of the box, and the position along it: the middles first, then the corners
 _Side = tuple[str, float]
-# first beside or over the middle of a box, then along its corners
 _SIDES: Final[tuple[_Side, ...]] = tuple(
     (side, along) for along in (0.5, 1.0, 0.0) for side in ("right", "left", "above", "below")
 )
 
 
-def write_beside(
+def place_labels(
     ax: Axes,
     texts: Sequence[str],
     boxes: Boxes,
@@ -34,11 +34,11 @@ def write_beside(
     colours: Sequence[Any] | None = None,
     size: float = 7.0,
     gap: float = 2.0,
-    least: float = 0.0,
+    marker: float = 0.0,
     obstacles: Boxes | None = None,
     always: bool = False,
-) -> list[bool]:
-    """Write each text beside its box, in the first of twelve places that is free.
+) -> None:
+    """Write each text next to its box, in the first of twelve places that is free.
 
     Parameters
     ----------
@@ -47,45 +47,38 @@ def write_beside(
     texts : sequence of str
         One per box.
     boxes : float array, shape (n, 4)
-        Left, bottom, right, top in data units: what is named. A point has no width.
+        Left, bottom, right, top of what is labelled, in data units. A point has no width.
     colours : sequence of colours, optional
-        Of the texts.
+        Colour of each text.
     size, gap : float
         Text size, and distance from the box, in points.
-    least : float
-        Points that a box is wide and high at least, such as those of a marker.
+    marker : float
+        Size in points of a marker at the middle of each box: a smaller box counts as large as its marker.
     obstacles : float array, shape (m, 4), optional
-        What else isn't to be covered, in data units; the boxes aren't anyway.
+        What else isn't to be covered besides the boxes, in data units.
     always : bool
-        Whether a text without a free side is written on the least covered one; by default it is left out.
-
-    Returns
-    -------
-    Which texts were written.
+        Whether a text without a free place is written where it covers least; by default it is left out.
     """
-    # until the figure is laid out, nobody knows where on it things are
+    # only the layout says where on the figure things are
     figure = ax.get_figure(root=True)
     assert figure is not None, "an axes always belongs to a figure"
     for _ in range(_LAYOUTS):
         figure.draw_without_rendering()
-    dots = figure.dpi / 72
+    pixels = figure.dpi / 72  # per point
     own = _in_pixels(ax, boxes)
-    grow = np.clip(least * dots - (own[:, 2:] - own[:, :2]), 0, None) / 2
-    own = own + np.concatenate([-grow, grow], axis=1)
+    growth = np.clip(marker * pixels - (own[:, 2:] - own[:, :2]), 0, None) / 2
+    own = own + np.concatenate([-growth, growth], axis=1)
     taken = [*own, *([] if obstacles is None else _in_pixels(ax, obstacles))]
     left, bottom, right, top = ax.get_window_extent().extents
-    room = np.array([left, bottom, right, top + 2 * dots])
-    margin = _MARGIN_PT * dots * np.array([-1, -1, 1, 1])
-    written = []
+    axes = np.array([left, bottom, right, top + 2 * pixels])
+    margin = _MARGIN_PT * pixels * np.array([-1, -1, 1, 1])
     for number, text in enumerate(texts):
-        width, height = _LETTER * size * dots * len(text), _LINE * size * dots
-        places = [_beside(own[number], side, width, height, gap * dots) for side in _SIDES]
-        # right beside another box, a text would be taken for that one's
+        width, height = _LETTER_WIDTH * size * pixels * len(text), _LINE_HEIGHT * size * pixels
+        places = [_place(own[number], side, width, height, gap * pixels) for side in _SIDES]
         others = np.delete(own, number, axis=0) + margin
-        covered = [_covered(p, [*taken, *others]) + _outside(p, room) for p in places]
+        covered = [_covered_area(place, [*taken, *others]) + _length_outside(place, axes) for place in places]
         best = int(np.argmin(covered))
-        written.append(always or covered[best] == 0)
-        if not written[-1]:
+        if covered[best] and not always:
             continue
         taken.append(places[best])
         x, y = ax.transData.inverted().transform((places[best][:2] + places[best][2:]) / 2)
@@ -100,7 +93,6 @@ def write_beside(
             annotation_clip=False,
             zorder=8,
         )
-    return written
 
 
 def _in_pixels(ax: Axes, boxes: Boxes) -> Boxes:
@@ -108,7 +100,8 @@ def _in_pixels(ax: Axes, boxes: Boxes) -> Boxes:
     return np.concatenate([np.minimum(low, high), np.maximum(low, high)], axis=1)
 
 
-def _beside(box: Boxes, place: _Side, width: float, height: float, gap: float) -> Boxes:
+def _place(box: Boxes, place: _Side, width: float, height: float, gap: float) -> Boxes:
+    """Return the box of a text of a given width and height on one side of another box."""
     side, along = place
     x = box[0] + along * (box[2] - box[0] - width)
     y = box[1] + along * (box[3] - box[1] - height)
@@ -119,15 +112,13 @@ def _beside(box: Boxes, place: _Side, width: float, height: float, gap: float) -
     return np.array([x, y, x + width, y + height])
 
 
-def _covered(place: Boxes, taken: Sequence[Boxes]) -> float:
-    """Area of what a place would cover, in square pixels; touching lines and points count a little."""
+def _covered_area(place: Boxes, taken: Sequence[Boxes]) -> float:
+    """Return the area that a place would cover, in square pixels; touching lines and points count a little."""
     others = np.array(taken)
-    across = np.minimum(place[2], others[:, 2]) - np.maximum(place[0], others[:, 0])
-    up = np.minimum(place[3], others[:, 3]) - np.maximum(place[1], others[:, 1])
-    hit = (across >= 0) & (up >= 0)
-    return float(((across + 1) * (up + 1))[hit].sum())
+    common = np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2])
+    return float((common + 1).prod(axis=1)[(common >= 0).all(axis=1)].sum())
 
 
-def _outside(place: Boxes, room: Boxes) -> float:
-    beyond = np.concatenate([room[:2] - place[:2], place[2:] - room[2:]])
-    return float(np.clip(beyond, 0, None).sum())
+def _length_outside(place: Boxes, axes: Boxes) -> float:
+    """Return by how many pixels a place leaves the axes, summed over the four sides."""
+    return float(np.clip([axes[:2] - place[:2], place[2:] - axes[2:]], 0, None).sum())

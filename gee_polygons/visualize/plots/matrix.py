@@ -1,4 +1,4 @@
-"""A similarity matrix as a heat map."""
+"""Draws a similarity matrix as a heat map."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plot_similarity_matrix(
         Name of a colour map. For matrices with values below 0, ``"RdBu"`` with ``vmin=-1, vmax=1`` has white at 0.
     vmin, vmax : float, optional
         Values at the ends of the colours. By default the smallest and largest; of cosines those *off the diagonal*,
-        which is 1 by construction and would take the contrast away from the rest.
+        which is 1 by construction and would leave little contrast to the rest.
     annotate : bool, optional
         Whether to write the values; by default up to 16 rows.
     decimals : int, optional
@@ -51,7 +51,7 @@ def plot_similarity_matrix(
     title : str, optional
         Title.
     label : str, optional
-        What the colour bar says; by default "cosine similarity", or "dot product of means" where the diagonal isn't 1.
+        Text of the colour bar; by default "cosine similarity", or "dot product of means" where the diagonal isn't 1.
     colorbar : bool
         Whether to draw a colour bar.
 
@@ -91,7 +91,7 @@ def plot_similarity_matrix(
 
 
 def _compared(values: NDArray[np.float64], is_cosine: bool) -> NDArray[np.float64]:
-    """Return the values that colours and decimals are for; the ones on a cosine's diagonal say nothing."""
+    """Return the values that colours and decimals are chosen for: not the diagonal of cosines, which is always 1."""
     n = len(values)
     chosen = values[~np.eye(n, dtype=bool)] if is_cosine and n > 1 else values.ravel()
     return chosen[np.isfinite(chosen)] if np.isfinite(chosen).any() else np.array([0.0, 1.0])
@@ -106,7 +106,7 @@ def _ends(compared: NDArray[np.float64], vmin: float | None, vmax: float | None)
 
 
 def _name_rows(ax: Axes, matrix: pd.DataFrame) -> None:
-    """Name rows and columns, as many as can be read, with white lines between the cells."""
+    """Write the names of rows and columns, as many as can be read, and white lines between the cells."""
     n = len(matrix)
     every = max(1, -(-n // _MOST_LABELS))
     ticks = np.arange(0, n, every)
@@ -139,7 +139,7 @@ def _square(matrix: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _text_size(ax: Axes, n: int, places: int) -> float:
-    """Text size in points at which a value fills three quarters of a cell's width, as far as it is known by now."""
+    """Return the text size in points at which a value fills three quarters of a cell's width before the layout."""
     box = ax.get_window_extent()
     cell_pt = min(box.width, box.height) / n * 72 / ax.figure.dpi
     # a figure of DejaVu Sans is 0.64 of its size wide, a point 0.32
@@ -147,5 +147,5 @@ def _text_size(ax: Axes, n: int, places: int) -> float:
 
 
 def _decimals(values: NDArray[np.float64]) -> int:
-    """Two decimal places; three where two would leave fewer than ten steps from the smallest to the largest."""
+    """Return two decimal places, or three where two would leave fewer than ten steps between the values."""
     return 2 if float(np.ptp(values)) >= 0.1 else 3

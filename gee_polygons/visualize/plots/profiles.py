@@ -1,4 +1,4 @@
-"""Rows of a table as lines: over the bands, and over the years."""
+"""Draws the rows of a table as lines: over the bands, and over the years."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.embeddings.inputs import band_matrix, reference_vector
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.plots.figure import BESIDE, OKABE_ITO, axes_or_new, colormap, column_named, tidy
+from gee_polygons.visualize.plots.figure import LEGEND, OKABE_ITO, axes_or_new, colormap, column_named, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def plot_band_profile(
     by : str
         Column that names the lines: ``"year"`` or ``"site_id"``.
     spread : {"std", "p10-p90"}, optional
-        Which spread; by default what the table has, standard deviation first.
+        Kind of spread; by default the one that the table has, the standard deviation if it has both.
 
     Returns
     -------
@@ -53,14 +53,13 @@ def plot_band_profile(
         raise UsageError(f"a profile shows 1..{len(OKABE_ITO)} rows, found {len(table)}; choose a site or a year first")
     if spread not in (None, "std", "p10-p90"):
         raise UsageError(f"spread is 'std' or 'p10-p90', found {spread!r}")
-    kind = spread or next(
-        (s for s, name in (("std", "A00_std"), ("p10-p90", "A00_p10")) if name in table.columns), None
-    )
-    low = high = None
-    if kind == "std":
+    if spread is None:
+        spread = "std" if "A00_std" in table.columns else "p10-p90" if "A00_p10" in table.columns else None
+    low = high = means
+    if spread == "std":
         deviation = band_matrix(table, "std")
         low, high = means - deviation, means + deviation
-    elif kind == "p10-p90":
+    elif spread == "p10-p90":
         low, high = band_matrix(table, "p10"), band_matrix(table, "p90")
     ax = axes_or_new(ax, (7.2, 3.0))
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=1)
@@ -69,7 +68,7 @@ def plot_band_profile(
         colours = colormap("cividis")(np.linspace(0.05, 0.92, len(table)))
     bands = np.arange(N_BANDS)
     for row in range(len(table)):
-        if low is not None and high is not None:
+        if spread is not None:
             alpha = 0.2 if len(table) <= 3 else 0.1  # many spreads over each other hide the lines
             ax.fill_between(bands, low[row], high[row], color=colours[row], alpha=alpha, linewidth=0, zorder=2)
         ax.plot(bands, means[row], color=colours[row], linewidth=1.3, label=str(names.iloc[row]), zorder=3)
@@ -77,9 +76,9 @@ def plot_band_profile(
     ax.set_xticks([*ticks, N_BANDS - 1], [BANDS[i] for i in [*ticks, N_BANDS - 1]])
     ax.set_xlim(-0.5, N_BANDS - 0.5)
     ax.set_xlabel("band")
-    what = {"std": "mean ± standard deviation", "p10-p90": "mean, 10th to 90th percentile", None: "mean"}[kind]
+    what = {"std": "mean ± standard deviation", "p10-p90": "mean, 10th to 90th percentile", None: "mean"}[spread]
     ax.set_ylabel(f"{what}\n(component, unitless)")
-    ax.legend(title="site" if by == "site_id" else by, fontsize=8, title_fontsize=8, frameon=False, ncols=1, **BESIDE)
+    ax.legend(title="site" if by == "site_id" else by, **LEGEND)
     tidy(ax)
     return ax
 
@@ -91,7 +90,7 @@ def plot_change(
     reference: int | Sequence[float] | NDArray[np.float64] | None = None,
     start_years: dict[str, int] | None = None,
 ) -> Axes:
-    """Draw how far each site has turned away from its own first year, year by year.
+    """Draw the angle between each site's embedding and that of its first year, year by year.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ def plot_change(
     reference : int or array of 64 floats, optional
         A year (each site's own vector of it), or one vector for all. By default each site's first year with data.
     start_years : dict of site id to year, optional
-        Marked with a ring on the site's line.
+        Years marked with a ring on the sites' lines.
 
     Returns
     -------
@@ -144,28 +143,22 @@ def plot_change(
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     _whole_years(ax, table["year"])
     if few:
-        ax.legend(
-            title="site" + (" (ring: start)" if start_years else ""),
-            fontsize=8,
-            title_fontsize=8,
-            frameon=False,
-            **BESIDE,
-        )
+        ax.legend(title="site" + (" (ring: start)" if start_years else ""), **LEGEND)
     tidy(ax)
     return ax
 
 
 def _reference_of(site: str, vectors: NDArray[np.float64], years: Any, reference: Any) -> NDArray[np.float64]:
+    """Return the vector that a site's years are compared with."""
     if isinstance(reference, int | np.integer):
-        found = vectors[years == reference]
-        if not len(found):
+        rows = np.flatnonzero(years == reference)
+        if not len(rows):
             raise UsageError(f"site {site!r} has no row for the reference year {reference}")
-        first: NDArray[np.float64] = found[0]
-        return first
-    if reference is not None:
+    elif reference is None:
+        rows = np.flatnonzero(np.isfinite(vectors[:, 0]))
+    else:
         return reference_vector(reference)
-    present: NDArray[np.float64] = vectors[np.isfinite(vectors[:, 0])]
-    own: NDArray[np.float64] = present[0] if len(present) else vectors[0]
+    own: NDArray[np.float64] = vectors[rows[0] if len(rows) else 0]
     return own
 
 

@@ -1,4 +1,4 @@
-"""A map of sites."""
+"""Draws a map of sites."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 from gee_polygons.errors import UsageError
 from gee_polygons.visualize.pictures.text import length_text, round_length
 from gee_polygons.visualize.plots.figure import (
-    BESIDE,
     INK,
+    LEGEND,
     NO_DATA,
     OKABE_ITO,
     axes_or_new,
@@ -25,7 +25,7 @@ from gee_polygons.visualize.plots.figure import (
     tidy,
     white_edge,
 )
-from gee_polygons.visualize.plots.labels import write_beside
+from gee_polygons.visualize.plots.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def plot_sites(
     cmap: str = "viridis",
     names: bool | None = None,
 ) -> Axes:
-    """Draw a map of sites, coloured by anything.
+    """Draw a map of sites, coloured by a property or by values of your own.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def plot_sites(
     ax : Axes, optional
         Where to draw.
     color : column name or one value per site, optional
-        Numbers get `cmap` and a colour bar, words the Okabe-Ito colours and a legend, ``"#rrggbb"`` (such as
-        ``pca_rgb``) are drawn as they are.
+        Numbers get the colours of `cmap` and a colour bar, text the Okabe-Ito colours and a legend; colours such as
+        ``"#00ff00"`` (the column ``pca_rgb``) are used as they are.
     label : str, optional
-        What the colour bar or legend says, with its unit; by default the column's name.
+        Title of the colour bar or legend, with the unit; by default the column's name.
     cmap : str
         Name of a colour map.
     names : bool, optional
@@ -130,7 +130,7 @@ def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: s
         colours = [scale(norm(v)) if np.isfinite(v) else NO_DATA for v in numbers]
         steps = np.unique(shown)
         whole = bool(np.all(shown == np.rint(shown)))
-        if whole and len(steps) <= _MOST_STEPS:  # a few years are read off a list, not off a ramp
+        if whole and len(steps) <= _MOST_STEPS:  # a few years are easier to read from a list than from a colour bar
             _legend(ax, {f"{v:.0f}": scale(norm(v)) for v in steps}, title, gaps=NO_DATA in colours)
         else:
             colour_bar(ax, ScalarMappable(norm, scale), title, whole=whole)
@@ -165,7 +165,7 @@ def _legend(ax: Axes, colours: dict[str, Any], title: str, *, gaps: bool) -> Non
     style: dict[str, Any] = {"marker": "s", "linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
     handles = [Line2D([], [], color=c, label=name, **style) for name, c in shown.items()]
     # a long title would push the map aside
-    ax.legend(handles=handles, title=textwrap.fill(title, 18), fontsize=8, title_fontsize=8, frameon=False, **BESIDE)
+    ax.legend(handles=handles, title=textwrap.fill(title, 18), **LEGEND)
 
 
 def _scale_bar(ax: Axes, span: float) -> None:
@@ -183,7 +183,7 @@ def _scale_bar(ax: Axes, span: float) -> None:
 
 
 def _outline(geometry: Any) -> Any:
-    """All rings of a polygon or multipolygon as one path: holes stay open."""
+    """Return all rings of a polygon or multipolygon as one path, so that holes stay open."""
     import shapely
     from matplotlib.path import Path as Outline
 
@@ -192,8 +192,8 @@ def _outline(geometry: Any) -> Any:
 
 
 def _write_names(ax: Axes, frame: Any) -> None:
-    """Write site ids beside the sites, where they cover no other site and no other name."""
+    """Write site ids next to the sites, where they cover no other site and no other name."""
     boxes = frame.geometry.bounds.to_numpy()
     # large sites first: their names have the fewest places
     order = np.argsort(-(boxes[:, 2] - boxes[:, 0]), kind="stable")
-    write_beside(ax, frame["site_id"].astype(str).to_numpy()[order].tolist(), boxes[order], least=_MARKER_PT)
+    place_labels(ax, frame["site_id"].astype(str).to_numpy()[order].tolist(), boxes[order], marker=_MARKER_PT)
