@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from oracles import SHARED
 
 from gee_polygons.alphaearth import BANDS
-from gee_polygons.audit import audit
+from gee_polygons.audit import audit, auditing
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 
@@ -378,6 +380,30 @@ def test_doubles_gaps_and_partial_rows(truth):
         "partial_rows": (4,),
         "infinite": (5,),
     }
+
+
+def test_a_row_with_an_infinity_is_no_row_without_data(truth):
+    broken = truth.copy()
+    broken.loc[5, "A09"] = np.inf
+    broken.loc[6, list(BANDS)] = np.nan
+    assert audit(broken).n_without_data == 1
+
+
+def test_a_pixel_that_rounding_made_longer_is_no_error():
+    vector = np.full(64, (44.51 / 127.5) ** 2)  # all but one component are rounded up to code 45
+    vector[0] = np.sqrt(1 - (vector[1:] ** 2).sum())
+    pixel = squares(np.rint(127.5 * np.sqrt(vector)) * np.resize([1, -1], 64))
+    assert 1.019 < np.linalg.norm(pixel) < 1.0223
+    assert audit(pd.DataFrame([pixel], columns=list(BANDS))).is_clean
+
+
+def test_every_message_is_used():
+    from gee_polygons.audit.checks import ERRORS, WARNINGS
+
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(auditing.__file__).parent.glob("*.py"))
+    for code in (*ERRORS, *WARNINGS):
+        assert source.count(f'"{code}"') >= 2, f"nothing finds {code}"
+    assert not set(ERRORS) & set(WARNINGS)
 
 
 def test_a_year_copied_and_sites_copied(truth):

@@ -1,11 +1,11 @@
-"""Whether a table of AlphaEarth polygon vectors is what it should be.
+"""Checks whether a table of AlphaEarth polygon vectors is what it should be.
 
-Looks at any table, ours or someone else's, and says what is wrong with it, which rows, how it was seen and how to
-mend it. It knows the mistakes that are made in public: ``k / 127`` instead of the square, means of raw codes, nodata
+Takes any table, ours or someone else's, and reports what is wrong with it, in which rows, on what evidence, and how to
+repair it. It knows the mistakes that are made in public: ``k / 127`` instead of the square, means of raw codes, nodata
 averaged in or kept as a value, lengths lost, bands in another order, years missing, rows doubled, and more.
 
-What a table can't show by itself: nodata of less than about 6 % of a polygon, where the table holds no other row that
-is like it; codes averaged before they were de-quantised, and bands in another order, unless a reference is given.
+What a table can't show by itself: nodata of less than about 6 % of a polygon, where the table holds no similar row;
+codes averaged before they were de-quantised, and bands in another order, unless a reference is given.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gee_polygons.audit.against import reference_findings
 from gee_polygons.audit.columns import column_findings
-from gee_polygons.audit.report import AuditReport, Finding, in_order
+from gee_polygons.audit.findings import AuditReport, Finding
+from gee_polygons.audit.reference import reference_findings
 from gee_polygons.audit.rows import row_findings
-from gee_polygons.audit.table import Audited, is_spread, look_at
-from gee_polygons.audit.values import kinds_of_rows, value_findings
+from gee_polygons.audit.table import is_per_band, table_to_audit
+from gee_polygons.audit.values import PLAUSIBLE, kinds_of_rows, row_figures, value_findings
 from gee_polygons.tables import read_table
+
+_WITHOUT_DIRECTION = ("nodata_as_value", "nodata_averaged", "sign_lost", "unknown_scale")
 
 
 def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path | None = None) -> AuditReport:
-    """Say what is wrong with a table of embedding vectors.
+    """Report what is wrong with a table of embedding vectors.
 
     Parameters
     ----------
@@ -56,53 +58,43 @@ def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path
     >>> audit(divided_by_127).codes
     ('linear_dequantisation',)
     """
-    looked = look_at(_table(table))
-    vectors = looked.vectors
+    audited = table_to_audit(_read(table))
+    vectors = audited.vectors
     findings: list[Finding] = []
-    usable = looked.complete
     checked: tuple[str, ...] = ()
-    if is_spread(vectors.statistic):
-        usable = np.zeros(looked.n_rows, np.bool_)  # the bands of a row make no vector
-    else:
-        kinds = kinds_of_rows(vectors)
-        findings += value_findings(looked, vectors, kinds)
-        # the direction of the others means something
-        senseless = [kinds[name] for name in ("filled", "pulled", "sign_lost", "scaled") if name in kinds]
-        unsigned = kinds["codes"] & (np.nan_to_num(looked.matrix) >= 0).all(axis=1)
-        usable = usable & ~np.any([*senseless, unsigned], axis=0)
-        if reference is not None:
-            more, compared = reference_findings(
-                looked, look_at(_table(reference)), usable, np.any(list(kinds.values()), axis=0)
-            )
-            findings += more
-            checked = (compared,)
-    findings += [*column_findings(looked), *_of_others(looked), *row_findings(looked, usable)]
+    usable = np.zeros(audited.n_rows, np.bool_)  # rows whose direction means something
+    for one in (vectors, *audited.others):
+        if is_per_band(one.statistic):  # the bands of a row make no vector
+            continue
+        figures = row_figures(one.matrix)
+        kinds = kinds_of_rows(one, figures)
+        findings += value_findings(audited, one, figures, kinds)
+        if one is vectors:
+            unsigned = (kinds == "raw_codes") & (figures["low"].to_numpy() >= 0)
+            usable = audited.complete & ~np.isin(kinds, _WITHOUT_DIRECTION) & ~unsigned
+            if reference is not None:
+                explained = ~np.isin(kinds, ["", PLAUSIBLE])
+                found, compared = reference_findings(audited, table_to_audit(_read(reference)), usable, explained)
+                findings += found
+                checked = (compared,)
+    findings += [*column_findings(audited), *row_findings(audited, usable)]
     return AuditReport(
-        findings=in_order(_one_each(findings)),
-        n_rows=looked.n_rows,
-        n_without_data=int((~np.isfinite(looked.matrix)).all(axis=1).sum() - vectors.infinite.sum()),
+        findings=_in_order(findings),
+        n_rows=audited.n_rows,
+        n_without_data=int((np.isnan(vectors.matrix).all(axis=1) & ~vectors.infinite).sum()),
         vectors=vectors.columns,
         checked=checked,
     )
 
 
-def _of_others(looked: Audited) -> list[Finding]:
-    """Check other columns of vectors, such as the medoid beside the mean."""
-    found: list[Finding] = []
-    for other in looked.others:
-        if not is_spread(other.statistic):
-            found += value_findings(looked, other, kinds_of_rows(other))
-    return found
-
-
-def _one_each(findings: list[Finding]) -> list[Finding]:
-    """Leave out what another finding says too: the same code, for no other rows."""
+def _in_order(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Return errors first, then what concerns most rows, without findings that repeat another one's code and rows."""
     kept: list[Finding] = []
     for finding in sorted(findings, key=lambda f: -len(f.rows)):
         if not any(f.code == finding.code and set(finding.rows) <= set(f.rows) for f in kept):
             kept.append(finding)
-    return kept
+    return tuple(sorted(kept, key=lambda f: (f.severity != "error", -len(f.rows), f.code)))
 
 
-def _table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+def _read(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     return read_table(table) if isinstance(table, str | Path) else table

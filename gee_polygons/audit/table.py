@@ -1,9 +1,8 @@
-"""Which columns of a table are vectors, sites and years: ours, or someone else's."""
+"""Finds the columns of vectors, sites and years in a table, ours or someone else's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,32 +11,30 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
-from gee_polygons.audit.report import Finding, Severity, examples_of
+from gee_polygons.audit.checks import ERRORS, WARNINGS
+from gee_polygons.audit.findings import Finding
 from gee_polygons.errors import UsageError
 
-# compared without case, spaces, "_", "-" and ":"; the first that the table has counts
+Positions = NDArray[np.intp]
+
+# compared without case and punctuation; the first of them that the table has is used
 SITE_COLUMNS: Final = (
     "siteid", "site", "rid", "featureid", "fieldid", "plotid", "polygonid", "parcelid", "fid", "id", "objectid",
     "globalid", "uuid",
 )  # fmt: skip
-# these may as well say what kind a site is, or number the rows of each export: they count where they tell rows apart
+# these may instead name the kind of a site, or number the rows of each export: used only if they distinguish rows
 PERHAPS_SITE_COLUMNS: Final = ("feature", "field", "plot", "polygon", "parcel", "systemindex", "name")
 YEAR_COLUMNS: Final = (
-    "year",
-    "yr",
-    "imageyear",
-    "time",
-    "date",
-    "datetime",
-    "timestart",
-    "systemtimestart",
-    "timestamp",
-)
-_NOT_VECTORS: Final = ("std", "min", "max", "count", "var", "median", "mode", "sum")
+    "year", "yr", "imageyear", "time", "date", "datetime", "timestart", "systemtimestart", "timestamp",
+)  # fmt: skip
+_PER_BAND: Final = ("std", "min", "max", "count", "var", "median", "mode", "sum")
+_UNIT: Final = re.compile(r"(?<![a-z])(unit|unitmean|normali[sz]ed|l2)(?![a-z])")
 _NUMBER: Final = re.compile(r"(?<!\d)\d{1,3}(?!\d)")
 _TEXT_OF_NUMBERS: Final = re.compile(r"[\[({]?[-+.\deE,;\s]*[\])}]?|.*\bnan\b.*", re.DOTALL)
-_MOST_DOUBLES: Final = 0.1
+_DECIMAL_COMMA: Final = r"(\d),(\d)"
+_MOST_DUPLICATES: Final = 0.1
 _EPOCH_MS: Final = 1e11  # numbers beyond this are milliseconds since 1970, as Earth Engine writes times
+_EXAMPLES: Final = 5  # rows that a finding names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,25 +51,34 @@ class Vectors:
         Values, NaN where missing.
     infinite : bool array, shape (rows,)
         Rows that held infinities (NaN in `matrix`).
-    unit : bool
-        Whether the columns' names promise vectors of length 1.
     """
 
     columns: str
     statistic: str
     matrix: NDArray[np.float64]
     infinite: NDArray[np.bool_]
-    unit: bool
+
+    @classmethod
+    def of(cls, columns: str, statistic: str, values: NDArray[np.float64]) -> Vectors:
+        """Return vectors with infinities replaced by NaN."""
+        infinite: NDArray[np.bool_] = np.isinf(values)
+        matrix = np.where(infinite, np.nan, values) if infinite.any() else values
+        return cls(columns=columns, statistic=statistic, matrix=matrix, infinite=np.asarray(infinite.any(axis=1)))
 
     @property
     def whole(self) -> bool:
         """Whether all 64 bands are there, so that lengths mean something."""
         return int(self.matrix.shape[1]) == N_BANDS
 
+    @property
+    def unit(self) -> bool:
+        """Whether the columns' names promise vectors of length 1."""
+        return _UNIT.search(self.columns.lower()) is not None
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Audited:
-    """A table as the checks see it."""
+class AuditedTable:
+    """A table as the checks see it: vectors and their keys as arrays, one element per row."""
 
     n_rows: int
     vectors: Vectors
@@ -80,7 +86,7 @@ class Audited:
     site: NDArray[Any] | None
     year: NDArray[np.int64] | None
     numbers: dict[str, NDArray[np.float64]]
-    years_asked: frozenset[int] = frozenset()
+    years_asked: frozenset[int]
 
     @property
     def matrix(self) -> NDArray[np.float64]:
@@ -90,35 +96,46 @@ class Audited:
     @property
     def complete(self) -> NDArray[np.bool_]:
         """Rows with a value in every band."""
-        found: NDArray[np.bool_] = np.asarray(np.isfinite(self.matrix).all(axis=1))
-        return found
+        return np.asarray(np.isfinite(self.matrix).all(axis=1), np.bool_)
 
     def label(self, row: int) -> str:
-        """Name a row: by site and year, else by its position."""
-        names = [str(self.site[row])] if self.site is not None else [f"row {row}"]
-        if self.year is not None and self.year[row] >= 0:
-            names.append(str(self.year[row]))
-        return " ".join(names)
+        """Return the name of a row: its site and year, else its position."""
+        name = str(self.site[row]) if self.site is not None else f"row {row}"
+        return name if self.year is None or self.year[row] < 0 else f"{name} {self.year[row]}"
 
-    def finding(
-        self, code: str, severity: Severity, title: str, rows: Any, evidence: dict[str, Any], mend: str
-    ) -> Finding:
-        """Make a finding out of a mask or positions of rows."""
-        at = np.asarray(rows)
-        at = np.flatnonzero(at) if at.dtype == np.bool_ else at
-        label: Callable[[int], str] = self.label
+    def findings(self, code: str, rows: Any, evidence: dict[str, Any] | None = None, **words: str) -> list[Finding]:
+        """Return the finding of a check in a list; an empty list if it concerns no row.
+
+        Parameters
+        ----------
+        code : str
+            The check: a key of `ERRORS` or `WARNINGS`.
+        rows : bool array, shape (rows,), or int array
+            The rows concerned, as a mask or as positions.
+        evidence : dict, optional
+            The figures that show it.
+        words : str
+            For the places in the title and the remedy.
+        """
+        rows = np.asarray(rows)
+        at = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.sort(rows)
+        return [self.finding(code, at, evidence or {}, **words)] if len(at) else []
+
+    def finding(self, code: str, at: Positions, evidence: dict[str, Any], **words: str) -> Finding:
+        """Return the finding of a check for the rows at some positions."""
+        title, remedy = (ERRORS | WARNINGS)[code]
         return Finding(
             code=code,
-            severity=severity,
-            title=title,
+            severity="error" if code in ERRORS else "warning",
+            title=title.format(**words),
             rows=tuple(at.tolist()),
             evidence=evidence,
-            mend=mend,
-            examples=examples_of(label, at),
+            mend=remedy.format(**words),
+            examples=tuple(self.label(row) for row in at[:_EXAMPLES].tolist()),
         )
 
 
-def look_at(table: pd.DataFrame) -> Audited:
+def table_to_audit(table: pd.DataFrame) -> AuditedTable:
     """Find out what a table holds.
 
     Raises
@@ -134,62 +151,58 @@ def look_at(table: pd.DataFrame) -> Audited:
     if any(name is not None for name in table.index.names):
         table = table.reset_index(allow_duplicates=True)
         table = table.loc[:, ~table.columns.duplicated()]
-    found = [*_wide(table), *_lists(table)]
+    found = [*_numbered_columns(table), *_list_columns(table)]
     if not found:
         raise UsageError(
             "no embedding vectors in the table: neither columns A00..A63 (or 64 numbered ones, such as emb_0..emb_63), "
             f"nor a column of lists of 64 numbers; it has {', '.join(map(str, table.columns[:8]))}"
         )
     found.sort(key=lambda v: (_rank(v.statistic), not v.whole))
-    year = _column_of(table, YEAR_COLUMNS)
-    site = _column_of(table, SITE_COLUMNS)
-    if site is None and (perhaps := _column_of(table, PERHAPS_SITE_COLUMNS)) is not None:
+    year = _first_column(table, YEAR_COLUMNS)
+    site = _first_column(table, SITE_COLUMNS)
+    if site is None and (perhaps := _first_column(table, PERHAPS_SITE_COLUMNS)) is not None:
         keys = [perhaps] if year is None else [perhaps, year]
-        site = perhaps if table.duplicated(keys, keep=False).mean() < _MOST_DOUBLES else None
-    numbers = {
-        name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        for name in ("Rbar", "embedding_dispersion", "n_pixels", "valid_fraction")
-        if name in table.columns
-    }
-    return Audited(
+        site = perhaps if table.duplicated(keys, keep=False).mean() < _MOST_DUPLICATES else None
+    provenance = dict(table.attrs.get("provenance", {}))
+    return AuditedTable(
         n_rows=len(table),
         vectors=found[0],
         others=tuple(found[1:]),
         # 3107 and "3107" are the same site
         site=None if site is None else table[site].astype(str).to_numpy(object),
         year=None if year is None else _years(table[year]),
-        numbers=numbers,
-        years_asked=_years_asked(table),
+        numbers={
+            name: _numbers(table[[name]])[:, 0] for name in ("Rbar", "n_pixels", "valid_fraction") if name in table
+        },
+        years_asked=frozenset(int(y) for y in str(provenance.get("years", "")).split(",") if y.strip().isdigit()),
     )
 
 
+def is_per_band(statistic: str) -> bool:
+    """Whether a statistic describes each band by itself, so that a row of it is no vector."""
+    return statistic in _PER_BAND or re.fullmatch(r"p\d+", statistic) is not None
+
+
 def _rank(statistic: str) -> int:
-    """Return the place of a statistic: what an audit is about comes first."""
-    return {"mean": 0, "medoid": 2}.get(statistic, 3 if is_spread(statistic) else 1)
+    """Return the order of statistics: the one that an audit is mainly about comes first."""
+    return {"mean": 0, "medoid": 2}.get(statistic, 3 if is_per_band(statistic) else 1)
 
 
-def is_spread(statistic: str) -> bool:
-    """Whether numbers of this name aren't vectors: each band for itself."""
-    return statistic in _NOT_VECTORS or re.fullmatch(r"p\d+", statistic) is not None
-
-
-def _column_of(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
+def _first_column(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
     """Return the column with the first of some names, whatever its case and punctuation; None without one."""
     plain = {re.sub(r"[\W_]+", "", str(name)).lower(): name for name in reversed(list(table.columns))}
     return next((plain[name] for name in known if name in plain), None)
 
 
-def _wide(table: pd.DataFrame) -> list[Vectors]:
+def _numbered_columns(table: pd.DataFrame) -> list[Vectors]:
     """Return groups of numbered columns: any of A00..A63, or exactly 64 of another name, from 0 or from 1."""
     groups: dict[tuple[str, str], dict[int, Any]] = {}
-    names: list[Any] = list(table.columns)
-    for name in names:
-        if isinstance(name, int | np.integer):
-            groups.setdefault(("", ""), {})[int(name)] = name
-        elif isinstance(name, str):
-            # which number is the band's isn't known yet: A00_p10, 2018_A00
-            for match in _NUMBER.finditer(name):
-                groups.setdefault((name[: match.start()], name[match.end() :]), {})[int(match[0])] = name
+    for column in table.columns:
+        if isinstance(column, int | np.integer | str):
+            # it isn't known yet which number is the band's: A00_p10, 2018_A00
+            for match in _NUMBER.finditer(str(column)):
+                prefix, suffix = str(column)[: match.start()], str(column)[match.end() :]
+                groups.setdefault((prefix, suffix), {})[int(match[0])] = column
     found = []
     for (prefix, suffix), members in groups.items():
         order = sorted(members)
@@ -197,58 +210,54 @@ def _wide(table: pd.DataFrame) -> list[Vectors]:
         if not ours and order not in (list(range(N_BANDS)), list(range(1, N_BANDS + 1))):
             continue
         columns = table[[members[number] for number in order]]
-        numbers = _numbers_of(columns)
+        numbers = _numbers(columns)
         if not np.isfinite(numbers).any() and columns.notna().to_numpy().any():
             continue  # words
-        first, last = members[order[0]], members[order[-1]]
-        columns_text = f"{first}..{last}" + ("" if len(order) == N_BANDS else f" ({len(order)} of 64 bands)")
-        found.append(_vectors(columns_text, _statistic(table, f"{prefix} {suffix}", suffix), numbers))
+        where = f"{columns.columns[0]}..{columns.columns[-1]}"
+        where += "" if len(order) == N_BANDS else f" ({len(order)} of 64 bands)"
+        found.append(Vectors.of(where, _statistic(table, f"{prefix} {suffix}", suffix), numbers))
     return found
 
 
-def _numbers_of(columns: pd.DataFrame) -> NDArray[np.float64]:
+def _numbers(columns: pd.DataFrame) -> NDArray[np.float64]:
     """Return columns as numbers; NaN for words. Texts may have a decimal comma."""
     if all(isinstance(dtype, np.dtype) and dtype.kind in "fiu" for dtype in columns.dtypes):
         return columns.to_numpy(np.float64, copy=True)
 
     def parse(column: pd.Series[Any]) -> pd.Series[Any]:
         if not pd.api.types.is_numeric_dtype(column):
-            column = column.where(
-                ~column.astype(str).str.fullmatch(r"\s*[-+]?\d+,\d+\s*"), column.astype(str).str.replace(",", ".")
-            )
+            column = column.astype(str).str.replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
         return pd.to_numeric(column, errors="coerce")
 
     return columns.apply(parse).to_numpy(np.float64, na_value=np.nan)
 
 
-def _lists(table: pd.DataFrame) -> list[Vectors]:
-    """Columns whose cells are lists of 64 numbers, also written as text in a CSV."""
+def _list_columns(table: pd.DataFrame) -> list[Vectors]:
+    """Return the columns whose cells are lists of 64 numbers, also written as text in a CSV."""
     found = []
     for name in table.columns:
         column = table[name]
         if column.dtype != object and not isinstance(column.dtype, pd.StringDtype | pd.ArrowDtype):
             continue
         cells = column.dropna()
-        first = _listed(cells.iloc[0]) if len(cells) else None
-        if first is None or first.shape != (N_BANDS,):
+        if not len(cells) or _vector(cells.iloc[0]) is None:
             continue
         numbers = np.full((len(column), N_BANDS), np.nan)
         for row, cell in enumerate(column):
-            values = _listed(cell)
-            if values is not None and values.shape == (N_BANDS,):
+            if (values := _vector(cell)) is not None:
                 numbers[row] = values
-        found.append(_vectors(f"the lists of {str(name)!r}", _statistic(table, str(name), ""), numbers))
+        found.append(Vectors.of(f"the lists of {str(name)!r}", _statistic(table, str(name), ""), numbers))
     return found
 
 
-def _listed(cell: Any) -> NDArray[np.float64] | None:
-    """Return a list of numbers, also one written as text: "[0.1, 0.2]", "{0.1,0.2}", "[0.1 0.2]", "0.1 0.2"."""
+def _vector(cell: Any) -> NDArray[np.float64] | None:
+    """Return a list of 64 numbers, also one written as text: "[0.1, 0.2]", "{0.1,0.2}", "[0.1 0.2]", "0.1 0.2"."""
     try:
         if isinstance(cell, str):
             if not _TEXT_OF_NUMBERS.fullmatch(cell):
                 return None
-            cell = cell.replace("null", "nan").strip("[](){} \t\n").replace(",", " ").replace(";", " ").split()
-        if not isinstance(cell, list | tuple | np.ndarray):
+            cell = re.sub(r"[\[\](){},;]", " ", cell.replace("null", "nan")).split()
+        if not isinstance(cell, list | tuple | np.ndarray) or len(cell) != N_BANDS:
             return None
         return np.array([np.nan if v is None else v for v in cell], np.float64)
     except (TypeError, ValueError):
@@ -256,36 +265,18 @@ def _listed(cell: Any) -> NDArray[np.float64] | None:
 
 
 def _statistic(table: pd.DataFrame, name: str, suffix: str) -> str:
-    """Say which statistic columns hold: by their names, else (A00 alone) by the provenance."""
+    """Return the statistic that columns hold: by their names, else (A00 alone) by the provenance."""
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word and not word.isdigit()]
     suffix = "" if suffix.strip("_ ").isdigit() else suffix  # a year
-    known = next((w for w in words if w in ("mean", "medoid") or is_spread(w)), None)
+    known = next((w for w in words if w in ("mean", "medoid") or is_per_band(w)), None)
     if known is not None or suffix:
         return known or suffix.strip("_ ").lower()
-    said = str(dict(table.attrs.get("provenance", {})).get("statistics", ""))
-    return said if said and "," not in said else "mean"
-
-
-def _years_asked(table: pd.DataFrame) -> frozenset[int]:
-    """Years that the provenance says were asked for, if it does."""
-    said = str(dict(table.attrs.get("provenance", {})).get("years", ""))
-    return frozenset(int(year) for year in said.split(",") if year.strip().isdigit())
-
-
-def _vectors(columns: str, statistic: str, numbers: NDArray[np.float64]) -> Vectors:
-    words = re.split(r"[^a-z]+", columns.lower())
-    infinite = np.isinf(numbers)
-    return Vectors(
-        columns=columns,
-        statistic=statistic,
-        matrix=np.where(infinite, np.nan, numbers) if infinite.any() else numbers,
-        infinite=np.asarray(infinite.any(axis=1)),
-        unit=any(w in ("unit", "normalized", "normalised", "l2", "unitmean") for w in words),
-    )
+    stated = str(dict(table.attrs.get("provenance", {})).get("statistics", ""))
+    return stated if stated and "," not in stated else "mean"
 
 
 def _years(column: pd.Series[Any]) -> NDArray[np.int64]:
-    """Years out of numbers, dates or text that begins with a year; -1 where there is none."""
+    """Return years out of numbers, dates or text that begins with a year; -1 where there is none."""
     if pd.api.types.is_datetime64_any_dtype(column):
         years = column.dt.year
     elif pd.api.types.is_numeric_dtype(column) and column.notna().any() and column.abs().min() > _EPOCH_MS:

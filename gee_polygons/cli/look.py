@@ -283,7 +283,7 @@ def audit(*, table: Path, reference: Path | None) -> int:
       gee-polygons audit embeddings.parquet
       gee-polygons audit theirs.csv --reference ours.parquet
     """
-    from gee_polygons.audit.auditing import audit as look
+    from gee_polygons.audit import audit as look
 
     report = look(table, reference)
     click.echo(f"{table}\n{report}")

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import numpy as np
 import pandas as pd
 
 Severity = Literal["error", "warning"]
 
-_SHOWN_EXAMPLES: Final = 5
 _COLUMNS: Final = 80
 _SIGNS: Final = {"error": "✗", "warning": "!"}
 _COLOURS: Final = {"error": "#D55E00", "warning": "#E69F00"}  # Okabe and Ito's
@@ -31,11 +31,11 @@ class Finding:
     title : str
         What is wrong, in one line.
     rows : tuple of int
-        Positions of the rows concerned, counted from 0; empty where it isn't a matter of rows.
+        Positions of the rows concerned, counted from 0; empty where no row of the table is concerned.
     evidence : mapping of str to number or str
-        What it was seen by.
+        The figures that show it.
     mend : str
-        What to do.
+        What to do about it.
     examples : tuple of str
         The first few rows, by site and year.
     """
@@ -56,19 +56,19 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """How many rows, and the first of them."""
+        """The number of rows and the first few of them, as text."""
         more = ", ..." if len(self.rows) > len(self.examples) else ""
         return f"{len(self.rows):,}: {', '.join(self.examples)}{more}" if self.rows else ""
 
     @property
     def seen_by(self) -> str:
-        """The evidence in one line."""
+        """The evidence as one line of text."""
         return "; ".join(f"{name} {_text(value)}" for name, value in self.evidence.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What an audit found.
+    """Findings of an audit.
 
     Parameters
     ----------
@@ -77,11 +77,11 @@ class AuditReport:
     n_rows : int
         Rows of the table.
     n_without_data : int
-        Rows without any value: that is no fault.
+        Rows without any value, which is not a fault.
     vectors : str
-        Which columns were taken for the vectors.
+        The columns that hold the vectors.
     checked : tuple of str
-        What else was there to compare with.
+        What else the table was compared with.
     """
 
     findings: tuple[Finding, ...]
@@ -102,7 +102,7 @@ class AuditReport:
 
     @property
     def head(self) -> str:
-        """What was looked at, in one line."""
+        """What was audited, in one line."""
         empty = f", {self.n_without_data:,} without data" if self.n_without_data else ""
         rows = f"{self.n_rows:,} row{'' if self.n_rows == 1 else 's'}{empty}"
         return "; ".join([rows, f"vectors in {self.vectors}", *self.checked])
@@ -150,11 +150,9 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Errors first; what concerns most rows first."""
-    return tuple(sorted(findings, key=lambda f: (f.severity != "error", -len(f.rows), f.code)))
-
-
-def examples_of(labels: Any, rows: Any) -> tuple[str, ...]:
-    """Name the first few rows."""
-    return tuple(str(labels(int(row))) for row in rows[:_SHOWN_EXAMPLES])
+def span(values: Any, form: str = ".4g", *, median: bool = False) -> str:
+    """Return the range of some numbers as text, with their median if wanted; "" without numbers."""
+    if not len(values):
+        return ""
+    text = f"{np.min(values):{form}}..{np.max(values):{form}}"
+    return f"{text} (median {np.median(values):{form}})" if median else text

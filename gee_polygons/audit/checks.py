@@ -1,0 +1,138 @@
+"""The checks of an audit: what each finding is called, what it says, and how to repair the table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# by the code of the finding: its title and the remedy; places in braces are filled in from the table
+# the values are wrong
+ERRORS: Final = {
+    "nodata_as_value": (
+        "rows filled with one value ({values}): nodata kept as if it were data",
+        "set these rows to NaN; mask code -128 (and the exporter's fill value) before anything else",
+    ),
+    "nodata_averaged": (
+        "nodata was averaged in: {how}",
+        "mask code -128 before de-quantising and averaging; extract again",
+    ),
+    "raw_codes": (
+        "values in code units: {how}",
+        "de-quantise each pixel, v = sign(k) (k / 127.5)^2, with -128 masked, then average or take other "
+        "statistics; a mean of codes can't be repaired: extract again",
+    ),
+    "linear_dequantisation": (
+        "codes were divided by {divisor} instead of de-quantised",
+        "v = sign(k) (k / 127.5)^2; pixels can be repaired, v = sign(x) (x * divisor / 127.5)^2; for polygons "
+        "extract again (cosine to the right vector 0.97..0.99)",
+    ),
+    "unknown_scale": (
+        "values are neither vectors nor codes",
+        "find the factor (a sum instead of a mean? an integer encoding?) and divide by it",
+    ),
+    "longer_than_one": (
+        "vectors longer than 1, which no mean of unit vectors is (Rbar > 1)",
+        "look for weights that don't add up to 1, nodata averaged in, or a wrong de-quantisation; extract again",
+    ),
+    "sign_lost": (
+        "no component is negative: the sign was lost when squaring",
+        "v = sign(k) (k / 127.5)^2, with the sign; extract again",
+    ),
+    "not_unit": (
+        "vectors in columns named as unit vectors have other lengths: they are means, shorter than 1",
+        "divide each by its length before cosines, dot products and nearest neighbours",
+    ),
+    "partial_rows": (
+        "rows in which some bands are missing: a pixel has all 64 or none",
+        "treat the whole row as missing; look for a read that failed, or a mask applied band by band",
+    ),
+    "infinite": (
+        "infinite values",
+        "look for a division by an empty area or by n_pixels = 0; set these rows to NaN",
+    ),
+    "rbar_above_one": (
+        "Rbar above 1: it is the length of a mean of unit vectors",
+        "compute it from vectors de-quantised with (k / 127.5)^2, nodata masked",
+    ),
+    "rbar_differs": (
+        "Rbar is not the length of the row's vector",
+        "the vector or Rbar was changed alone (another reducer, another year, a wrong join)",
+    ),
+    "valid_fraction": (
+        "valid_fraction outside 0..1: pixels counted twice, or areas of two grids mixed",
+        "count each piece of ground once: one grid per polygon, tiles mosaicked before reducing",
+    ),
+    "duplicate_rows": (
+        "several rows for one site{year}",
+        "keep one row for each; look for tiles that were reduced one by one, or parts appended twice",
+    ),
+    "same_in_two_years": (
+        "a site has exactly the same vector in two years",
+        "look at the filter of years: the collection has no 'year' property, and the end of filterDate is exclusive",
+    ),
+    "band_order": (
+        "{disorder}",
+        "rename the columns (sort bands by number, not by name), multiply bands of the other sign by -1, compare again",
+    ),
+    "band_sign": (
+        "{disorder}",
+        "multiply these bands by -1 and compare again",
+    ),
+    "rows_mixed_up": (
+        "rows hold the vector of another site or year",
+        "look at the join, the order of sites, and the filter of years (the end of filterDate is exclusive)",
+    ),
+    "length_differs": (
+        "rows have the direction of the reference's, but another length (Rbar)",
+        "look for nodata averaged in as 0, a sum divided by the whole area instead of the valid one, or a factor",
+    ),
+    "mean_of_codes": (
+        "codes were averaged, then de-quantised: every component is too small",
+        "de-quantise each pixel, then average: extract again",
+    ),
+}
+
+# something is missing, lost or unlikely
+WARNINGS: Final = {
+    "implausibly_short": (
+        "vectors shorter than {shortest}: hardly any land is so mixed (1 km2: 0.8)",
+        "look for values de-quantised twice, divided by an area, or a polygon far too large",
+    ),
+    "renormalised": (
+        "vectors were scaled to length 1: how mixed a polygon is, is lost{kept}",
+        "{remedy}",
+    ),
+    "float16": (
+        "values are rounded to float16",
+        "store float32 or float64; to save space store int8 codes of pixels, not float16 means",
+    ),
+    "rounded": (
+        "values are rounded to three decimals or fewer",
+        "store float32 or float64; to save space store int8 codes of pixels, not rounded means",
+    ),
+    "missing_years": (
+        "years are missing between {first} and {last}",
+        "keep a row with NaN and a status for each site and year, so that a gap isn't taken for a failure, nor two "
+        "years' change for one",
+    ),
+    "same_for_many_sites": (
+        "many sites have exactly the same vector in a year",
+        "reduce at 10 m in the UTM zone's CRS: a mosaic has a default scale of one degree; if the sites lie in one "
+        "pixel, this is right",
+    ),
+    "year_apart": (
+        "in {years} all sites change at once, far more than in other years",
+        "compare this year's extraction with the others': band order, de-quantisation, version, footprint",
+    ),
+    "jump": (
+        "changes between years that land doesn't make",
+        "look at pictures of these rows: a wrong place, year or band order, or much nodata; else the change is real",
+    ),
+    "differs_from_reference": (
+        "rows differ from the reference for no known reason",
+        "look at weights (pixel centres instead of shares), scale (10 m), overlapping tiles, footprints",
+    ),
+    "rows_missing": (
+        "the reference has rows that the table lacks",
+        "extract them, or keep a row with NaN and a status where there is no data",
+    ),
+}
