@@ -16,9 +16,10 @@ from gee_polygons.alphaearth import COLLECTION_ID, N_BANDS, checked_bands
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.errors import UsageError
 from gee_polygons.periods import checked_years, parse_dates
+from gee_polygons.progress import Progress
 from gee_polygons.reduction.checking import describe_damage
 from gee_polygons.reduction.merging import Results
-from gee_polygons.reduction.pipeline import Progress, reduce_polygons
+from gee_polygons.reduction.pipeline import reduce_polygons
 from gee_polygons.reduction.plan import Failure, PixelSource, ReducingSource, Source
 from gee_polygons.site.collection import SiteCollection
 from gee_polygons.site.inputs import as_sites

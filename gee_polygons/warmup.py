@@ -1,9 +1,9 @@
-"""Compile everything that numba compiles, once, so that no extraction waits for it: `python -m gee_polygons.warmup`.
+"""Compiles every numba function ahead of use, so that no extraction waits for it: `python -m gee_polygons.warmup`.
 
-numba compiles a function for each kind of array that it is called with, and keeps the result on disk (beside the
-package, or in the folder that ``NUMBA_CACHE_DIR`` names). Here every statistic is extracted from a tiny tile and from
-tiny rasters through the real way, so that exactly what a user's first call would compile is compiled. Done again, it
-finds everything and compiles nothing.
+numba compiles a function for each combination of array types that it is called with, and caches the result on disk
+(beside the package, or in the folder that ``NUMBA_CACHE_DIR`` names). Here every statistic is extracted from a tiny
+tile, mosaic and rasters by the same calls that a user makes, so that exactly what a first extraction needs is compiled.
+Run again, it compiles nothing.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ __all__ = ["WarmUp", "warm_up"]
 
 _YEAR: Final = 2024
 _CODES: Final = ("mean", "std", "min", "max", "median", "p90", "count", "medoid")
-_FLOATS: Final = ("mean", "min", "max", "count")  # what can be had of vectors that aren't on the 255 levels
+_FLOATS: Final = ("mean", "min", "max", "count")  # the statistics of float vectors
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """What a warm-up did.
+    """Result of a warm-up.
 
     Parameters
     ----------
     compiled : int
-        Functions compiled, one for each kind of arguments.
+        Functions compiled, one for each combination of argument types.
     found : int
-        Functions found compiled.
+        Functions found in the cache.
     seconds : float
         Time taken.
     """
@@ -57,7 +57,7 @@ class WarmUp:
 
 
 def warm_up() -> WarmUp:
-    """Compile what isn't compiled yet.
+    """Compile the functions that aren't compiled yet.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def warm_up() -> WarmUp:
         archive = CogSource(build_sample_archive(Path(folder) / "sample", years=[_YEAR]))
         polygons = sample_sites().geometry.to_numpy()
         for source, names in _sources(archive, shapely.union_all(polygons[:2]), Path(folder)):
-            # numba tells apart one polygon or band from several: a column of one is contiguous
+            # a column of an array with one column is contiguous, which numba compiles separately: one polygon, one band
             for asked in (polygons, polygons[:1]):
                 for bands in (BANDS, BANDS[:1]):
                     wanted = [name for name in names if name != "medoid" or len(bands) == N_BANDS]
@@ -114,7 +114,7 @@ def _mosaic(folder: Path, codes: NDArray[np.int8], place: shapely.Geometry) -> M
 
 
 def _counts() -> tuple[int, int]:
-    """Return how many functions this process has compiled, and how many it has found compiled."""
+    """Return how many functions this process has compiled, and how many it has found in the cache."""
     from numba.core.dispatcher import Dispatcher
 
     modules = [module for name, module in sys.modules.items() if name.startswith("gee_polygons.")]

@@ -277,7 +277,7 @@ def damage_in(codes, polygon=None):
     )
     first = BlockReducer(64).reduce(Planes(codes), clipped, check_lengths=True)
     suspects = first.check.suspects()
-    if suspects is None:
+    if not len(suspects):
         return None
     second = BlockReducer(64).reduce(Planes(codes), clipped, check_lengths=True, suspects=suspects)
     assert second.same_as(first)

@@ -182,8 +182,8 @@ def _needed(plans: Sequence[Plan], polygons: Polygons) -> dict[tuple[str, int], 
                 for (x0, y0), (x1, y1) in zip(first, last, strict=True)
             ]
             for ref in job.reads:
-                for part in (ref, *ref.beneath):
-                    whole = replace(part, beneath=(), rows=0)
+                for part in (ref, *ref.preceding):
+                    whole = replace(part, preceding=(), rows=0)
                     found[ref.tile if part is ref else part.tile, part.year].setdefault(whole, []).extend(windows)
     return found
 

@@ -1,1 +1,1 @@
-"""From polygons to partial sums: planning, reading blocks, reducing and merging them."""
+"""Reduces the pixels of sources over polygons: plans, reads blocks, sums them up and merges the sums."""

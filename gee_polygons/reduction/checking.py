@@ -10,7 +10,7 @@ import numpy as np
 
 from gee_polygons.errors import ReadError
 from gee_polygons.reduction.plan import Block, BlockRef
-from gee_polygons.zonal.damage import DamagedPixels, Suspects
+from gee_polygons.zonal.damage import NO_SUSPECTS, DamagedPixels, Suspects
 from gee_polygons.zonal.reduce import Reduced
 
 _MOST_READINGS: Final = 4
@@ -83,7 +83,7 @@ def describe_damage(damage: Sequence[BlockDamage]) -> str:
 
 
 def reduce_checked(
-    reduce: Callable[[Block, Suspects | None], Reduced], block: Block, fetch_again: Callable[[], Block]
+    reduce: Callable[[Block, Suspects], Reduced], block: Block, fetch_again: Callable[[], Block]
 ) -> tuple[Reduced, DamagedPixels | None]:
     """Reduce a block, and where some of its pixels can't be unit vectors, read it again.
 
@@ -111,10 +111,10 @@ def reduce_checked(
     ReadError
         If each reading differs from the one before it.
     """
-    reduced = reduce(block, None)
+    reduced = reduce(block, NO_SUSPECTS)
     for _ in range(_MOST_READINGS):
-        suspects = reduced.check.suspects() if reduced.check is not None else None
-        if suspects is None:
+        suspects = reduced.check.suspects() if reduced.check is not None else NO_SUSPECTS
+        if not len(suspects):
             return reduced, None
         again = reduce(fetch_again(), suspects)
         if again.same_as(reduced):

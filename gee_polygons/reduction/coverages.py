@@ -46,16 +46,13 @@ class PieceCoverages:
         """Return the coverage of a job's pieces, in their order."""
         if self._jobs_left.keys().isdisjoint(pieces):
             return self._compute(pieces)
-        once = [piece for piece in pieces if piece not in self._jobs_left]
-        computed = self._compute(once) if once else None
-        place = {piece: i for i, piece in enumerate(once)}
-        parts = []
-        for piece in pieces:
-            if computed is not None and piece in place:
-                parts.append((computed, place[piece]))
-            else:
-                parts.append((self._shared(piece), 0))
-        return _join(parts)
+        others = [piece for piece in pieces if piece not in self._jobs_left]
+        place = {piece: i for i, piece in enumerate(others)}
+        computed = self._compute(others) if others else None
+        return _join([
+            (self._shared(piece), 0) if computed is None or piece not in place else (computed, place[piece])
+            for piece in pieces
+        ])  # fmt: skip
 
     def _shared(self, piece: int) -> Coverage:
         with self._lock:

@@ -1,6 +1,6 @@
-"""Partial sums of blocks -> numbers of polygons.
+"""Merges the partial sums of blocks into the statistics of polygons.
 
-Most polygons lie in one block: their numbers are finished as soon as that is in, and only the others' sums are kept.
+Most polygons lie in one block: their statistics are finished as soon as that is merged. Only sums of others are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gee_polygons.zonal.statistics import Needs, quantile_of, quantiles
 
 @dataclass(kw_only=True)
 class Results:
-    """Numbers of all polygons and years.
+    """Statistics of all polygons and years.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Results:
     status : object array, shape (polygons, years)
         ``"ok"``, ``"masked"``, ``"no_data"`` or ``"error"``.
     failures : list of Failure
-        What couldn't be read.
+        Reads that failed.
     damage : list of BlockDamage
         Blocks with pixels that can't be unit vectors, and count all the same.
     """
@@ -105,22 +105,22 @@ class StoppedError(Exception):
 
 
 class Merger:
-    """Adds blocks' partials, and turns them into numbers as soon as a polygon's last block is in.
+    """Adds the partial sums of blocks, and turns them into statistics as soon as a polygon's last block is merged.
 
     Parameters
     ----------
     plan : Plan
-        What is read.
+        The plan whose blocks are merged.
     years : sequence of int
         Years of the results.
     names : sequence of str
-        Statistics asked for.
+        Names of the statistics.
     needs : Needs
         What they need.
     results : Results
-        Where the numbers go.
+        Filled here.
     on_error : {"raise", "collect"}
-        What a block that can't be read does.
+        Whether a failed read raises `StoppedError` or is listed in `Results.failures`.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Merger:
             self._fail(failure)
 
     def _pieces(self, job: Job, ref: BlockRef) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the job's pieces that want a block (another zone may serve some in its year), and which they are."""
+        """Return the job's pieces that are measured in a block's year and a mask of them."""
         pieces = np.array(job.pieces, np.int64)
         wanted = np.ones(len(pieces), np.bool_)
         if self._skips:
@@ -159,7 +159,7 @@ class Merger:
         return pieces[wanted], wanted
 
     def alone(self, job: Job, ref: BlockRef) -> NDArray[np.bool_]:
-        """Which of a job's pieces are all of their polygon, and in this block."""
+        """Whether each of a job's pieces is its whole polygon, and lies in this block alone."""
         alone: NDArray[np.bool_] = self._slot[self._owner[list(job.pieces)], self._column[ref.year]] < 0
         return alone
 
@@ -220,7 +220,7 @@ class Merger:
                 values[key], similarity[key] = here.vectors[0], here.similarity[0]
 
     def finish(self, polygons: Polygons) -> None:
-        """Write the polygons of several blocks, and each polygon's valid fraction."""
+        """Write the statistics of polygons in several blocks, and the valid fraction of all polygons."""
         for year in self._column.values():
             rows = np.flatnonzero(self._slot[:, year] >= 0)
             self._write(rows, year, self._kept.take(self._slot[rows, year]), None)
@@ -228,7 +228,7 @@ class Merger:
         np.divide(self._results.n_pixels, area, out=self._results.valid_fraction, where=area > 0)
 
     def blank_failures(self) -> None:
-        """Let no number stand whose polygon has a block that couldn't be read."""
+        """Set everything to NaN for polygons with a block that couldn't be read."""
         self._results.status[self._failed] = "error"
         for numbers in self._results.numbers():
             numbers[self._failed] = np.nan
@@ -260,19 +260,19 @@ class Merger:
         self._results.status[rows, year] = np.where(n_pixels > 0, "ok", "masked")
 
     def _write_quantiles(self, rows: Any, year: int, finished: NDArray[np.float64]) -> None:
-        """`finished` has a last axis of levels, in the order they were asked for."""
+        """Write quantiles whose last axis is the levels, in the order of the statistics' names."""
         for level, name in enumerate(name for name in self._names if quantile_of(name) is not None):
             self._results.statistics[name][rows, year] = finished[..., level]
 
     def _areas(self, polygons: Polygons) -> NDArray[np.int64]:
-        """Return the polygons' whole areas in 2^-24 pixels, in the zones that serve each year, shape (n, years)."""
+        """Return the polygons' whole areas in units of 2^-24 pixels, as measured in each year, shape (n, years)."""
         area = np.zeros(self._results.n_pixels.shape, np.int64)
         n_pieces = np.bincount(self._owner, minlength=len(area))
         alone = n_pieces[self._owner] == 1
         area[self._owner[alone]] = self._piece_area[alone, None]
         for i in np.flatnonzero(~alone).tolist():
             piece = self._plan.pieces[i]
-            if not self._piece_area[i]:  # no tile holds this piece, but one may hold another of the polygon's
+            if not self._piece_area[i]:  # no tile holds this piece, but another piece of the polygon may have one
                 self._piece_area[i] = compute_coverage(polygons.pieces([piece])).weights[0]
             served = [column for year, column in self._column.items() if year not in piece.skip]
             area[self._owner[i], served] += self._piece_area[i]

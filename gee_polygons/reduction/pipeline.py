@@ -7,7 +7,6 @@ sums, and the calling thread merges them. So the result doesn't depend on the nu
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import threading
 from collections import deque
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import ReadError, warn_data
+from gee_polygons.progress import Progress, report_progress
 from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
 from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
 from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
@@ -29,12 +29,11 @@ from gee_polygons.reduction.plan import Block, BlockRef, Job, PixelSource, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import paste
 from gee_polygons.zonal.clipping import BlockCoverage
-from gee_polygons.zonal.damage import Suspects
+from gee_polygons.zonal.damage import NO_SUSPECTS, Suspects
 from gee_polygons.zonal.medoid import Candidates, find_candidates
 from gee_polygons.zonal.reduce import BlockReducer, Reduced
 from gee_polygons.zonal.statistics import Needs, parse_statistics
 
-Progress = bool | Callable[[int, int], object]
 T = TypeVar("T")
 
 
@@ -91,7 +90,8 @@ def reduce_polygons(
     with _collector_paused():
         plan = source.plan(prepared, years)
     try:
-        with _reporter(progress, plan.blocks * (2 if needs.medoid else 1)) as advance:
+        total = plan.blocks * (2 if needs.medoid else 1)
+        with report_progress(progress, total, unit="block", title="extract") as advance:
             results = _reduce(plan, settings, advance)
     except StoppedError as stopped:
         raise stopped.named(names) from stopped.__cause__
@@ -101,7 +101,7 @@ def reduce_polygons(
 
 
 @runtime_checkable
-class Replanning(Protocol):
+class ReplanningSource(Protocol):
     """A source that may find pixels elsewhere for polygons whose tiles turned out to have no data."""
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
@@ -125,31 +125,31 @@ class _Settings:
     workers: int
 
 
-def _reduce(plan: Plan, settings: _Settings, advance: Callable[[], object]) -> Results:
+def _reduce(plan: Plan, settings: _Settings, advance: Callable[[int], object]) -> Results:
     """Reduce what a plan reads; then, if the source can, plan again for site-years that lack pixels."""
     source = settings.source
     results = _run_plan(plan, settings, advance)
-    if isinstance(source, Replanning) and (incomplete := _incomplete(results, settings.years)):
+    if isinstance(source, ReplanningSource) and (incomplete := _incomplete(results, settings.years)):
         with _collector_paused():
             again = source.replan(settings.polygons, incomplete)
         if again is not None:
-            _improve(results, _run_plan(again, settings, lambda: None))
+            _improve(results, _run_plan(again, settings, lambda n: None))
     return results
 
 
-def _run_plan(plan: Plan, settings: _Settings, advance: Callable[[], object]) -> Results:
+def _run_plan(plan: Plan, settings: _Settings, advance: Callable[[int], object]) -> Results:
     results = Results.empty(len(settings.polygons), len(settings.years), len(settings.bands), settings.names)
     merger = Merger(plan, settings.years, settings.names, settings.needs, results, settings.on_error)
     runner = _Runner(plan, settings)
     left_out: dict[BlockRef, NDArray[np.int64]] = {}
     for job, ref, outcome in runner.run(_summing(settings, merger, left_out)):
         merger.add(job, ref, outcome)
-        advance()
+        advance(1)
     merger.finish(settings.polygons)
     if settings.needs.medoid:
         for job, ref, candidates in runner.run(_looking_for_medoids(merger, left_out)):
             merger.add_candidates(job, ref, candidates)
-            advance()
+            advance(1)
     merger.blank_failures()
     return results
 
@@ -161,7 +161,7 @@ def _incomplete(results: Results, years: Sequence[int]) -> list[tuple[int, int]]
 
 
 def _improve(results: Results, others: Results) -> None:
-    """Take over what another plan found where there was nothing, or where it has half a pixel more.
+    """Replace results by those of another plan where there was nothing, or where that found half a pixel more.
 
     Half a pixel, because the pixels of two zones differ a little in size.
     """
@@ -207,17 +207,17 @@ class _Runner:
             for ref in job.reads
         ]
         blocks = settings.source.read([ref for _, _, ref in steps], settings.bands)
-        # of an overlapping tile that comes first, one band says which pixels it holds
-        hiding = settings.source.read([part for _, _, ref in steps for part in ref.beneath], settings.bands[:1])
+        # of tiles that take precedence, one band says where they have data
+        hiding = settings.source.read([part for _, _, ref in steps for part in ref.preceding], settings.bands[:1])
 
         def one(job: Job, coverage: JobCoverage, ref: BlockRef, fetched: Sequence[Block | ReadError]) -> T | ReadError:
             inside = coverage.in_block(ref)
             failed = next((part for part in fetched if isinstance(part, ReadError)), None)
             if failed is not None:
                 return failed
-            *above, block = [part for part in fetched if not isinstance(part, ReadError)]
+            *preceding, block = [part for part in fetched if not isinstance(part, ReadError)]
             try:
-                hidden = _hidden(ref, above)
+                hidden = _hidden(ref, preceding)
                 return work(_Task(job=job, ref=ref, block=block, coverage=inside, areas=coverage.areas, hidden=hidden))
             except ReadError as error:
                 return error
@@ -226,7 +226,7 @@ class _Runner:
             waiting: deque[tuple[Job, BlockRef, Future[T | ReadError]]] = deque()
             try:
                 for job, coverage, ref in steps:
-                    fetched = [*(next(hiding) for _ in ref.beneath), next(blocks)]
+                    fetched = [*(next(hiding) for _ in ref.preceding), next(blocks)]
                     waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
                     if len(waiting) > settings.workers:
                         job, ref, future = waiting.popleft()
@@ -249,7 +249,7 @@ def _summing(
         reducer: BlockReducer = local.reducer
         alone = merger.alone(task.job, task.ref)
 
-        def reduce(block: Block, suspects: Suspects | None = None, hidden: Any = task.hidden) -> Reduced:
+        def reduce(block: Block, suspects: Suspects = NO_SUSPECTS, hidden: Any = task.hidden) -> Reduced:
             return reducer.reduce(
                 block, task.coverage, alone=alone, hidden=hidden, check_lengths=block.checks_norms, suspects=suspects
             )
@@ -292,13 +292,13 @@ def _looking_for_medoids(merger: Merger, left_out: dict[BlockRef, NDArray[np.int
     return work
 
 
-def _hidden(ref: BlockRef, above: Sequence[Block]) -> NDArray[np.int64] | None:
-    """Return the positions, in a block's stored order, of pixels that tiles before this one hold valid data for."""
-    if not above:
+def _hidden(ref: BlockRef, preceding: Sequence[Block]) -> NDArray[np.int64] | None:
+    """Return the positions, in a block's stored order, of pixels that are counted from tiles that take precedence."""
+    if not preceding:
         return None
     window = ref.window
     codes = np.full((1, window.height, window.width), NODATA, np.int8)
-    for block in above:
+    for block in preceding:
         paste(codes, window, block)
     taken = codes[0] != NODATA
     return np.flatnonzero(taken[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1])
@@ -306,10 +306,10 @@ def _hidden(ref: BlockRef, above: Sequence[Block]) -> NDArray[np.int64] | None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep Python's cycle collector still while a plan is made.
+    """Switch Python's cyclic garbage collector off while a plan is made.
 
-    A plan is tens of thousands of small objects without a cycle; counting them brings on full collections, which go
-    through all that the process holds: 0.05 to 0.1 s each, of the second that 10,000 fields take.
+    A plan is tens of thousands of small objects without a cycle. Creating them sets off full collections, which go
+    through every object of the process: 0.05 to 0.1 s each, of the second that 10,000 fields take.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -318,22 +318,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-@contextmanager
-def _reporter(progress: Progress, total: int) -> Iterator[Callable[[], object]]:
-    """Report finished blocks: to nobody, to a bar, or to the caller's function."""
-    if callable(progress):
-        count = itertools.count(1)
-        yield lambda: progress(next(count), total)
-    elif progress:
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, unit="block", desc="extract") as bar:
-
-            def advance() -> None:
-                bar.update(1)
-
-            yield advance
-    else:
-        yield lambda: None

@@ -1,16 +1,16 @@
-"""What a source is: the protocols, and the data that passes through them.
+"""Defines the protocols of sources, and the plans, blocks and images that they return.
 
 A pixel source turns polygons and years into a `Plan` (from its index alone), and a plan's block references
-into `Block`s: compressed bytes that know how to decode themselves. Everything after that (coverage, kernels,
-merging, the table) is the same for all of them: see `gee_polygons.extract`.
+into `Block`s, which decode their own bytes. Everything after that (coverage, kernels, merging, the table) is the same
+for all sources: see `gee_polygons.extract`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import shapely
@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.progress import Progress
 from gee_polygons.zonal.grid import Grid, Lattice, Window
-
-if TYPE_CHECKING:
-    pass
+from gee_polygons.zonal.planes import PlaneSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +104,12 @@ class EmbeddingImage:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRef:
-    """One block of one tile: the unit that is fetched and decoded.
+    """Reference to one block of one tile, the unit that is fetched and decoded.
 
     Parameters
     ----------
     tile : str
-        Path or URL of the tile; also what messages name.
+        Path or URL of the tile, as messages name it.
     year : int
         Year of the tile.
     index : tuple of int
@@ -121,11 +120,11 @@ class BlockRef:
         The part of `window` that lies inside the tile; the rest is never counted.
     flip_y, flip_x : bool
         Whether the stored rows run northwards, the stored columns westwards.
-    beneath : tuple of BlockRef
-        Blocks of other tiles on the same lattice and year that overlap this one and come first:
-        where one of those is valid, this one is not counted.
+    preceding : tuple of BlockRef
+        Overlapping blocks of tiles that take precedence, on the same lattice and of the same year: where one of those
+        has data, this block's pixel is not counted.
     rows : int
-        How many of the stored rows, from the first on, matter; those after them may be left out. 0: all.
+        Number of stored rows that are needed, from the first on; those after them need not be read. 0: all.
     """
 
     tile: str
@@ -135,7 +134,7 @@ class BlockRef:
     inside: Window
     flip_y: bool = False
     flip_x: bool = False
-    beneath: tuple[BlockRef, ...] = ()
+    preceding: tuple[BlockRef, ...] = ()
     rows: int = 0
 
     @classmethod
@@ -151,35 +150,18 @@ class BlockRef:
             flip_y=grid.flip_y, flip_x=grid.flip_x,
         )  # fmt: skip
 
-    def holding(self, first: int, stop: int) -> BlockRef:
-        """Return this block as far as the lattice rows from `first` to before `stop` need it."""
+    def limited_to(self, first: int, stop: int) -> BlockRef:
+        """Return a copy limited to the stored rows that cover the lattice rows [first, stop)."""
         rows = self.window.row_stop - first if self.flip_y else stop - self.window.row
         return replace(self, rows=min(max(rows, 1), self.window.height))
 
 
-class Block(Protocol):
-    """A fetched block: bytes that know how to decode themselves, band by band or all at once."""
+class Block(PlaneSource, Protocol):
+    """A fetched block, which decodes its own bytes."""
 
     ref: BlockRef
     checks_norms: bool
-    """Whether every valid pixel must be a unit vector, so that damage shows."""
-
-    @property
-    def n_parts(self) -> int:
-        """How many separately compressed parts hold the bands asked for."""
-        ...
-
-    def part_bands(self, part: int) -> Sequence[int]:
-        """Positions, among the bands asked for, that a part holds."""
-        ...
-
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Decode one part to planes: int8 codes or float vectors, shape (bands of the part, pixels + PADDING).
-
-        Pixels are in the block's stored order. `scratch` is the array a former call returned; it is written
-        again where it fits.
-        """
-        ...
+    """Whether every valid pixel must be a unit vector, so that damaged bytes show."""
 
 
 @dataclass(frozen=True, order=True)
@@ -189,13 +171,13 @@ class Piece:
     Parameters
     ----------
     polygon : int
-        Which of the polygons asked for.
+        Index of the polygon among those planned for.
     lattice : Lattice
-        Where it is measured.
+        The lattice.
     clip : tuple of 4 floats, optional
         (west, south, east, north) in degrees: the part of the polygon inside this box; None: the whole polygon.
     skip : tuple of int
-        Years in which other pieces serve the polygon.
+        Years in which the polygon is measured by other pieces instead.
     seam : float, optional
         On a lon/lat grid: longitudes are brought into seam..seam + 360 before they are measured.
     """
@@ -209,7 +191,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One window of a lattice, the pieces of polygons that touch it, and the blocks (one a year) that hold it."""
+    """One window of a lattice: the pieces of polygons that touch it, and the blocks to read, one for each year."""
 
     lattice: Lattice
     window: Window
@@ -219,7 +201,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that can't be read: what, in which year, the polygons whose result it spoils, and the error's code."""
+    """A read that failed: message, year, indices of the polygons that lack data for it, URL, code of the error."""
 
     message: str
     year: int
@@ -230,7 +212,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be read for which polygons; known before a byte of pixels is read. Hashable and picklable.
+    """Which blocks are read for which polygons, and what that costs, before any pixel is read. Hashable, picklable.
 
     Parameters
     ----------
@@ -243,13 +225,13 @@ class Plan:
     pieces : tuple of Piece
         Polygons, or their parts per zone.
     jobs : tuple of Job
-        In the order they will be worked.
+        In the order of work.
     requests, bytes : int
         Requests and compressed bytes that reading all bands will cost.
     failures : tuple of Failure
         Tiles that the index names and that can't be opened.
     by_area : bool
-        Whether a pixel weighs by its area too: on a lon/lat grid, where rows differ.
+        Whether pixels also weigh by their area: on a lon/lat grid, where rows differ.
     """
 
     source: str
@@ -285,30 +267,30 @@ class Source(Protocol):
     archive: str
 
     def years(self) -> list[int]:
-        """Years that the source has, ascending."""
+        """Return the years that the source has, ascending."""
         ...
 
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
-        """Pixels of a small region (EPSG:4326), for rendering."""
+        """Return the pixels of a small region (EPSG:4326)."""
         ...
 
 
 @runtime_checkable
 class PixelSource(Source, Protocol):
-    """A source whose pixels are reduced here."""
+    """A source of pixels, which are reduced on this machine."""
 
     def plan(self, polygons: Any, years: Sequence[int]) -> Plan:
-        """Say which blocks hold which polygons (shapely, EPSG:4326); uses the index and headers alone."""
+        """Return which blocks hold which polygons (shapely, EPSG:4326); reads the index and headers only."""
         ...
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[Block | ReadError]:
-        """Fetch blocks, in order. What can't be read is yielded as its error, so that the rest goes on."""
+        """Fetch blocks, in order. For a block that can't be read, its error is yielded, so that the rest goes on."""
         ...
 
 
 @runtime_checkable
 class ReducingSource(Source, Protocol):
-    """A source that reduces on its own side (Earth Engine)."""
+    """A source that computes the statistics itself (Earth Engine)."""
 
     def reduce(
         self,
@@ -318,8 +300,8 @@ class ReducingSource(Source, Protocol):
         statistics: Sequence[str],
         *,
         on_error: str = "raise",
-        progress: bool | Callable[[int, int], object] = False,
+        progress: Progress = False,
         max_workers: int | None = None,
     ) -> Any:
-        """Return the finished statistics per polygon and year, as `gee_polygons.reduction.pipeline.Results`."""
+        """Return the statistics of each polygon and year, as `gee_polygons.reduction.merging.Results`."""
         ...

@@ -1,10 +1,10 @@
-"""Which blocks hold which polygons: pieces + tiles -> jobs. Shared by all pixel sources; reads nothing."""
+"""Finds the blocks that polygons touch and orders them as a plan, for all pixel sources; reads nothing."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +16,11 @@ from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.zonal.coverage import Coverage, compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import Rings
+from gee_polygons.zonal.ragged import owners, ranges
 
 
-class Blocked(Protocol):
-    """A raster in blocks, for one year."""
+class BlockedRaster(Protocol):
+    """A raster of one year that is stored in blocks."""
 
     @property
     def place(self) -> str:
@@ -42,20 +43,12 @@ class Blocked(Protocol):
         ...
 
     def ref(self, row: int, col: int) -> BlockRef:
-        """Describe a block."""
+        """Return a reference to a block."""
         ...
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return the requests and bytes that reading a block costs: all bands, or the first few."""
         ...
-
-
-@dataclass
-class _Draft:
-    """A job being gathered."""
-
-    pieces: set[int] = field(default_factory=set)
-    reads: list[BlockRef] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ def make_plan(
     polygons: Polygons,
     years: Sequence[int],
     pieces: Sequence[Piece],
-    tiles: Iterable[Blocked],
+    tiles: Iterable[BlockedRaster],
     failures: Sequence[Failure] = (),
 ) -> Plan:
     """Find the blocks that each piece touches, and order them.
@@ -88,28 +81,29 @@ def make_plan(
     source : str
         Name of the source.
     polygons : Polygons
-        What is asked for.
+        The polygons planned for.
     years : sequence of int
         Years asked for.
     pieces : sequence of Piece
         Polygons, or their parts per zone.
-    tiles : iterable of Blocked
-        Candidates; those that nothing touches cost nothing.
+    tiles : iterable of BlockedRaster
+        Tiles that may hold pieces; those that no piece touches aren't read.
     failures : sequence of Failure
-        What is known already to be unreadable.
+        Tiles that are known to be unreadable.
 
     Returns
     -------
     Plan
     """
-    by_lattice: dict[Lattice, list[Blocked]] = defaultdict(list)
-    by_place: dict[tuple[str, int], Blocked] = {}
+    by_lattice: dict[Lattice, list[BlockedRaster]] = defaultdict(list)
+    by_place: dict[tuple[str, int], BlockedRaster] = {}
     for tile in tiles:
         by_lattice[tile.grid.lattice].append(tile)
         by_place[tile.place, tile.year] = tile
-    # years share a job where their tiles hold the same part of the block: else a piece that lies in one tile's part
-    # would pass for one that the other tile holds, too
-    drafts: dict[tuple[Lattice, Window, Window], _Draft] = defaultdict(_Draft)
+    # Years share a job only where their tiles hold the same part of the block. Otherwise a piece that lies in the part
+    # that one tile holds would be taken for one that the other tile holds, too.
+    members_of: dict[tuple[Lattice, Window, Window], set[int]] = defaultdict(set)
+    reads_of: dict[tuple[Lattice, Window, Window], list[BlockRef]] = defaultdict(list)
     requests = n_bytes = 0
     for lattice, members in by_lattice.items():
         numbers = np.array([i for i, p in enumerate(pieces) if p.lattice is lattice or p.lattice == lattice], np.int64)
@@ -123,20 +117,26 @@ def make_plan(
             if layout not in touched:
                 blocks = _blocks_touched(tile, rings, bounds, numbers)
                 touched[layout] = {block: _Touched.of(inside, bounds, numbers) for block, inside in blocks.items()}
-            beneath = take_precedence(members, tile)
+            earlier = take_precedence(members, tile)
             for (row, col), found in touched[layout].items():
-                inside = found.pieces
-                wanted = [i for i in inside if tile.year not in pieces[i].skip]
-                if not wanted:
+                if all(tile.year in pieces[i].skip for i in found.pieces):
                     continue
-                ref = _with_beneath(tile.ref(row, col).holding(found.first_row, found.row_stop), beneath)
-                draft = drafts[lattice, ref.window, ref.inside]
-                draft.pieces.update(inside)
-                draft.reads.append(ref)
-                costs = [tile.cost(ref), *(by_place[part.tile, part.year].cost(part, 1) for part in ref.beneath)]
+                ref = tile.ref(row, col).limited_to(found.first_row, found.row_stop)
+                if preceding := tuple(part for other in earlier for part in blocks_in(other, ref.inside)):
+                    ref = replace(ref, preceding=preceding)
+                job = lattice, ref.window, ref.inside
+                members_of[job].update(found.pieces)
+                reads_of[job].append(ref)
+                costs = [tile.cost(ref), *(by_place[part.tile, part.year].cost(part, 1) for part in ref.preceding)]
                 requests += sum(cost[0] for cost in costs)
                 n_bytes += sum(cost[1] for cost in costs)
-    jobs = [_job(lattice, window, draft) for (lattice, window, _), draft in drafts.items()]
+    jobs = [
+        Job(
+            lattice=lattice, window=window, pieces=tuple(sorted(members_of[lattice, window, inside])),
+            reads=tuple(sorted(reads, key=lambda ref: (ref.year, ref.tile))),
+        )
+        for (lattice, window, inside), reads in reads_of.items()
+    ]  # fmt: skip
     jobs.sort(key=lambda job: (job.lattice, job.window))
     return Plan(
         source=source, years=tuple(years), n_polygons=len(polygons), pieces=tuple(pieces), jobs=tuple(jobs),
@@ -144,15 +144,10 @@ def make_plan(
     )  # fmt: skip
 
 
-def _job(lattice: Lattice, window: Window, draft: _Draft) -> Job:
-    reads = tuple(sorted(draft.reads, key=lambda ref: (ref.year, ref.tile)))
-    return Job(lattice=lattice, window=window, pieces=tuple(sorted(draft.pieces)), reads=reads)
-
-
 def _blocks_touched(
-    tile: Blocked, rings: Rings, bounds: NDArray[np.float64], numbers: NDArray[np.int64]
+    tile: BlockedRaster, rings: Rings, bounds: NDArray[np.float64], numbers: NDArray[np.int64]
 ) -> dict[tuple[int, int], list[int]]:
-    """Block (row, column) of the file -> numbers of the pieces that cover some of its pixels."""
+    """Return, for each block (row, column) of the file, the numbers of the pieces that cover some of its pixels."""
     window = tile.grid.window
     col0, row0 = np.floor(bounds[:, 0]), np.floor(bounds[:, 1])
     col1, row1 = np.ceil(bounds[:, 2]), np.ceil(bounds[:, 3])
@@ -173,7 +168,7 @@ def _blocks_touched(
     blocks: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i in np.flatnonzero(one):
         blocks[int(rows[0, i]), int(cols[0, i])].append(int(numbers[near[i]]))
-    # a box over several blocks says little about the polygon inside it: ask the coverage
+    # a polygon whose bounding box lies in several blocks need not touch each of them: compute its coverage
     several = near[~one]
     if len(several):
         for block, members in _blocks_covered(tile, compute_coverage(rings.take(several))).items():
@@ -181,22 +176,15 @@ def _blocks_touched(
     return blocks
 
 
-def _blocks_covered(tile: Blocked, coverage: Coverage) -> dict[tuple[int, int], list[int]]:
-    """Block -> polygons of a coverage with a pixel in it."""
+def _blocks_covered(tile: BlockedRaster, coverage: Coverage) -> dict[tuple[int, int], list[int]]:
+    """Return, for each block (row, column) of the file, the polygons of a coverage that have a pixel in it."""
     window = tile.grid.window
     height, width = tile.block_shape
-    owners, rows, firsts, lasts = [], [], [], []
-    for offsets, spans, is_run in (
-        (coverage.run_offsets, coverage.runs, True),
-        (coverage.edge_offsets, coverage.edges, False),
-    ):
-        owners.append(np.repeat(np.arange(len(coverage)), np.diff(offsets)))
-        rows.append(spans[:, 0])
-        firsts.append(spans[:, 1])
-        lasts.append(spans[:, 1] + (spans[:, 2] - 1 if is_run else 0))
-    owner, row = np.concatenate(owners), np.concatenate(rows).astype(np.int64)
-    first = np.concatenate(firsts).astype(np.int64).clip(window.col)
-    last = np.concatenate(lasts).astype(np.int64).clip(max=window.col_stop - 1)
+    owner = np.concatenate([owners(coverage.run_offsets), owners(coverage.edge_offsets)])
+    spans = np.concatenate([coverage.runs, coverage.edges]).astype(np.int64)
+    row, first, last = spans[:, 0], spans[:, 1].clip(window.col), spans[:, 1].copy()
+    last[: len(coverage.runs)] += coverage.runs[:, 2] - 1
+    last = last.clip(max=window.col_stop - 1)
     keep = (row >= window.row) & (row < window.row_stop) & (first <= last)
     owner, row, first, last = owner[keep], row[keep] - window.row, first[keep] - window.col, last[keep] - window.col
     if tile.grid.flip_y:
@@ -205,9 +193,8 @@ def _blocks_covered(tile: Blocked, coverage: Coverage) -> dict[tuple[int, int], 
         first, last = window.width - 1 - last, window.width - 1 - first
     row, first, last = row // height, first // width, last // width
     n = last - first + 1
-    column = np.repeat(first - np.concatenate([[0], np.cumsum(n)[:-1]]), n) + np.arange(n.sum())
     across = -(-window.width // width)
-    block = np.repeat(row, n) * across + column
+    block = np.repeat(row, n) * across + ranges(first, n)
     found = np.unique(block * len(coverage) + np.repeat(owner, n))  # one number for each (block, polygon)
     blocks: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, polygon in zip(*(part.tolist() for part in np.divmod(found, len(coverage))), strict=True):
@@ -215,16 +202,19 @@ def _blocks_covered(tile: Blocked, coverage: Coverage) -> dict[tuple[int, int], 
     return blocks
 
 
-def _with_beneath(ref: BlockRef, earlier: Sequence[Blocked]) -> BlockRef:
-    """Add the blocks of earlier tiles that share pixels with this one."""
-    found: list[BlockRef] = []
-    for tile in earlier:
-        common = tile.grid.window.intersection(ref.inside)
-        if common is None:
-            continue
-        down, across = -(-tile.grid.shape[0] // tile.block_shape[0]), -(-tile.grid.shape[1] // tile.block_shape[1])
-        candidates = (tile.ref(row, col) for row in range(down) for col in range(across))
-        found.extend(other for other in candidates if other.inside.intersection(common) is not None)
-    if not found:
-        return ref
-    return replace(ref, beneath=tuple(found))
+def blocks_in(tile: BlockedRaster, window: Window) -> Iterator[BlockRef]:
+    """Yield the blocks of a tile that share pixels with a window."""
+    common = tile.grid.window.intersection(window)
+    if common is None:
+        return
+    whole = tile.grid.window
+    rows = _block_numbers(common.row - whole.row, common.height, whole.height, tile.block_shape[0], tile.grid.flip_y)
+    cols = _block_numbers(common.col - whole.col, common.width, whole.width, tile.block_shape[1], tile.grid.flip_x)
+    yield from (tile.ref(row, col) for row in rows for col in cols)
+
+
+def _block_numbers(first: int, length: int, size: int, block: int, flipped: bool) -> range:
+    """Return the numbers of the stored blocks that a range of pixels lies in."""
+    if flipped:
+        first = size - first - length
+    return range(first // block, (first + length - 1) // block + 1)

@@ -1,4 +1,4 @@
-"""The polygons of one request, each projected once per lattice."""
+"""Holds the polygons of one extraction, and projects each once per lattice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gee_polygons.zonal.zones import unwrap, wrap
 
 
 class Polygons:
-    """Polygons in EPSG:4326, put back together at the antimeridian, with their projections kept.
+    """Polygons in EPSG:4326 that keep their projections; those cut at the antimeridian are joined.
 
     Choosing zones, planning blocks and computing coverage all need the same projected vertices.
 
@@ -32,7 +32,7 @@ class Polygons:
 
     @classmethod
     def of(cls, polygons: Polygons | NDArray[Any]) -> Polygons:
-        """Wrap an array, or return what is wrapped already."""
+        """Return polygons as `Polygons`, unless they are already."""
         return polygons if isinstance(polygons, Polygons) else cls(polygons)
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Polygons:
 
 
 def _polygonal(geometry: Any) -> Any:
-    """Drop the points and lines that an intersection may leave beside polygons."""
+    """Drop the points and lines that an intersection may also contain."""
     if geometry.geom_type in ("Polygon", "MultiPolygon"):
         return geometry
     parts = shapely.get_parts(geometry)

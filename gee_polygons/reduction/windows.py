@@ -1,4 +1,4 @@
-"""Pixels of a small region: from blocks to one north-up array."""
+"""Reads the pixels of a small region: finds its blocks, and puts their pixels into one north-up array."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.overlaps import fill_missing
 from gee_polygons.reduction.plan import Block, BlockRef
-from gee_polygons.reduction.planning import Blocked
+from gee_polygons.reduction.planning import BlockedRaster, blocks_in
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import project_to_lattice, transformer
 
@@ -25,40 +25,25 @@ _MARGIN_DEG: Final = 0.1
 def lattice_window(region: Any, lattice: Lattice) -> Window:
     """Return the window of whole pixels that a region (EPSG:4326) touches."""
     west, north, east, south = project_to_lattice(np.array([region], object), lattice).bounds()[0]
-    # a hair inside, so that a region along pixel edges doesn't take the next pixels too
+    # slightly smaller, so that a region along pixel edges doesn't take the next pixels too
     row, col = int(np.floor(north + 1e-6)), int(np.floor(west + 1e-6))
     height, width = max(1, int(np.ceil(south - 1e-6)) - row), max(1, int(np.ceil(east - 1e-6)) - col)
     if height * width > _MOST_PIXELS:
         raise UsageError(
-            f"the region is {height} x {width} pixels; an image holds at most {_MOST_PIXELS}. Ask for a smaller region"
+            f"the region is {height} x {width} pixels, an image holds at most {_MOST_PIXELS}; choose a smaller region"
         )
     return Window(row, col, height, width)
 
 
-def refs_in(tile: Blocked, window: Window) -> Iterator[BlockRef]:
-    """Yield the blocks of a tile that share pixels with a window."""
-    common = tile.grid.window.intersection(window)
-    if common is None:
-        return
-    whole = tile.grid.window
-    rows = _blocks(common.row - whole.row, common.height, whole.height, tile.block_shape[0], tile.grid.flip_y)
-    cols = _blocks(common.col - whole.col, common.width, whole.width, tile.block_shape[1], tile.grid.flip_x)
-    for row in rows:
-        for col in cols:
-            ref = tile.ref(row, col)
-            if (shared := ref.inside.intersection(window)) is not None:
-                yield ref.holding(shared.row, shared.row_stop)
-
-
-def _blocks(first: int, length: int, size: int, block: int, flipped: bool) -> range:
-    """Return the numbers of the stored blocks that a range of pixels lies in."""
-    if flipped:
-        first = size - first - length
-    return range(first // block, (first + length - 1) // block + 1)
+def refs_in(tile: BlockedRaster, window: Window) -> Iterator[BlockRef]:
+    """Yield the blocks of a tile that share pixels with a window, limited to the rows that it needs."""
+    for ref in blocks_in(tile, window):
+        if (shared := ref.inside.intersection(window)) is not None:
+            yield ref.limited_to(shared.row, shared.row_stop)
 
 
 def near_grid(polygons: NDArray[Any], grid: Grid) -> NDArray[np.bool_]:
-    """Whether each polygon (EPSG:4326) may touch a grid; one far away may have no place in its CRS at all."""
+    """Whether each polygon (EPSG:4326) may touch a grid; one far away may have no coordinates in its CRS at all."""
     west, south, east, north = transformer("EPSG:4326", grid.crs).transform_bounds(*grid.bounds, direction="INVERSE")
     if not np.isfinite([west, south, east, north]).all():
         return np.ones(len(polygons), np.bool_)

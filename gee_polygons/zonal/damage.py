@@ -77,18 +77,18 @@ class Suspects:
     ----------
     positions : int64 array, shape (n,)
         Where they are in the block's stored order, ascending.
-    neighbours : int64 array
-        A pixel of good length close to each `step`-th of them, to guess the damaged band from; empty without one.
-    step : int
-        See `neighbours`.
+    neighbours : int64 array, shape (n,)
+        Pixels of good length close to them, to guess the damaged band from; without any, the suspects themselves.
     """
 
     positions: NDArray[np.int64]
     neighbours: NDArray[np.int64]
-    step: int
 
     def __len__(self) -> int:
         return len(self.positions)
+
+
+NO_SUSPECTS: Final = Suspects(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 class LengthCheck:
@@ -98,24 +98,22 @@ class LengthCheck:
     ----------
     coverage : BlockCoverage
         Which pixels are touched.
-    suspects : Suspects, optional
+    suspects : Suspects
         Found by a former reading of the block; their codes are kept for `damage`.
     """
 
-    def __init__(self, coverage: BlockCoverage, suspects: Suspects | None = None) -> None:
+    def __init__(self, coverage: BlockCoverage, suspects: Suspects = NO_SUSPECTS) -> None:
         self._coverage = coverage
         self._chunks = touched_chunks(coverage.shape[0] * coverage.shape[1], coverage.runs, coverage.positions)
         self._norms = np.zeros(len(self._chunks) * CHUNK, np.uint16)
         self._missing = np.zeros(len(self._chunks) * CHUNK, np.uint8)
         self._suspects = suspects
-        if suspects is not None:
-            self._codes = np.zeros((N_BANDS, len(suspects.positions)), np.int8)
-            self._near_codes = np.zeros((N_BANDS, len(suspects.neighbours)), np.int8)
+        self._codes, self._near_codes = np.zeros((2, N_BANDS, len(suspects)), np.int8)
 
     def add(self, band: int, plane: NDArray[np.int8]) -> None:
         """Add one band's plane."""
         add_norms(plane, self._chunks, self._norms, self._missing)
-        if self._suspects is not None:
+        if len(self._suspects):
             self._codes[band] = plane[self._suspects.positions]
             self._near_codes[band] = plane[self._suspects.neighbours]
 
@@ -127,16 +125,15 @@ class LengthCheck:
         found: NDArray[np.bool_] = touched.reshape(-1, CHUNK)[self._chunks].ravel()
         return found
 
-    def suspects(self) -> Suspects | None:
-        """Return the touched pixels that are neither nodata nor of length 1 within the tolerance; None without any."""
+    def suspects(self) -> Suspects:
+        """Return the touched pixels that are neither nodata nor of length 1 within the tolerance."""
         wrong = off_norm(self._norms, self._missing, *_NORM_LIMITS, N_BANDS)
-        if not wrong.any() or not (wrong & self._touched).any():
-            return None
+        if not wrong.any():
+            return NO_SUSPECTS
         positions = (self._chunks[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()
         found = positions[wrong & self._touched]
-        step = -(-len(found) // _MOST_WITNESSES)
         good = positions[self._touched & ~wrong & (self._missing == 0)]
-        return Suspects(found, _nearest(found[::step], good, self._coverage.shape), step)
+        return Suspects(found, _nearest(found, good, self._coverage.shape) if len(good) else found)
 
     def same_as(self, other: LengthCheck) -> bool:
         """Whether two readings of a block agree on the length of every touched pixel."""
@@ -147,9 +144,7 @@ class LengthCheck:
 
     def damage(self) -> DamagedPixels | None:
         """Judge the suspects by their codes; None if rounding explains them all."""
-        assert self._suspects is not None
-        n = len(self._suspects)
-        missing, fourth, lowest, highest = np.zeros((4, n), np.int64)
+        missing, fourth, lowest, highest = np.zeros((4, len(self._suspects)), np.int64)
         for codes in self._codes:
             magnitude = np.abs(codes.astype(np.int64))
             missing += codes == NODATA
@@ -177,12 +172,9 @@ class LengthCheck:
         value in a good pixel close by would bring the damaged pixel nearest to length 1: neighbours are alike, so any
         other band changes little.
         """
-        assert self._suspects is not None
-        witnesses = damaged[:: self._suspects.step]
-        if witnesses.any() and self._near_codes.size:
-            codes, near = self._codes[:, :: self._suspects.step][:, witnesses], self._near_codes[:, witnesses]
-        else:
-            codes = self._codes[:, damaged][:, :_MOST_WITNESSES]
+        witnesses = np.flatnonzero(damaged)[:: -(-damaged.sum() // _MOST_WITNESSES)]
+        codes, near = self._codes[:, witnesses], self._near_codes[:, witnesses]
+        if self._suspects.neighbours is self._suspects.positions:
             near = np.zeros_like(codes)
         stray = (codes == NODATA).sum(axis=1)
         if stray.any():
@@ -193,9 +185,7 @@ class LengthCheck:
 
 
 def _nearest(pixels: NDArray[np.int64], good: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
-    """Return the good pixel nearest above or below each pixel; damage runs along the rows. Empty without good ones."""
-    if not len(good):
-        return good
+    """Return the good pixel nearest above or below each pixel; damage runs along the rows."""
     height, width = shape
     by_column = np.sort(good % width * height + good // width)
     wanted = pixels % width * height + pixels // width

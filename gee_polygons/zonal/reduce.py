@@ -12,7 +12,7 @@ from gee_polygons.alphaearth import N_BANDS, NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.zonal.areas import AreaCoverage
 from gee_polygons.zonal.clipping import BlockCoverage
-from gee_polygons.zonal.damage import LengthCheck, Suspects
+from gee_polygons.zonal.damage import NO_SUSPECTS, LengthCheck, Suspects
 from gee_polygons.zonal.kernels import (
     add_counts,
     add_extremes,
@@ -85,7 +85,7 @@ class BlockReducer:
         alone: NDArray[np.bool_] | None = None,
         hidden: NDArray[np.int64] | None = None,
         check_lengths: bool = False,
-        suspects: Suspects | None = None,
+        suspects: Suspects = NO_SUSPECTS,
     ) -> Reduced:
         """Reduce a block's bands over polygons.
 
@@ -101,7 +101,7 @@ class BlockReducer:
             Positions of pixels to leave out.
         check_lengths : bool
             Sum up the lengths of the touched pixels for `Reduced.check`. Without all 64 bands nothing is checked.
-        suspects : Suspects, optional
+        suspects : Suspects
             Pixels that a former reading of the block found to be suspect.
 
         Returns

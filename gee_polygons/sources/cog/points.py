@@ -107,7 +107,7 @@ def _by_block(
     in_blocks = np.split(pixels[np.argsort(owner.ravel(), kind="stable")], np.cumsum(sizes)[:-1])
     found = {}
     for (block_row, block_col), here in zip(blocks.tolist(), in_blocks, strict=False):
-        ref = tile.ref(block_row, block_col).holding(int(here[:, 2].min()), int(here[:, 2].max()) + 1)
+        ref = tile.ref(block_row, block_col).limited_to(int(here[:, 2].min()), int(here[:, 2].max()) + 1)
         found[ref] = here
     return found
 

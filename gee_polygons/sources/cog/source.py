@@ -170,9 +170,9 @@ class CogSource:
     def cost_of(self, plan: Plan) -> tuple[int, int]:
         """Return the requests that reading a plan's blocks takes, neighbouring ranges merged, and their bytes."""
         refs = [ref for job in plan.jobs for ref in job.reads]
-        tiles = self._tiles_of([*refs, *(part for ref in refs for part in ref.beneath)])
+        tiles = self._tiles_of([*refs, *(part for ref in refs for part in ref.preceding)])
         blocks = [tiles[ref.tile, ref.year].want(ref, range(len(BANDS))) for ref in refs]
-        hiding = [tiles[part.tile, part.year].want(part, [0]) for ref in refs for part in ref.beneath]
+        hiding = [tiles[part.tile, part.year].want(part, [0]) for ref in refs for part in ref.preceding]
         (requests, n_bytes), (more, more_bytes) = cost(blocks), cost(hiding)
         return requests + more, n_bytes + more_bytes
 

@@ -138,7 +138,7 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class MosaicTile:
-    """One year of the mosaic, as a raster in blocks: see `gee_polygons.reduction.planning.Blocked`."""
+    """One year of the mosaic, as a raster in blocks: see `gee_polygons.reduction.planning.BlockedRaster`."""
 
     place: str
     year: int
