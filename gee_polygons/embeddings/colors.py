@@ -1,9 +1,9 @@
-"""Colours from embeddings: the first three principal components as red, green and blue.
+"""Colours embeddings by their first three principal components, as red, green and blue.
 
-Fitted once over everything that will be shown (all sites, years or pixels), then kept: the same basis for every
-frame, so that a colour means the same in every year and place. The fit needs one pass and adds up: `Moments` of
-parts (tiles, workers) merge to the moments of the whole. For int8 codes the sums are exact integers, so the order
-of merging doesn't matter to the last bit.
+The components are fitted once to everything that will be shown (all sites, years or pixels) and used for every
+frame, so that a colour means the same in every year and place. The fit needs one pass over the data: the `Moments` of
+parts (tiles, workers) are added up to the moments of the whole. For int8 codes the sums are exact integers, so the
+result is the same to the last bit in any order.
 
 Principal components: eigenvectors of the covariance matrix (Jolliffe, *Principal Component Analysis*, 2002). Their
 signs are arbitrary; here the loading of largest absolute value is made positive.
@@ -23,20 +23,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
-from gee_polygons.embeddings.inputs import PixelImage, band_matrix, image_planes
+from gee_polygons.embeddings.inputs import PixelImage, band_matrix, blocks_of_rows, image_planes
 from gee_polygons.embeddings.quantization import SCALE, codes_to_vectors, signed_squares
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.store.atomic import replacing
 
 N_COMPONENTS: Final = 3
-SAMPLE_ROWS: Final = 20_000  # rows kept for the percentiles of the stretch: 5 MB, percentiles good to about 0.1 %
+SAMPLE_ROWS: Final = (
+    20_000  # rows kept for the percentiles of the stretch: 5 MB; the percentiles are good to about 0.1 %
+)
 _FORMAT: Final = "gee_polygons pca colours 1"
 _ROWS_AT_A_TIME: Final = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Moments:
-    """What a fit needs to know of any number of vectors: how many, their sum, their products, and a sample.
+    """Number, sum, sum of products and a sample of vectors: all that a fit needs.
 
     Parameters
     ----------
@@ -47,8 +49,8 @@ class Moments:
     products : float64 array, shape (64, 64)
         Sum of their outer products, in units of 1 / 127.5^4.
     sample : float32 array, shape (rows, 64)
-        At most `SAMPLE_ROWS` of the vectors: those whose values hash lowest, so the choice doesn't depend on
-        their order or on how they were split.
+        At most `SAMPLE_ROWS` of the vectors: those with the lowest hashes of their values, so that the choice depends
+        neither on their order nor on how they were split.
     keys : uint64 array, shape (rows,)
         Their hashes, ascending.
 
@@ -72,18 +74,8 @@ class Moments:
 
         Vectors with a missing band are left out.
         """
-        return reduce(cls.__add__, (cls._of_rows(rows) for rows in _blocks_of_rows(data)), cls.nothing())
-
-    @classmethod
-    def nothing(cls) -> Moments:
-        """Return the moments of no vectors, what adding starts from."""
-        return cls(
-            count=0,
-            total=np.zeros(N_BANDS),
-            products=np.zeros((N_BANDS, N_BANDS)),
-            sample=np.zeros((0, N_BANDS), np.float32),
-            keys=np.zeros(0, np.uint64),
-        )
+        none = cls._of_rows(np.zeros((0, N_BANDS)))
+        return reduce(cls.__add__, (cls._of_rows(rows) for rows in _vectors_in_blocks(data)), none)
 
     @classmethod
     def _of_rows(cls, rows: NDArray[Any]) -> Moments:
@@ -155,18 +147,18 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PcaColors:
-    """A colour basis: where vectors lie along three axes, and which part of each axis makes a channel go 0..255.
+    """A colour basis: three axes, and the part of each that a colour channel shows as 0..255.
 
     Parameters
     ----------
     mean : float64 array, shape (64,)
-        What is subtracted first.
+        Mean vector, subtracted before the projection.
     components : float64 array, shape (3, 64)
         Orthonormal axes, most variance first: red, green, blue.
     low, high : float64 array, shape (3,)
         Scores drawn as 0 and as 255: percentiles over all vectors of the fit.
     explained_variance : float64 array, shape (3,)
-        Share of the whole variance that each axis holds, 0..1.
+        Share of the total variance along each axis, 0..1.
     count : int
         Number of vectors in the fit.
     percentiles : tuple of two floats
@@ -199,23 +191,20 @@ class PcaColors:
         return scores
 
     def rgb(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-        """Return the colours of vectors: (..., 64) -> uint8 (..., 3). Missing ones are mid-grey: mask them."""
+        """Return the colours of vectors: (..., 64) -> uint8 (..., 3), mid-grey where a band is missing: mask those."""
         return self._stretch(self.project(vectors))
 
     def image_rgb(self, image: PixelImage) -> NDArray[np.uint8]:
         """Return the colours of an image's pixels, uint8, shape (height, width, 3)."""
         planes = image_planes(image)
-        height, width = planes.shape[1:]
-        rgb = np.empty((height, width, N_COMPONENTS), np.uint8)
-        step = max(1, _ROWS_AT_A_TIME // max(width, 1))
-        for row in range(0, height, step):
-            part = planes[:, row : row + step]
+        rgb = np.empty((*planes.shape[1:], N_COMPONENTS), np.uint8)
+        for rows, part in blocks_of_rows(planes):
             vectors = codes_to_vectors(part) if part.dtype == np.int8 else part
-            rgb[row : row + step] = self.rgb(np.moveaxis(vectors, 0, -1))
+            rgb[rows] = self.rgb(np.moveaxis(vectors, 0, -1))
         return rgb
 
     def describe(self) -> str:
-        """Say in one line what the colours are, for a caption.
+        """Return one line that says what the colours are, for a caption.
 
         Examples
         --------
@@ -227,7 +216,7 @@ class PcaColors:
         return ", ".join(f"PC{i} {share} % {name}" for i, (share, name) in enumerate(names, start=1))
 
     def save(self, path: str | Path) -> Path:
-        """Write the basis as JSON; floats survive the round trip to the last bit. Return the path."""
+        """Write the basis as JSON, from which `load` reads exactly the same floats; return the path."""
         content = {
             "format": _FORMAT,
             "bands": list(BANDS),
@@ -246,7 +235,7 @@ class PcaColors:
         Raises
         ------
         InputFileError
-            If the file can't be read or isn't one.
+            If the file can't be read, or isn't a colour basis.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -266,7 +255,7 @@ class PcaColors:
 
     def _stretch(self, scores: NDArray[np.float64]) -> NDArray[np.uint8]:
         span = self.high - self.low
-        # an axis along which nothing varies, and a missing vector, are mid-grey
+        # mid-grey along an axis without variance, and for missing vectors
         share = np.divide(scores - self.low, span, out=np.full(scores.shape, 0.5), where=span > 0)
         share = np.where(np.isnan(share), 0.5, share)
         rgb: NDArray[np.uint8] = np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
@@ -290,10 +279,10 @@ def fit_pca_colors(data: Any, *, percentiles: tuple[float, float] = (2.0, 98.0))
     data : DataFrame, EmbeddingImage, array, or an iterable of these
         A table with ``A00``..``A63`` (or ``A00_mean``..), an image with all 64 bands, or an array of shape (..., 64)
         of int8 codes or float vectors. An iterable (a list of yearly images, a generator of tiles) is fitted as
-        one whole, one item in memory at a time.
+        a whole, with one item in memory at a time.
     percentiles : tuple of two floats
-        Scores at these percentiles become 0 and 255; beyond them the colour saturates. (2, 98) keeps a few odd
-        pixels from taking the contrast away from the rest.
+        Scores at these percentiles become 0 and 255, as do those beyond them. With (2, 98) a few outliers don't
+        reduce the contrast of the rest.
 
     Returns
     -------
@@ -314,9 +303,9 @@ def fit_pca_colors(data: Any, *, percentiles: tuple[float, float] = (2.0, 98.0))
 
 
 def add_pca_columns(table: pd.DataFrame, basis: PcaColors) -> pd.DataFrame:
-    """Return a copy of a table with two more columns: where each row lies along the axes, and its colour.
+    """Return a copy of a table with two more columns: each row's scores along the axes, and its colour.
 
-    Means are projected as they are, not renormalised: a polygon's colour is then the mean of its pixels' scores.
+    Means are projected as they are, not renormalised: so a polygon's scores are the means of its pixels' scores.
 
     Parameters
     ----------
@@ -347,15 +336,13 @@ def add_pca_columns(table: pd.DataFrame, basis: PcaColors) -> pd.DataFrame:
     return table.assign(**extra)
 
 
-def _blocks_of_rows(data: Any) -> Iterator[NDArray[Any]]:
-    """Yield arrays of shape (rows, 64), int8 codes or floats, out of anything that holds vectors."""
+def _vectors_in_blocks(data: Any) -> Iterator[NDArray[Any]]:
+    """Yield the vectors of tables, images and arrays as arrays of shape (rows, 64), int8 codes or floats."""
     if isinstance(data, pd.DataFrame):
         yield from _split(band_matrix(data))
     elif isinstance(data, PixelImage):
-        planes = image_planes(data)
-        step = max(1, _ROWS_AT_A_TIME // max(planes.shape[2], 1))
-        for row in range(0, planes.shape[1], step):
-            yield planes[:, row : row + step].reshape(N_BANDS, -1).T
+        for _, part in blocks_of_rows(image_planes(data)):
+            yield part.reshape(N_BANDS, -1).T
     elif isinstance(data, np.ndarray):
         if data.dtype != np.int8 and not np.issubdtype(data.dtype, np.floating):
             raise UsageError(f"vectors are floats and codes are int8, found {data.dtype}")
@@ -364,7 +351,7 @@ def _blocks_of_rows(data: Any) -> Iterator[NDArray[Any]]:
         yield from _split(data.reshape(-1, N_BANDS))
     elif isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
         for item in data:
-            yield from _blocks_of_rows(item)
+            yield from _vectors_in_blocks(item)
     else:
         raise UsageError(f"colours are fitted to tables, images or arrays, found {type(data).__name__}")
 
@@ -375,7 +362,7 @@ def _split(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Hash each row's values (a random linear form, then the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Hash each row: a random linear combination, then the finaliser of SplitMix64 (Steele et al. 2014)."""
     bits = np.ascontiguousarray(vectors + np.float32(0.0)).view(np.uint32)  # adding 0 turns -0 into 0
     odd = np.random.default_rng(64).integers(0, 2**63, N_BANDS, np.uint64) * np.uint64(2) + np.uint64(1)
     key = np.zeros(len(bits), np.uint64)

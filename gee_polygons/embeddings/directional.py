@@ -1,7 +1,8 @@
-"""Directional statistics: what can be said of a mean of unit vectors.
+"""Computes directional statistics: the length of a mean of unit vectors, and its direction.
 
 Source: Mardia & Jupp, *Directional Statistics* (2000), chapters 9 and 10. The mean of unit vectors is not a unit
-vector; its length, the mean resultant length `Rbar`, says how much the pixels agree: mean pairwise cosine = Rbar^2.
+vector; its length, the mean resultant length `Rbar`, measures how similar the pixels are: their mean pairwise cosine
+is Rbar^2.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gee_polygons.errors import UsageError
 
 
 def mean_resultant_length(means: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return Rbar, the length of mean vectors. It needs all 64 bands: for fewer it is NaN.
+    """Return Rbar, the length of mean vectors; NaN unless all 64 bands are given.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ def mean_resultant_length(means: NDArray[np.floating[Any]]) -> NDArray[np.float6
 
     Returns
     -------
-    float64 array, shape (...). 1 = all pixels alike; NaN where a band is NaN or `bands` isn't 64.
+    float64 array, shape (...). 1 = all pixels are equal; NaN where a band is NaN or `bands` isn't 64.
 
     Examples
     --------

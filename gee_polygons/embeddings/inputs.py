@@ -1,8 +1,8 @@
-"""What tables and images hand over to the mathematics: arrays whose last axis is the 64 bands."""
+"""Takes embedding vectors out of tables and images, as NumPy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,7 @@ from gee_polygons.errors import UsageError
 
 @runtime_checkable
 class PixelImage(Protocol):
-    """What is needed of an `EmbeddingImage` here: this package's mathematics doesn't import its sources."""
+    """The attributes of an `EmbeddingImage` that are used here, without importing it from the package above."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -37,7 +37,7 @@ class PixelImage(Protocol):
 
 
 def band_columns(table: pd.DataFrame, statistic: str = "mean") -> list[str]:
-    """Name the 64 columns of one statistic: ``A00..A63``, or ``A00_mean..A63_mean`` where there are several.
+    """Return the 64 columns of one statistic: ``A00..A63``, or ``A00_mean..A63_mean`` in a table of several statistics.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def band_columns(table: pd.DataFrame, statistic: str = "mean") -> list[str]:
     Raises
     ------
     UsageError
-        If columns are missing, or don't hold floats.
+        If columns are missing, or don't contain floats.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def band_columns(table: pd.DataFrame, statistic: str = "mean") -> list[str]:
 
 
 def band_matrix(table: pd.DataFrame, statistic: str = "mean") -> NDArray[np.float64]:
-    """Return one statistic of a table as float64, shape (rows, 64); a row with a missing band is NaN throughout."""
+    """Return one statistic of a table as float64, shape (rows, 64); rows with a missing band are NaN in all bands."""
     columns = table[band_columns(table, statistic)]
     try:
         matrix = columns.to_numpy(np.float64, na_value=np.nan, copy=True)
@@ -102,6 +102,14 @@ def image_planes(image: PixelImage) -> NDArray[Any]:
     return planes
 
 
+def blocks_of_rows(planes: NDArray[Any], pixels: int = 65_536) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield planes, shape (bands, height, width), some rows at a time: which rows, and that part of the planes."""
+    step = max(1, pixels // max(planes.shape[2], 1))
+    for first in range(0, planes.shape[1], step):
+        rows = slice(first, first + step)
+        yield rows, planes[:, rows]
+
+
 def reference_vector(vector: Any) -> NDArray[np.float64]:
     """Return one vector of 64 floats, from an array, a sequence, or a row of a table.
 
@@ -121,8 +129,10 @@ def reference_vector(vector: Any) -> NDArray[np.float64]:
         table = vector.to_frame().T
         if any(isinstance(name, str) and name.startswith("A0") for name in table.columns):
             vector = table
+    v: NDArray[Any]
     if isinstance(vector, pd.DataFrame):
-        v = _one_row(vector)
+        # a row taken out of a table has dtype object, but its numbers are floats
+        v = vector[band_columns(vector.infer_objects())].to_numpy(np.float64, na_value=np.nan)[0]
     elif isinstance(vector, Mapping | str):
         raise UsageError(f"a reference vector is 64 floats, found {type(vector).__name__}")
     else:
@@ -135,10 +145,3 @@ def reference_vector(vector: Any) -> NDArray[np.float64]:
     if not np.isfinite(v).all() or not v.any():
         raise UsageError("the reference vector has missing values or length 0; choose a row or pixel with data")
     return v
-
-
-def _one_row(table: pd.DataFrame) -> NDArray[Any]:
-    # a row taken out of a table has dtype object: its numbers are floats all the same
-    names = band_columns(table.infer_objects())
-    row: NDArray[Any] = table[names].to_numpy(np.float64, na_value=np.nan)[0]
-    return row

@@ -1,6 +1,6 @@
-"""Codes <-> vectors.
+"""Converts between stored int8 codes and float vectors.
 
-AlphaEarth stores a vector's component v as an int8 code k with
+AlphaEarth stores each component v of a vector as an int8 code k with
 
     v = sign(k) * (k / 127.5)^2,        k in -127..127,        -128 = nodata (in all 64 bands at once).
 
@@ -8,7 +8,7 @@ Source: Google's description of the Cloud Storage files, confirmed on real pixel
 length 1.000 +- 0.002. (A linear ``k / 127``, taught by one public guide, gives lengths near 2.5.)
 
 Because v is an integer square over 127.5^2, sums of vectors are exact integer sums: see `gee_polygons.zonal`.
-Codes are int8 and vectors are floats, and each function here refuses the other, so they can't be mixed up silently.
+Codes are int8 and vectors are floats, and each function here refuses the other kind, so they can't be confused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gee_polygons.errors import UsageError
 
 MAX_CODE: Final = 127
 SCALE: Final = 127.5**2  # 16256.25: a vector's component is an integer over this
-FLOAT32_ROUNDING: Final = 1e-6  # how far a float32 copy of a code's value may be from it, relative to 1
+FLOAT32_ROUNDING: Final = 1e-6  # largest difference between a code's value and its float32 copy
 
 
 def signed_squares(codes: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -64,7 +64,7 @@ def codes_to_vectors(codes: NDArray[np.int8], dtype: Any = np.float32) -> NDArra
     Raises
     ------
     UsageError
-        If `codes` isn't int8: vectors are not de-quantised a second time.
+        If `codes` isn't int8, so that vectors aren't de-quantised a second time.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def vectors_to_codes(vectors: NDArray[np.floating[Any]]) -> NDArray[np.int8]:
     Raises
     ------
     UsageError
-        If `vectors` isn't a float array (codes are not quantised a second time) or leaves -1..1.
+        If `vectors` isn't a float array (so that codes aren't quantised a second time) or has values outside -1..1.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""Similarity of embeddings: between years, between sites, between pixels and a vector.
+"""Computes the similarity of embeddings: between years, between sites, and between pixels and a vector.
 
-Cosine is taken of unit vectors. A polygon's mean is not one (its length is `Rbar`), so it is divided by its length
-first. The reference document's "cosine" is the product of the means themselves, here ``kind="dot"``: its diagonal
-is Rbar^2 (0.92 there), and it mixes how alike two years are with how homogeneous the polygon is.
+Cosines are taken of unit vectors. The mean of a polygon isn't one (its length is `Rbar`), so it is divided by its
+length first. The "cosine" of the reference document is the product of the means themselves, here ``kind="dot"``: its
+diagonal is Rbar^2 (0.92 there), and it depends on how homogeneous the polygon is, as well as on how similar the years
+are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.directional import normalize
-from gee_polygons.embeddings.inputs import PixelImage, band_columns, band_matrix, image_planes, reference_vector
+from gee_polygons.embeddings.inputs import (
+    PixelImage,
+    band_columns,
+    band_matrix,
+    blocks_of_rows,
+    image_planes,
+    reference_vector,
+)
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 
@@ -23,7 +31,6 @@ ImageT = TypeVar("ImageT", bound=PixelImage)
 
 MAX_MATRIX_ROWS: Final = 20_000  # a matrix of 20,000 x 20,000 float64 takes 3.2 GB
 _ROWS_AT_A_TIME: Final = 2_048  # x 64 float64 = 1 MB: stays in a core's cache
-_PIXELS_AT_A_TIME: Final = 65_536
 
 
 def similarity_matrix(
@@ -47,11 +54,11 @@ def similarity_matrix(
     by : {"year", "site"}
         ``"year"``: years of one site. ``"site"``: sites in one year.
     site_id : str or int, optional
-        Which site; needed for ``by="year"`` where the table holds several.
+        The site to compare the years of; needed with ``by="year"`` if the table has several.
     year : int, optional
-        Which year; needed for ``by="site"`` where the table holds several.
+        The year to compare the sites in; needed with ``by="site"`` if the table has several.
     dropna : bool
-        Whether rows without data are left out. By default they stay, as NaN, so that a gap is seen as one.
+        Whether rows without data are left out. By default they stay as NaN.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def similarity_matrix(
     Raises
     ------
     UsageError
-        If bands are missing, or the choice of site or year is missing, unknown or ambiguous.
+        If bands are missing, the site or year isn't in the table, or has to be chosen and wasn't.
 
     Examples
     --------
@@ -83,7 +90,7 @@ def similarity_matrix(
     if len(means) > MAX_MATRIX_ROWS:
         raise UsageError(
             f"a matrix of {len(means):,} x {len(means):,} is too large (at most {MAX_MATRIX_ROWS:,}); "
-            "ask for the closest ones with nearest_sites"
+            "find the most similar ones with nearest_sites"
         )
     vectors = normalize(means) if kind == "cosine" else means
     present = np.isfinite(vectors[:, 0])
@@ -101,8 +108,8 @@ def angular_distance_deg(a: NDArray[np.floating[Any]], b: NDArray[np.floating[An
     """Return the angle between vectors, in degrees: 0 = same direction, 90 = unrelated, 180 = opposite.
 
     ``2 atan2(|u - v|, |u + v|)`` of the unit vectors (W. Kahan, *How Futile are Mindless Assessments of Roundoff in
-    Floating-Point Computation?*, 2006): unlike the arc cosine of a product it is accurate for small angles, where the
-    years of a stable site lie.
+    Floating-Point Computation?*, 2006): unlike the arc cosine of a product it is accurate for small angles, such as
+    those between the years of a stable site.
 
     Parameters
     ----------
@@ -121,29 +128,29 @@ def angular_distance_deg(a: NDArray[np.floating[Any]], b: NDArray[np.floating[An
     u, v = normalize(a), normalize(b)
     if u.shape[-1] != v.shape[-1]:
         raise UsageError(f"vectors of {u.shape[-1]} and of {v.shape[-1]} bands can't be compared")
-    apart = np.sqrt(np.sum((u - v) ** 2, axis=-1))
-    together = np.sqrt(np.sum((u + v) ** 2, axis=-1))
-    angle: NDArray[np.float64] = np.degrees(2 * np.arctan2(apart, together))
+    difference = np.sqrt(np.sum((u - v) ** 2, axis=-1))
+    total = np.sqrt(np.sum((u + v) ** 2, axis=-1))
+    angle: NDArray[np.float64] = np.degrees(2 * np.arctan2(difference, total))
     return angle
 
 
 def nearest_sites(table: pd.DataFrame, query: Any, k: int = 10, *, year: int | None = None) -> pd.DataFrame:
-    """Find the rows of a table that are most alike a vector or a site. Exact: every row is compared.
+    """Find the rows of a table that are most similar to a vector or a site, by comparing every row.
 
     Parameters
     ----------
     table : DataFrame
         Columns ``site_id``, ``A00``..``A63`` (or ``A00_mean``..), and ``year`` where there are several.
     query : array of 64 floats, row of a table, or site id
-        What to look for. For a site id, the site's own rows are left out of the answer.
+        Vector to compare with. For a site id it is that site's, and the site's own rows are left out of the result.
     k : int
-        How many to return, at most.
+        Largest number of rows to return.
     year : int, optional
-        Search this year alone (by default, all rows). For a site id it is also the year whose vector is looked for.
+        Year to search (by default, all rows); for a site id also the year of its vector.
 
     Returns
     -------
-    DataFrame with ``site_id``, ``year``, ``cosine`` (of unit vectors) and ``angle_deg``, the most alike first;
+    DataFrame with ``site_id``, ``year``, ``cosine`` (of unit vectors) and ``angle_deg``, the most similar first;
     equal ones in table order. Its index is that of `table`. Rows without data are never returned.
 
     Raises
@@ -194,7 +201,7 @@ def similarity_image(image: ImageT, vector: Any) -> ImageT:
     image : EmbeddingImage
         All 64 bands, codes or vectors.
     vector : array of 64 floats, or row of a table
-        What to compare with: a class prototype, the site's first year, a pixel. Any length > 0.
+        For example a class prototype, the site's first year, or a pixel; of any length > 0.
 
     Returns
     -------
@@ -211,24 +218,21 @@ def similarity_image(image: ImageT, vector: Any) -> ImageT:
     """
     unit = normalize(reference_vector(vector))
     planes = image_planes(image)
-    height, width = planes.shape[1:]
-    cosine = np.full((1, height, width), np.nan, np.float32)
-    step = max(1, _PIXELS_AT_A_TIME // max(width, 1))
-    for row in range(0, height, step):
-        part = planes[:, row : row + step]
+    cosine = np.full((1, *planes.shape[1:]), np.nan, np.float32)
+    for rows, part in blocks_of_rows(planes):
         vectors = (codes_to_vectors(part) if part.dtype == np.int8 else part).astype(np.float64)
         length = np.sqrt(np.einsum("brc,brc->rc", vectors, vectors))
         product = np.tensordot(unit, vectors, axes=1)
         # a zero pixel has no direction
         ratio = np.divide(product, length, out=np.full(length.shape, np.nan), where=length > 0)
-        cosine[0, row : row + step] = np.clip(ratio, -1.0, 1.0)
+        cosine[0, rows] = np.clip(ratio, -1.0, 1.0)
     return replace(image, values=cosine, bands=("cosine",))
 
 
 def _rows_to_compare(
     table: pd.DataFrame, by: str, site_id: str | int | None, year: int | None
 ) -> tuple[pd.DataFrame, pd.Index[Any]]:
-    """Pick the rows of one site or one year, and what names each of them."""
+    """Select the rows of one site or one year; return them with their years or site ids."""
     band_columns(table)
     if by not in ("year", "site"):
         raise UsageError(f"by is 'year' or 'site', found {by!r}")
@@ -262,9 +266,9 @@ def _rows_to_compare(
 
 
 def _is_site(table: pd.DataFrame, site_id: str | int) -> NDArray[np.bool_]:
-    """Rows of a site; 3107 and "3107" are the same one."""
+    """Return a mask of the rows of a site; 3107 and "3107" are the same site."""
     if "site_id" not in table.columns:
-        raise UsageError(f"site {site_id!r} was asked for, but the table has no column 'site_id'")
+        raise UsageError(f"the table has no column 'site_id' to find site {site_id!r} in")
     ids = table["site_id"]
     found: NDArray[np.bool_] = np.asarray(ids == site_id, np.bool_)
     if not found.any():
@@ -281,7 +285,7 @@ def _some(ids: Any) -> str:
 
 def _is_year(table: pd.DataFrame, year: int) -> NDArray[np.bool_]:
     if "year" not in table.columns:
-        raise UsageError(f"year {year!r} was asked for, but the table has no column 'year'")
+        raise UsageError(f"the table has no column 'year' to find year {year!r} in")
     found: NDArray[np.bool_] = np.asarray(table["year"] == year, np.bool_)
     if not found.any():
         years = sorted({int(y) for y in table["year"].dropna()})
@@ -304,7 +308,7 @@ def _vector_of_site(
 
 
 def _cosines(table: pd.DataFrame, names: list[str], vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosine of every row with a vector, in blocks small enough for a core's cache; NaN without data."""
+    """Return the cosine of every row with a vector, NaN without data; in blocks small enough for a core's cache."""
     unit = normalize(vector)
     # columns are views, whatever the table's layout; only a block at a time is copied
     columns = [_floats(table[name]) for name in names]
@@ -327,7 +331,7 @@ def _floats(column: pd.Series[Any]) -> NDArray[Any]:
 
 
 def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.intp]:
-    """Positions of the k largest values, largest first, equal ones in order; NaN never."""
+    """Return the positions of the k largest values, largest first, equal ones in order, without NaN."""
     present = np.flatnonzero(np.isfinite(values))
     if len(present) > k:
         least = np.partition(values[present], len(present) - k)[len(present) - k]

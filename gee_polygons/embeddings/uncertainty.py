@@ -1,8 +1,9 @@
-"""How sure a polygon's mean direction is: concentration, effective number of pixels, sampling error.
+"""Estimates the uncertainty of a polygon's mean direction: concentration, effective sample size, standard error.
 
-Neighbouring pixels say nearly the same, so n pixels aren't n measurements. The correlation of pixels h apart is
-taken as ``C(h) = c + s exp(-h / L)`` for h > 0 and ``C(0) = 1`` (a sill c of far-apart pixels, an exponential part,
-and a nugget ``1 - c - s`` of white noise), fitted to measured real values (`MEASURED_COSINES`, `MEASURED_RBAR`).
+Neighbouring pixels are correlated, so n pixels aren't n independent measurements. The correlation of pixels at a
+distance h is modelled as ``C(h) = c + s exp(-h / L)`` for h > 0 and ``C(0) = 1`` (a sill c of distant pixels, an
+exponential part, and a nugget ``1 - c - s`` of white noise), fitted to measurements (`MEASURED_COSINES`,
+`MEASURED_RBAR`).
 
 Sources: Banerjee, Dhillon, Ghosh & Sra, *Clustering on the unit hypersphere using von Mises-Fisher distributions*,
 JMLR 6 (2005), eq. 4.4; Sra, *A short note on parameter approximation for von Mises-Fisher distributions*, Comput.
@@ -25,29 +26,30 @@ from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
 
-# Real AlphaEarth pixels (the project's notes on the data): cosine of two pixels by distance in 10 m pixels, and the
-# mean resultant length of squares by side in pixels; Rbar^2 is the mean cosine of all pairs, so both tell of C(h).
+# Measured on real AlphaEarth pixels (the project's notes on the data): cosine of two pixels by distance in 10 m
+# pixels, and mean resultant length of squares by side in pixels. Rbar^2 is the mean cosine of all pairs of pixels, so
+# both depend on C(h).
 MEASURED_COSINES: Final = {1.0: 0.989, 10.0: 0.82, 50.0: 0.64}
 MEASURED_RBAR: Final = {3: 0.990, 10: 0.946, 20: 0.905, 100: 0.818}
-_RANGES_PX: Final = np.arange(5.0, 60.0, 0.05)  # ranges tried by the fit: the measured lags bracket them
+_RANGES_PX: Final = np.arange(5.0, 60.0, 0.05)  # ranges tried by the fit, within the measured distances
 _QUADRATURE: Final = 400  # nodes of the integral over a disc: relative error < 1e-4 up to 10,000 km2
-_UNKNOWN_DEG: Final = 90.0  # mean angle between a direction and any other at all
-_NEWTON_STEPS: Final = 4  # Sra 2012 stops after two, which is enough for many bands, not for three
+_UNKNOWN_DEG: Final = 90.0  # mean angle between a direction and a random one
+_NEWTON_STEPS: Final = 4  # Sra 2012 takes two, which are enough for 64 bands, but not for three
 _FRACTION_TERMS: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialCorrelation:
-    """``C(h) = sill + part * exp(-h / range_px)`` for h > 0, ``C(0) = 1``.
+    """The correlation of pixels by distance: ``C(h) = sill + part * exp(-h / range_px)`` for h > 0, ``C(0) = 1``.
 
     Parameters
     ----------
     sill : float
-        Cosine of pixels far apart: what all land has in common. It cancels between years and isn't noise.
+        Cosine of distant pixels, common to all land. It cancels between years and isn't noise.
     part : float
-        What is correlated over `range_px`.
+        Part of the correlation that decreases with distance.
     range_px : float
-        Distance, in pixels of 10 m, over which that falls to 1/e.
+        Distance, in pixels of 10 m, over which that part falls to 1/e.
     """
 
     sill: float
@@ -56,16 +58,16 @@ class SpatialCorrelation:
 
     @property
     def variance(self) -> float:
-        """Variance of a pixel about what all land has in common, summed over the bands: ``1 - sill``."""
+        """Variance of a pixel about the mean of all land, summed over the bands: ``1 - sill``."""
         return 1.0 - self.sill
 
     @property
     def nugget(self) -> float:
-        """Share of `variance` that neighbours don't have in common, 0..1."""
+        """Share of `variance` that isn't correlated even between neighbours, 0..1."""
         return max(0.0, 1.0 - self.part / self.variance)
 
     def cosine(self, lag_px: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Return the expected cosine of two pixels `lag_px` apart."""
+        """Return the expected cosine of two pixels at a distance of `lag_px`."""
         h = np.asarray(lag_px, np.float64)
         return np.where(h > 0, self.sill + self.part * np.exp(-h / self.range_px), 1.0)
 
@@ -73,7 +75,7 @@ class SpatialCorrelation:
 def fit_spatial_correlation(
     cosines: dict[float, float] | None = None, rbars: dict[int, float] | None = None
 ) -> SpatialCorrelation:
-    """Fit sill, part and range by least squares, with a nugget that isn't negative.
+    """Fit sill, part and range by least squares, with a nugget of at least 0.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def fit_spatial_correlation(
 
 
 def _lags_of_square(side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances between different pixels of a square, and how large a share of the pairs has each."""
+    """Return the distances between different pixels of a square, and the share of the pairs at each."""
     steps = np.arange(side)
     times = np.where(steps == 0, side, 2 * (side - steps)).astype(np.float64)
     count = np.outer(times, times).ravel()[1:]
@@ -131,25 +133,25 @@ def _lags_of_square(side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return lag, count / count.sum()
 
 
-# what `fit_spatial_correlation()` gives: a test holds it to that; misfit <= 0.014 at every measurement
+# the result of `fit_spatial_correlation()` (a test compares them); within 0.014 of every measurement
 AEF_CORRELATION: Final = SpatialCorrelation(sill=0.6294, part=0.3706, range_px=15.1)
 
 
 def effective_pixels(
     n_pixels: NDArray[np.floating[Any]] | float, correlation: SpatialCorrelation = AEF_CORRELATION
 ) -> NDArray[np.float64]:
-    """Return how many independent pixels a polygon's mean is worth.
+    """Return the effective sample size: how many independent pixels would have a mean of the same variance.
 
-    The variance of the mean of a disc D of n pixels is ``nugget / n + (1 - nugget) E exp(-d / L)`` of a pixel's, d
-    being the distance of two random points of D; one over that is the effective number. The disc is the shape with
-    the fewest: an elongated polygon of the same area has more, so this errs to the cautious side.
+    The variance of the mean of a disc of n pixels, relative to that of a pixel, is
+    ``nugget / n + (1 - nugget) E exp(-d / L)`` with d the distance of two random points of the disc; the effective
+    sample size is one over it. A disc has the smallest of all shapes of an area, so the result is a lower bound.
 
     Parameters
     ----------
     n_pixels : float array
-        Pixels of 10 m, as in the column `n_pixels`.
+        Number of 10 m pixels, as in the column `n_pixels`.
     correlation : SpatialCorrelation
-        Of the pixels.
+        Correlation of the pixels.
 
     Returns
     -------
@@ -164,14 +166,14 @@ def effective_pixels(
     present = n > 0
     radius = np.sqrt(np.where(present, n, 1.0) / np.pi)
     nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE)
-    # most of a big disc's integral lies at short distances: x = t^3 puts the nodes there
+    # for a large disc most of the integral comes from short distances: x = t^3 puts the nodes there
     t = (nodes + 1) / 2
     x, dx = t**3, weights / 2 * 3 * t**2  # d = 2 R x
     density = (16 / np.pi) * x * (np.arccos(x) - x * np.sqrt(1 - x * x))  # of x: Solomon 1978
-    together = np.exp(-2 * radius[..., None] * x / correlation.range_px) @ (density * dx)
+    mean_correlation = np.exp(-2 * radius[..., None] * x / correlation.range_px) @ (density * dx)
     nugget = correlation.nugget
-    share = nugget / np.maximum(n, 1.0) + (1 - nugget) * together
-    effective = np.clip(1.0 / share, 1.0, np.maximum(n, 1.0))
+    relative_variance = nugget / np.maximum(n, 1.0) + (1 - nugget) * mean_correlation
+    effective = np.clip(1.0 / relative_variance, 1.0, np.maximum(n, 1.0))
     found: NDArray[np.float64] = np.where(present, effective, np.nan)
     return found
 
@@ -218,10 +220,10 @@ def concentration(Rbar: NDArray[np.floating[Any]] | float, dimension: int = N_BA
 
 
 def _bessel_ratio(kappa: NDArray[np.float64], p: float) -> NDArray[np.float64]:
-    """``I_{p/2}(k) / I_{p/2-1}(k)``, by Gautschi's continued fraction 1 / (p/k + 1 / ((p+2)/k + ...)), from its tail.
+    """Return ``I_{p/2}(k) / I_{p/2-1}(k)`` by the continued fraction 1 / (p/k + 1 / ((p+2)/k + ...)).
 
-    Its tail is itself such a ratio, of a higher order, replaced by the bound of Amos (*Math. Comp.* 28, 1974), which
-    is tight there: so large k are as accurate as small ones.
+    It is evaluated from its tail (Gautschi & Slavik 1978). The tail is such a ratio of a higher order, for which the
+    bound of Amos (*Math. Comp.* 28, 1974) is a close approximation: so large k are as accurate as small ones.
     """
     order = p / 2 - 1 + _FRACTION_TERMS
     tail = kappa / (order + 0.5 + np.sqrt((order + 1.5) ** 2 + kappa * kappa))
@@ -233,25 +235,25 @@ def _bessel_ratio(kappa: NDArray[np.float64], p: float) -> NDArray[np.float64]:
 def mean_direction_error_deg(
     Rbar: NDArray[np.floating[Any]], n_pixels: NDArray[np.floating[Any]], correlation: SpatialCorrelation | None = None
 ) -> NDArray[np.float64]:
-    """Return the standard error of a polygon's mean direction as a sample of land of its kind, in degrees.
+    """Return the standard error of a polygon's mean direction, as a sample of similar land, in degrees.
 
-    Within the polygon the squared spread is ``1 - Rbar^2``; correlated pixels make that too small by the factor
-    ``1 - 1 / n_eff``, so a pixel's variance is ``(1 - Rbar^2) / (1 - 1 / n_eff)``, at most 1, and the mean's is
-    that over n_eff. Where n_eff is near 1 the polygon says nothing of its own spread: the variance of real land
-    (`SpatialCorrelation.variance`) is blended in as one more effective pixel. The angle is
-    ``sqrt(variance of the mean) / Rbar``, over all 63 directions of the sphere (Mardia & Jupp 2000, 10.3), at most 90:
-    so far off is a direction that nothing is known of, on average.
+    The variance within the polygon is ``1 - Rbar^2``. It is too small by the factor ``1 - 1 / n_eff`` because the
+    pixels are correlated, so the variance of a pixel is ``(1 - Rbar^2) / (1 - 1 / n_eff)``, at most 1, and the variance
+    of the mean is that divided by n_eff. A polygon with n_eff near 1 doesn't show its own variance: therefore the
+    variance of real land (`SpatialCorrelation.variance`) is added with the weight of one effective pixel. The angle is
+    ``sqrt(variance of the mean) / Rbar``, over all 63 directions of the sphere (Mardia & Jupp 2000, 10.3), and at most
+    90, the mean angle to a random direction.
 
     Parameters
     ----------
     Rbar, n_pixels : float arrays
-        As in the table.
+        Mean resultant length and number of pixels, as in the table.
     correlation : SpatialCorrelation, optional
-        By default that of real land.
+        Correlation of the pixels; by default `AEF_CORRELATION`, measured on real land.
 
     Returns
     -------
-    float64 array, degrees, NaN without data. It doesn't tell of the years' noise, which `change` estimates.
+    float64 array, degrees, NaN without data. It doesn't include the noise between years, which `change` estimates.
 
     Examples
     --------
@@ -260,7 +262,7 @@ def mean_direction_error_deg(
     """
     model = AEF_CORRELATION if correlation is None else correlation
     r, n_eff = np.asarray(Rbar, np.float64), effective_pixels(n_pixels, model)
-    # n_eff - 1 degrees of freedom of its own, one of the prior: never a division by nothing
+    # n_eff - 1 degrees of freedom of the polygon and one of real land: never a division by 0
     within = np.clip(1.0 - r * r, 0.0, 1.0)
     variance = np.minimum((within * n_eff + model.variance) / n_eff, 1.0)
     with np.errstate(divide="ignore"):  # a mean of length 0 has no direction
@@ -268,7 +270,7 @@ def mean_direction_error_deg(
 
 
 def add_uncertainty(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy of a table with three more columns.
+    """Return a copy of a table with three more columns: concentration, effective sample size and standard error.
 
     Parameters
     ----------
@@ -287,7 +289,7 @@ def add_uncertainty(table: pd.DataFrame) -> pd.DataFrame:
     [[614.3, 3.6]]
     """
     if "n_pixels" not in table.columns:
-        raise UsageError("the table has no column 'n_pixels': without it a mean's error can't be told")
+        raise UsageError("the table has no column 'n_pixels', which the standard error of a mean depends on")
     length = np.minimum(mean_resultant_length(band_matrix(table)), 1.0)
     n = table["n_pixels"].to_numpy(np.float64)
     return table.assign(

@@ -1,4 +1,4 @@
-"""Interactive maps, by lonboard."""
+"""Draws interactive maps with lonboard."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def interactive_map(
 
 
 def _arrow_ready(sites: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Write columns of mixed values, such as ids 7 and "a", as text: the map's tables have one type a column."""
+    """Convert columns of mixed values, such as ids 7 and "a", to text: an Arrow column has one type."""
     mixed = [name for name in sites.columns.drop(sites.geometry.name) if sites[name].dtype == object]
     return sites.assign(**{name: sites[name].map(str, na_action="ignore") for name in mixed})
