@@ -15,40 +15,47 @@ from gee_polygons.alphaearth import NODATA
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import ReadError
 from gee_polygons.network.local import LocalRange, MissingFileError
-from gee_polygons.network.ranges import FailedRange
+from gee_polygons.network.ranges import FailedRange, RemoteRange
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.mosaic.chunks import Chunks
 from gee_polygons.sources.mosaic.mosaic import BandChunk, Mosaic
 from gee_polygons.zonal.kernels import PADDING
 
 
-class SharedChunk:
-    """A chunk of several years: decoded by the first block that needs it, released with the last."""
+class FetchedChunk:
+    """A chunk's bytes, waited for when they are decoded; pixels are kept where blocks of several years share them."""
 
-    def __init__(self, payload: Any) -> None:
+    def __init__(self, payload: Any, *, shared: bool) -> None:
+        self.shared = shared
         self._payload = payload
         self._lock = threading.Lock()
         self._pixels: NDArray[Any] | None = None
 
-    def pixels(self, chunks: Chunks) -> NDArray[Any] | None:
-        """Return the chunk's pixels; None if it was never written."""
-        with self._lock:
-            if self._payload is not None:
-                try:
-                    self._pixels = chunks.decode(bytes(self._payload))
-                except MissingFileError:
-                    self._pixels = None
+    def read(self) -> Any:
+        """Return the bytes; None if the chunk was never written."""
+        if isinstance(self._payload, RemoteRange):
+            try:
+                self._payload = self._payload.read()  # kept: decoding again must not send another request
+            except MissingFileError:
                 self._payload = None
+        return self._payload.read() if isinstance(self._payload, LocalRange) else self._payload
+
+    def pixels(self, chunks: Chunks) -> NDArray[Any] | None:
+        """Return the decoded pixels; None if the chunk was never written."""
+        with self._lock:
+            if self._pixels is None and (data := self.read()) is not None:
+                pixels = chunks.decode(data)
+                if not self.shared:
+                    return pixels
+                self._pixels, self._payload = pixels, None
             return self._pixels
 
 
-def payload_of(answer: list[Any] | FailedRange | None, shared: bool) -> Any:
-    """Return a chunk's byte range, None if it was never written, or the error if it can't be read."""
+def fetched_chunk(answer: list[Any] | FailedRange | None, *, shared: bool) -> FetchedChunk | ReadError | None:
+    """Return a chunk, None if it was never written, or the error if it can't be read."""
     if isinstance(answer, FailedRange):
         return None if isinstance(answer.error, MissingFileError) else answer.error
-    if answer is None:
-        return None
-    return SharedChunk(answer[0]) if shared else answer[0]
+    return None if answer is None else FetchedChunk(answer[0], shared=shared)
 
 
 def chunk_error(ref: BlockRef, what: str, url: str | None) -> ReadError:
@@ -62,11 +69,11 @@ class MosaicBlock:
 
     checks_norms = False  # where tiles overlap their codes were averaged: not every pixel has length 1
 
-    def __init__(self, mosaic: Mosaic, ref: BlockRef, parts: Sequence[BandChunk], payloads: Sequence[Any]) -> None:
+    def __init__(self, mosaic: Mosaic, ref: BlockRef, parts: Sequence[BandChunk], chunks: Sequence[Any]) -> None:
         self.ref = ref
         self._mosaic = mosaic
-        written = any(payload is not None for payload in payloads)
-        self._parts = list(zip(parts, payloads, strict=True)) if written else []  # without chunks nothing is added up
+        written = any(chunk is not None for chunk in chunks)
+        self._parts = list(zip(parts, chunks, strict=True)) if written else []  # without chunks nothing is added up
 
     @property
     def n_parts(self) -> int:
@@ -93,22 +100,23 @@ class MosaicBlock:
 
     def _decode_into(self, part: int, flat: NDArray[Any], n_bands: int) -> bool:
         """Decode a chunk; return False if it was never written."""
-        mosaic = self._mosaic
-        url = mosaic.chunks.place_of(mosaic.chunk(self.ref, self._parts[part][0]))
-        payload = self._payload(part)
-        if payload is None:
+        mosaic, (part_bands, chunk) = self._mosaic, self._parts[part]
+        if chunk is None:
             return False
+        url = mosaic.chunks.place_of(mosaic.chunk(self.ref, part_bands))
         try:
-            if mosaic.is_direct and not isinstance(payload, SharedChunk):
-                done = mosaic.chunks.decode_plain(payload, flat.view(np.uint8))
+            if mosaic.is_direct and not chunk.shared:
+                data = chunk.read()
+                if data is None:
+                    return False
+                done = mosaic.chunks.decode_plain(data, flat.view(np.uint8))
                 if done != flat.nbytes:
                     raise ReadError(f"{url}: damaged: decodes to {done} bytes, {flat.nbytes} expected", url=url)
             else:
-                shared = isinstance(payload, SharedChunk)
-                chunk = payload.pixels(mosaic.chunks) if shared else mosaic.chunks.decode(payload)
-                if chunk is None:
+                decoded = chunk.pixels(mosaic.chunks)
+                if decoded is None:
                     return False
-                pixels = mosaic.pixels(chunk, self.ref.year)
+                pixels = mosaic.pixels(decoded, self.ref.year)
                 flat.reshape(pixels.shape)[:] = pixels
         except ReadError:
             raise
@@ -120,19 +128,6 @@ class MosaicBlock:
         else:
             _check_vectors(flat.reshape(n_bands, -1), mosaic.chunks.opened.array, url)
         return True
-
-    def _payload(self, part: int) -> Any:
-        """Return a chunk's bytes, waiting for them if they are under way; None if it was never written."""
-        which, payload = self._parts[part]
-        if not hasattr(payload, "read"):
-            return payload
-        try:
-            data = payload.read()
-        except MissingFileError:
-            data = None
-        if not isinstance(payload, LocalRange):  # decoding again must not send another request
-            self._parts[part] = (which, data)
-        return data
 
 
 def _planes(

@@ -34,7 +34,7 @@ from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Plan
 from gee_polygons.reduction.planning import make_plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import lattice_window, paste, refs_in
-from gee_polygons.sources.mosaic.blocks import MosaicBlock, chunk_error, payload_of
+from gee_polygons.sources.mosaic.blocks import MosaicBlock, chunk_error, fetched_chunk
 from gee_polygons.sources.mosaic.chunks import Coords
 from gee_polygons.sources.mosaic.mosaic import Mosaic
 from gee_polygons.zonal.grid import Grid, Window
@@ -150,21 +150,22 @@ class MosaicSource:
         held: dict[Coords, Any] = {}
         try:
             for ref, need in zip(refs, needs, strict=True):
-                payloads = []
+                ours = []
                 for chunk in need:
                     if chunk not in held:
-                        held[chunk] = payload_of(next(fetched) if requests[chunk] else None, chunk in shared)
-                    payloads.append(held[chunk])
+                        answer = next(fetched) if requests[chunk] else None
+                        held[chunk] = fetched_chunk(answer, shared=chunk in shared)
+                    ours.append(held[chunk])
                     uses[chunk] -= 1
                     if not uses[chunk]:
                         del held[chunk]
                 failed = [errors[shard] for shard in map(chunks.shard_of, need) if shard in errors]
-                failed += [payload for payload in payloads if isinstance(payload, ReadError)]
+                failed += [chunk for chunk in ours if isinstance(chunk, ReadError)]
                 if failed:
                     yield chunk_error(ref, str(failed[0]), failed[0].url)
                     continue
-                block = MosaicBlock(mosaic, ref, parts, payloads)
-                del payloads  # the block alone keeps the bytes
+                block = MosaicBlock(mosaic, ref, parts, ours)
+                del ours  # the block alone keeps the bytes
                 yield block
         finally:
             fetched.close()
