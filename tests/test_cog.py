@@ -422,6 +422,10 @@ def bad_tile(case, folder, codes):
         path.write_bytes(write_tile(path, GRID, codes, block=16).read_bytes()[:700])
     elif case == "folder":
         path.mkdir()
+    elif case == "reordered bands":
+        write_tile(path, GRID, codes, block=16, bands=[*BANDS[:3], "A05", "A04", "A03", *BANDS[6:]])
+    elif case == "renamed bands":
+        write_tile(path, GRID, codes, block=16, bands=[f"emb_{i}" for i in range(64)])
     elif case == "not georeferenced":
         data = write_gdal(path, NORTH_UP, codes, **tiled).read_bytes()
         # blank the tag numbers of ModelPixelScale and ModelTiepoint
@@ -445,6 +449,8 @@ BAD = {
     "no crs": (TileError, "no EPSG code"),
     "rotated": (TileError, "rotated"),
     "not georeferenced": (TileError, "not georeferenced"),
+    "reordered bands": (TileError, "expected bands A00..A63 in this order, found 'A05' as number 4 "),
+    "renamed bands": (TileError, "expected bands A00..A63 in this order, found 'emb_0' as number 1 "),
     "not a TIFF": (ReadError, "not a TIFF"),
     "empty": (ReadError, "can't be read|not a TIFF"),
     "cut header": (ReadError, "can't be read"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -132,6 +133,16 @@ def _header_error(place: str, year: int, error: Exception) -> ReadError:
     return ReadError(f"{place}: the header can't be read: {reason}", url=place, year=year)
 
 
+def _stated_names(ifd: Any) -> list[str]:
+    """Return the bands' names (GDAL's descriptions); those that the file doesn't state are A00..A63."""
+    try:
+        items = ElementTree.fromstring(ifd.gdal_metadata or "<none/>").iter("Item")
+        stated = {item.get("sample"): item.text or "" for item in items if item.get("role") == "description"}
+    except ElementTree.ParseError:
+        stated = {}
+    return [stated.get(str(i)) or name for i, name in enumerate(BANDS)]
+
+
 def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple[str, ...], str, float | None]:
     """Return the names of the bands, the type and the nodata value; an error where they aren't what is expected."""
     samples = int(ifd.samples_per_pixel)
@@ -139,7 +150,8 @@ def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple
     kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(formats)), "?")
     found = f"{kind}{'/'.join(map(str, sorted(bits)))}"
     nodata = _nodata(ifd.gdal_nodata)
-    looks_aef = samples == N_BANDS and found == "int8" and nodata in (None, NODATA)
+    names_found = _stated_names(ifd)
+    looks_aef = samples == N_BANDS and found == "int8" and nodata in (None, NODATA) and names_found == list(BANDS)
     if content == AEF or (content.bands is None and content.dtype is None and looks_aef):
         if samples != N_BANDS:
             raise TileError(f"{place}: {samples} bands; an AlphaEarth tile has 64")
@@ -147,6 +159,12 @@ def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple
             raise TileError(f"{place}: holds {found}; an AlphaEarth tile holds int8 codes")
         if nodata not in (None, NODATA):
             raise TileError(f"{place}: nodata is {ifd.gdal_nodata}; AlphaEarth codes have -128")
+        wrong = [(i, name) for i, (name, band) in enumerate(zip(names_found, BANDS, strict=True), 1) if name != band]
+        if wrong:
+            raise TileError(
+                f"{place}: expected bands A00..A63 in this order, found {wrong[0][1]!r} as number {wrong[0][0]} "
+                f"({len(wrong)} of 64 differ); the bands were renamed or reordered: use a copy with the published ones"
+            )
         return BANDS, "int8", float(NODATA)
     names = content.bands or ()
     names += tuple(f"band_{i + 1}" for i in range(len(names), samples))
