@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyproj
 import shapely
+from oracles import write_gdal
 
 from gee_polygons import extract_embeddings
 from gee_polygons.alphaearth import BANDS
@@ -75,7 +76,11 @@ def write_archive(folder: Path, tiles: Sequence[FakeTile], extra_rows: Sequence[
         path = Path(folder) / tile.path
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_tile(path, tile.grid, tile.codes, block=tile.block, max_workers=1, **tile.layout)
+            if tile.layout:  # otherwise than published: written by GDAL
+                how = {"compress": "zstd", "interleave": "band", "blockxsize": tile.block, "blockysize": tile.block}
+                write_gdal(path, tile.grid, tile.codes, tiled=True, **(how | tile.layout))
+            else:
+                write_tile(path, tile.grid, tile.codes, block=tile.block, max_workers=1)
         rows.append(index_row(tile))
     table = pd.DataFrame([*rows, *extra_rows])
     table.insert(0, "fid", range(1, len(table) + 1))

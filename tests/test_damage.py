@@ -27,6 +27,7 @@ from oracles import (
     sites,
     small_grid,
     unit_codes,
+    write_gdal,
 )
 
 from gee_polygons import extract_embeddings
@@ -293,9 +294,10 @@ def test_several_damaged_blocks_are_all_collected(tile, frame, tmp_path):
 
 @pytest.mark.parametrize(("compression", "interleave"), [("deflate", "band"), ("none", "band"), ("zstd", "pixel")])
 def test_other_layouts_are_watched_too(compression, interleave, codes, frame, tmp_path):
-    sound_tile = write_tile(
-        tmp_path / "sound.tiff", GRID, codes, block=BLOCK, compression=compression, interleave=interleave
-    )
+    sound_tile = write_gdal(
+        tmp_path / "sound.tiff", GRID, codes, compress=compression, interleave=interleave, tiled=True,
+        blockxsize=BLOCK, blockysize=BLOCK,
+    )  # fmt: skip
     header = open_tile(str(sound_tile), 2024)
     rng = np.random.default_rng(1)
     seen = 0

@@ -180,7 +180,7 @@ def write_big(folder: Path, size: int, block: int) -> Path:
 
     path = folder / "2024" / "22S" / "big.tiff"
     path.parent.mkdir(parents=True)
-    write_tile(path, grid, codes, block=block, level=1)
+    write_tile(path, grid, codes, block=block)
     stand_in = FakeTile(crs=CRS, col=COL, row=top, codes=patch, name="big")
     west, south, east, north = grid.bounds
     row = index_row(stand_in) | {"utm_west": west, "utm_south": south, "utm_east": east, "utm_north": north}

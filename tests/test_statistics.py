@@ -69,9 +69,9 @@ LAYOUTS = [
     for (block, layout), south_up in itertools.product(
         [
             (16, {}),
-            (32, {"interleave": "pixel", "compression": "deflate"}),
+            (32, {"interleave": "pixel", "compress": "deflate"}),
             (48, {"predictor": 2}),
-            (128, {"compression": "none"}),
+            (128, {"compress": "none"}),
         ],
         [True, False],
     )

@@ -261,7 +261,8 @@ def register_dataset(
 
 def _check_list(index: str, entry: Dataset) -> None:
     """Read the index once, so that a wrong file is reported now and not when the collection is built."""
-    from gee_polygons.sources.cog.records import canonical, read_records
+    from gee_polygons.sources.cog.columns import canonical
+    from gee_polygons.sources.cog.records import read_records
 
     canonical(
         read_records(index), place=index, column_map=entry.column_map or None, href_column=entry.href_column or None

@@ -28,8 +28,10 @@ from gee_polygons.collection.tiles import Collection
 from gee_polygons.errors import ArchiveError, InputFileError, UsageError, warn_data
 from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_url
 from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.sources.cog.area import Area
+from gee_polygons.sources.cog.columns import canonical
 from gee_polygons.sources.cog.header import Content
-from gee_polygons.sources.cog.records import Area, canonical, file_metadata, package_metadata, read_records
+from gee_polygons.sources.cog.records import file_metadata, package_metadata, read_records
 from gee_polygons.store.cache import cache_folder
 
 

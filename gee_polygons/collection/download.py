@@ -24,10 +24,10 @@ from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.reduction.plan import BlockRef, Plan
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.sources.cog.columns import SIDES
 from gee_polygons.sources.cog.cutting import parts_of
 from gee_polygons.sources.cog.index import TileIndex
 from gee_polygons.sources.cog.patches import read_patches
-from gee_polygons.sources.cog.records import SIDES
 from gee_polygons.sources.cog.source import INDEX_NAME, CogSource
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.sources.cog.writing import write_tile

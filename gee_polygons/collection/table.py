@@ -18,8 +18,8 @@ from gee_polygons.collection.catalogue import Dataset
 from gee_polygons.errors import UsageError
 from gee_polygons.network.places import hide_query, is_url, join, rewrite
 from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.sources.cog.columns import SIDES
 from gee_polygons.sources.cog.header import Content, header_of, open_tiles
-from gee_polygons.sources.cog.records import SIDES
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.store.atomic import replacing
 

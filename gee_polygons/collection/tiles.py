@@ -24,8 +24,10 @@ from gee_polygons.collection.table import checked_bbox, resolved, within, write,
 from gee_polygons.errors import ArchiveError, DependencyError, UsageError
 from gee_polygons.network.places import folder_of, hide_query
 from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.sources.cog.area import Area
+from gee_polygons.sources.cog.columns import canonical
 from gee_polygons.sources.cog.index import ArchiveIndex
-from gee_polygons.sources.cog.records import Area, canonical, read_records
+from gee_polygons.sources.cog.records import read_records
 from gee_polygons.sources.cog.source import CogSource
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Failure, Plan
 from gee_polygons.reduction.planning import make_plan
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.sources.cog.area import Area
 from gee_polygons.sources.cog.filling import fill_from_neighbours
 from gee_polygons.sources.cog.header import AEF, Content, open_tiles, tile_from_header
 from gee_polygons.sources.cog.index import ArchiveIndex, TileIndex
 from gee_polygons.sources.cog.patches import read_patches
-from gee_polygons.sources.cog.records import Area
 from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.sources.cog.zoning import (
     ZonePart,
@@ -252,10 +252,9 @@ class CogSource:
     def open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
         """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
         keys = list(zip(index.place.tolist(), index.year.tolist(), strict=True))
-        if index.headers is not None:
-            for key, header in zip(keys, index.headers, strict=True):
-                if header is not None and key not in self._tiles:
-                    self._tiles[key] = tile_from_header(*key, header)
+        for key, header in zip(keys, index.headers, strict=True):
+            if header is not None and key not in self._tiles:
+                self._tiles[key] = tile_from_header(*key, header)
         broken = self._open_keys([key for key in keys if key not in self._tiles])
         for key, crs in zip(keys, index.crs.tolist(), strict=True):
             tile = self._tiles.get(key)

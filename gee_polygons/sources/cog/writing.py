@@ -1,13 +1,13 @@
-"""Tiles in the published layout, written block by block with the same bytes every time.
+"""Writes tiles in the published layout, block by block, with the same bytes every time.
 
-The published AlphaEarth files are planar, tiled, ZSTD, int8 with 64 bands, georeferenced by the
-ModelTransformationTag alone, usually south-up. GDAL does not write that combination by itself, and its bytes
-depend on its version; so this is a small TIFF writer of its own (TIFF 6.0, BigTIFF, GeoTIFF 1.1).
+The published files are planar, tiled, ZSTD-compressed int8 with 64 bands, georeferenced by the ModelTransformationTag
+alone, usually south-up, and hold their blocks band by band, then row by row, 8 bytes apart: each block follows its
+length and is followed by its own last four bytes, which is GDAL's COG convention. GDAL writes that order and spacing
+only by copying a whole file, from version 3.11 on, and drops a block of nodata where it is told to leave out blocks
+that are never written. So this is a small TIFF writer (TIFF 6.0, BigTIFF, GeoTIFF 1.1) with exactly this layout.
 
-Layout of a file: header, one IFD with its values, then the blocks. Planar files hold them band by band, then row by
-row, 8 bytes apart, as the published ones do (each block is led by its length and followed by its last four bytes,
-GDAL's COG convention). Nothing larger than a few blocks is held in memory: blocks of all 64 bands are made together,
-go to a spool, and are put in order from there.
+A file is a header, one IFD with its values, then the blocks. Blocks of all bands are made together, go to a temporary
+file, and are put in order from there, so that no more than a few of them are held in memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import pyproj
@@ -31,95 +31,50 @@ from gee_polygons.errors import UsageError
 from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Grid, Window
 
-Codes = NDArray[np.int8] | Callable[[Window], NDArray[np.int8] | None]
+CodesOf = Callable[[Window], NDArray[np.int8] | None]
 
-_COMPRESSION: Final = {"none": 1, "deflate": 8, "zstd": 50000}
+_ZSTD, _ZSTD_LEVEL = 50000, 3
 _SHORT, _LONG, _DOUBLE, _ASCII, _LONG8 = 3, 4, 12, 2, 16
 _TYPE_CODES: Final = {_SHORT: "H", _LONG: "I", _DOUBLE: "d", _LONG8: "Q"}
-_CLASSIC_LIMIT: Final = 4 * 2**30 - 2**24  # offsets of classic TIFF are 32 bits; a little less, for the header
+_CLASSIC_BYTES: Final = 2**32  # offsets of classic TIFF are 32 bits
 _SPOOL_IN_MEMORY: Final = 64 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layout:
-    """How the pixels of one file are cut and packed."""
-
-    grid: Grid
-    bands: tuple[str, ...]
-    block: int
-    compression: Literal["zstd", "deflate", "none"]
-    level: int
-    predictor: int
-    planar: bool
-
-    @property
-    def blocks_down(self) -> int:
-        return -(-self.grid.shape[0] // self.block)
-
-    @property
-    def blocks_across(self) -> int:
-        return -(-self.grid.shape[1] // self.block)
-
-    @property
-    def planes(self) -> int:
-        """Separately compressed parts per block."""
-        return len(self.bands) if self.planar else 1
-
-    @property
-    def n_parts(self) -> int:
-        return self.planes * self.blocks_down * self.blocks_across
 
 
 def write_tile(
     path: Path | str,
     grid: Grid,
-    codes: Codes,
+    codes: NDArray[np.int8] | CodesOf,
     *,
     bands: Sequence[str] = BANDS,
     block: int = 1024,
-    compression: Literal["zstd", "deflate", "none"] = "zstd",
-    level: int = 3,
-    predictor: Literal[1, 2] = 1,
-    interleave: Literal["band", "pixel"] = "band",
-    bigtiff: bool | None = None,
     description: str = "",
     metadata: dict[str, str] | None = None,
     max_workers: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Write a tile of int8 codes in the published layout.
+    """Write a tile of int8 codes in the published layout; as a BigTIFF where it passes 4 GiB.
 
     Parameters
     ----------
     path : path
-        Where to write. Written to a temporary name beside it, then renamed.
+        Where to write. Written under a temporary name beside it, then renamed.
     grid : Grid
         CRS (an EPSG code), transform and shape of the file. ``e > 0`` is south-up, as published; the transform
         goes into the ModelTransformationTag (34264) as it is.
     codes : int8 array (bands, height, width), north-up, or callable
-        The pixels. A callable is asked for one lattice `Window` at a time, from several threads, and answers with
-        an int8 array (bands, height, width), north-up: the file's orientation is the writer's business. For a block
-        that it answers None for, the file holds nothing: readers find nodata there.
+        The pixels. A callable is given one lattice `Window` at a time, in several threads, and returns an int8 array
+        (bands, height, width), north-up, whatever the file's orientation. Where it returns None the file holds no
+        block, and readers find nodata.
     bands : sequence of str
         Names, one per band (GDAL band descriptions).
     block : int
         Width and height of a block in pixels, a multiple of 16. Published: 1024.
-    compression : {"zstd", "deflate", "none"}
-        Published: ZSTD (50000).
-    level : int
-        Of the compression.
-    predictor : {1, 2}
-        1 = none; 2 = differences along the row.
-    interleave : {"band", "pixel"}
-        "band" is PlanarConfiguration 2, as published.
-    bigtiff : bool, optional
-        64-bit offsets; without it, where the file could pass 4 GiB.
     description : str
         ImageDescription (270).
     metadata : dict of str, optional
         Further GDAL metadata items.
     max_workers : int, optional
-        Threads that make and compress blocks; as many as cores without it. Doesn't change a byte.
+        Threads that make and compress blocks; default: as many as cores. Doesn't change a byte.
     progress : callable, optional
         Called with the number of pixels just finished.
 
@@ -131,7 +86,7 @@ def write_tile(
     Raises
     ------
     UsageError
-        For a block size that TIFF doesn't allow, or codes of another shape or type.
+        For a block size that TIFF doesn't allow, codes of another shape or type, or a CRS without an EPSG code.
 
     Examples
     --------
@@ -141,74 +96,63 @@ def write_tile(
     >>> write_tile(Path(folder) / "tile.tiff", grid, np.zeros((64, 32, 32), np.int8), block=16).name
     'tile.tiff'
     """
-    path = Path(path)
-    layout = _Layout(
-        grid=grid,
-        bands=tuple(bands),
-        block=block,
-        compression=compression,
-        level=level,
-        predictor=predictor,
-        planar=interleave == "band",
-    )
+    path, (height, width) = Path(path), grid.shape
     if block < 16 or block % 16:
         raise UsageError(f"a TIFF block's side is a multiple of 16 pixels, found {block}")
-    if compression not in _COMPRESSION or predictor not in (1, 2) or interleave not in ("band", "pixel"):
-        raise UsageError(f"unknown layout: {compression=}, {predictor=}, {interleave=}")
-    if compression == "none" and predictor != 1:
-        raise UsageError("TIFF has no predictor without compression: use predictor=1")
-    raw = len(layout.bands) * layout.blocks_down * layout.blocks_across * block**2
-    big = raw > _CLASSIC_LIMIT if bigtiff is None else bigtiff
+    codes_of = codes if callable(codes) else _parts_of(codes, grid, len(bands))
+    tags = _tags(grid, bands, block, description, metadata or {})
+    cells = [(row, col) for row in range(0, height, block) for col in range(0, width, block)]
+    spans = np.zeros((len(bands), len(cells), 2), np.int64)  # where a band's block lies in the spool: start, length
+
+    def make(cell: tuple[int, int]) -> tuple[list[bytes], int]:
+        row, col = cell
+        window = grid.part(row, col, min(block, height - row), min(block, width - col))
+        return _compressed(codes_of(window), window, grid, len(bands), block), window.height * window.width
+
     with replacing(path) as part, tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY, dir=str(path.parent)) as spool:
-        spans = _spool_blocks(spool, layout, _as_function(codes, layout), max_workers, progress)
+        for number, (blocks, pixels) in enumerate(_in_order(max_workers or os.cpu_count() or 1, make, cells)):
+            for band, data in enumerate(blocks):
+                spans[band, number] = spool.tell(), len(data)
+                spool.write(data)
+            if progress is not None:
+                progress(pixels)
         with part.open("wb") as out:
-            _assemble(out, spool, spans, layout, big, description, metadata or {})
+            out.write(_head(tags, spans[..., 1].ravel()))
+            for start, length in spans.reshape(-1, 2).tolist():  # band by band, as in the published files
+                if length:
+                    spool.seek(start)
+                    data = spool.read(length)
+                    out.write(struct.pack("<I", length) + data + data[-4:])
     return path
 
 
-def _as_function(codes: Codes, layout: _Layout) -> Callable[[Window], NDArray[np.int8] | None]:
-    if callable(codes):
-        return codes
-    array = np.asarray(codes)
-    expected = (len(layout.bands), *layout.grid.shape)
-    if array.shape != expected or array.dtype != np.int8:
-        raise UsageError(f"codes must be int8 of shape {expected}, found {array.dtype} of shape {array.shape}")
-    whole = layout.grid.window
-
-    def part(window: Window) -> NDArray[np.int8]:
-        row, col = window.row - whole.row, window.col - whole.col
-        return array[:, row : row + window.height, col : col + window.width]
-
-    return part
+def _parts_of(codes: NDArray[np.int8], grid: Grid, n_bands: int) -> CodesOf:
+    """Return the function that cuts an array to a window."""
+    if codes.shape != (n_bands, *grid.shape) or codes.dtype != np.int8:
+        raise _wrong_codes((n_bands, *grid.shape), codes)
+    return lambda window: codes[(slice(None), *window.slices_in(grid.window))]
 
 
-def _spool_blocks(
-    spool: IO[bytes],
-    layout: _Layout,
-    codes: Callable[[Window], NDArray[np.int8] | None],
-    max_workers: int | None,
-    progress: Callable[[int], object] | None,
-) -> NDArray[np.int64]:
-    """Make all blocks and append them to the spool; returns (offset, length) by [plane, block]."""
-    spans = np.zeros((layout.planes, layout.blocks_down * layout.blocks_across, 2), np.int64)
-    cells = [(r, c) for r in range(layout.blocks_down) for c in range(layout.blocks_across)]
-    workers = max_workers or os.cpu_count() or 1
-    offset = 0
-    for number, (parts, pixels) in enumerate(_in_order(workers, lambda cell: _make_block(layout, codes, cell), cells)):
-        for plane, part in enumerate(parts):
-            spool.write(part)
-            spans[plane, number] = offset, len(part)
-            offset += len(part)
-        if progress is not None:
-            progress(pixels)
-    return spans
+def _wrong_codes(shape: tuple[int, ...], found: NDArray[Any]) -> UsageError:
+    return UsageError(f"codes must be int8 of shape {shape}, found {found.dtype} of shape {found.shape}")
+
+
+def _compressed(codes: NDArray[np.int8] | None, window: Window, grid: Grid, n_bands: int, block: int) -> list[bytes]:
+    """Return the bands of one block, each padded with nodata to the full block and compressed."""
+    import imagecodecs
+
+    if codes is None:
+        return [b""] * n_bands
+    if codes.shape != (n_bands, window.height, window.width) or codes.dtype != np.int8:
+        raise _wrong_codes((n_bands, window.height, window.width), codes)
+    padded = np.full((n_bands, block, block), NODATA, np.int8)
+    stored = codes[:, :: -1 if grid.flip_y else 1, :: -1 if grid.flip_x else 1]
+    padded[:, : window.height, : window.width] = stored
+    return [bytes(imagecodecs.zstd_encode(plane.tobytes(), level=_ZSTD_LEVEL)) for plane in padded]
 
 
 def _in_order(workers: int, make: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """Map with threads, in order, never more than `workers` results ahead (Executor.map would hold them all)."""
-    if workers == 1:
-        yield from map(make, items)
-        return
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Any]] = deque()
         try:
@@ -219,122 +163,72 @@ def _in_order(workers: int, make: Callable[[Any], Any], items: Sequence[Any]) ->
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            for future in ahead:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
-def _make_block(
-    layout: _Layout, codes: Callable[[Window], NDArray[np.int8] | None], cell: tuple[int, int]
-) -> tuple[list[bytes], int]:
-    """Return the compressed parts of one block (by file row and column), padded with nodata to the full block."""
-    size, grid = layout.block, layout.grid
-    row, col = cell[0] * size, cell[1] * size
-    height, width = min(size, grid.shape[0] - row), min(size, grid.shape[1] - col)
-    pixels = codes(grid.part(row, col, height, width))
-    if pixels is None:
-        return [b""] * layout.planes, height * width
-    if pixels.shape != (len(layout.bands), height, width) or pixels.dtype != np.int8:
-        raise UsageError(
-            f"codes of a block must be int8 of shape {(len(layout.bands), height, width)}, "
-            f"found {pixels.dtype} of shape {pixels.shape}"
-        )
-    pixels = pixels[:, :: -1 if grid.flip_y else 1, :: -1 if grid.flip_x else 1]
-    if (height, width) != (size, size):
-        padded = np.full((len(layout.bands), size, size), NODATA, np.int8)
-        padded[:, :height, :width] = pixels
-        pixels = padded
-    # a plane is (rows, columns, samples): 1 sample each if planar, all bands in one otherwise
-    planes = pixels[..., None] if layout.planar else np.moveaxis(pixels, 0, -1)[None]
-    return [_compress(layout, plane) for plane in planes], height * width
+Tags = dict[int, tuple[int, Any]]
 
 
-def _compress(layout: _Layout, plane: NDArray[np.int8]) -> bytes:
-    import imagecodecs
-
-    if layout.predictor == 2:
-        plane = plane.copy()
-        plane[:, 1:] -= plane[:, :-1].copy()  # wraps around, as TIFF's predictor does
-    data = np.ascontiguousarray(plane).tobytes()
-    if layout.compression == "zstd":
-        return bytes(imagecodecs.zstd_encode(data, level=layout.level))
-    if layout.compression == "deflate":
-        return bytes(imagecodecs.zlib_encode(data, level=layout.level))
-    return data
-
-
-def _assemble(
-    out: IO[bytes],
-    spool: IO[bytes],
-    spans: NDArray[np.int64],
-    layout: _Layout,
-    big: bool,
-    description: str,
-    metadata: dict[str, str],
-) -> None:
-    """Write header, IFD and, in the order of the file, the blocks with leader and trailer."""
-    counts = spans[..., 1].ravel()  # plane-major is the order of the file
-    head = _head(layout, np.zeros(layout.n_parts, np.int64), counts, big, description, metadata)
-    sizes = np.where(counts > 0, counts + 8, 0)
-    offsets = np.where(counts > 0, len(head) + 4 + np.concatenate([[0], np.cumsum(sizes[:-1])]), 0)
-    if not big and len(head) + int(sizes.sum()) >= 2**32:
-        raise UsageError("the tile passes 4 GiB: write it with bigtiff=True")
-    out.write(_head(layout, offsets, counts, big, description, metadata))
-    for start, length in spans.reshape(-1, 2).tolist():
-        if not length:
-            continue
-        spool.seek(start)
-        data = spool.read(length)
-        out.write(struct.pack("<I", length) + data + data[-4:])
+def _tags(grid: Grid, bands: Sequence[str], block: int, description: str, metadata: dict[str, str]) -> Tags:
+    """Return the TIFF tags but the blocks' offsets and lengths: number -> (type, values)."""
+    n, (height, width) = len(bands), grid.shape
+    a, b, c, d, e, f = grid.transform
+    crs = pyproj.CRS.from_user_input(grid.crs)
+    code = crs.to_epsg()
+    if code is None or not crs.is_projected:
+        raise UsageError(f"a tile's CRS must be a projected one with an EPSG code, found {grid.crs!r}")
+    citation = f"{crs.name}|"
+    # GTModelType: projected; GTRasterType: pixel is area; GTCitation; ProjectedCRS; linear units: metre
+    geo_keys = [1024, 0, 1, 1, 1025, 0, 1, 1, 1026, 34737, len(citation), 0, 3072, 0, 1, code, 3076, 0, 1, 9001]
+    items = [f"<Item name={quoteattr(name)}>{escape(value)}</Item>" for name, value in metadata.items()]
+    for i, band in enumerate(bands):
+        items.append(f'<Item name="DESCRIPTION" sample="{i}" role="description">{escape(band)}</Item>')
+    return {
+        256: (_LONG, [width]),
+        257: (_LONG, [height]),
+        258: (_SHORT, [8] * n),
+        259: (_SHORT, [_ZSTD]),
+        262: (_SHORT, [1]),  # MinIsBlack
+        **({270: (_ASCII, description)} if description else {}),
+        277: (_SHORT, [n]),
+        284: (_SHORT, [2]),  # PlanarConfiguration: each band by itself
+        305: (_ASCII, "gee_polygons"),
+        317: (_SHORT, [1]),  # no predictor
+        322: (_LONG, [block]),
+        323: (_LONG, [block]),
+        **({338: (_SHORT, [0] * (n - 1))} if n > 1 else {}),  # ExtraSamples: unspecified
+        339: (_SHORT, [2] * n),  # SampleFormat: signed integer
+        34264: (_DOUBLE, [a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]),
+        34735: (_SHORT, [1, 1, 0, len(geo_keys) // 4, *geo_keys]),
+        34737: (_ASCII, citation),
+        42112: (_ASCII, "\n  ".join(["<GDALMetadata>", *items]) + "\n</GDALMetadata>\n"),
+        42113: (_ASCII, str(NODATA)),
+    }
 
 
-def _head(
-    layout: _Layout,
-    offsets: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    big: bool,
-    description: str,
-    metadata: dict[str, str],
-) -> bytes:
-    """Return everything before the first block: header, IFD, values that don't fit into the IFD."""
-    n_bands, wide = len(layout.bands), _LONG8 if big else _LONG
-    height, width = layout.grid.shape
-    a, b, c, d, e, f = layout.grid.transform
-    directory, ascii_keys = _geo_keys(layout.grid.crs)
-    tags: list[tuple[int, int, Any]] = [
-        (256, _LONG, [width]),
-        (257, _LONG, [height]),
-        (258, _SHORT, [8] * n_bands),
-        (259, _SHORT, [_COMPRESSION[layout.compression]]),
-        (262, _SHORT, [1]),  # MinIsBlack
-        *([(270, _ASCII, description)] if description else []),
-        (277, _SHORT, [n_bands]),
-        (284, _SHORT, [2 if layout.planar else 1]),
-        (305, _ASCII, "gee_polygons"),
-        (317, _SHORT, [layout.predictor]),
-        (322, _LONG, [layout.block]),
-        (323, _LONG, [layout.block]),
-        (324, wide, offsets.tolist()),
-        (325, _LONG, counts.tolist()),
-        *([(338, _SHORT, [0] * (n_bands - 1))] if n_bands > 1 else []),  # ExtraSamples: unspecified
-        (339, _SHORT, [2] * n_bands),  # SampleFormat: signed integer
-        (34264, _DOUBLE, [a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]),
-        (34735, _SHORT, directory),
-        (34737, _ASCII, ascii_keys),
-        (42112, _ASCII, _gdal_metadata(layout.bands, metadata)),
-        (42113, _ASCII, str(NODATA)),
-    ]
-    return _encode_ifd(tags, big)
+def _head(tags: Tags, lengths: NDArray[np.int64]) -> bytes:
+    """Return everything before the first block, from the lengths of the blocks in the order of the file."""
+    sizes = np.where(lengths > 0, lengths + 8, 0)
+    for big in (False, True):
+        tags[325] = (_LONG, lengths.tolist())
+        tags[324] = (_LONG8 if big else _LONG, [0] * len(lengths))
+        first = len(_encoded(tags, big)) + 4
+        if big or first + int(sizes.sum()) < _CLASSIC_BYTES:
+            break
+    offsets = np.where(lengths > 0, first + np.cumsum(sizes) - sizes, 0)
+    tags[324] = (tags[324][0], offsets.tolist())
+    return _encoded(tags, big)
 
 
-def _encode_ifd(tags: list[tuple[int, int, Any]], big: bool) -> bytes:
-    """Return header + one IFD + the values that don't fit into it. Lengths don't depend on the values."""
-    count_format, entry_format, inline = ("<Q", "<HHQ", 8) if big else ("<H", "<HHI", 4)
+def _encoded(tags: Tags, big: bool) -> bytes:
+    """Return header + one IFD + the values that don't fit into it. Its length doesn't depend on the values."""
+    count_format, entry_format, value_size = ("<Q", "<HHQ", 8) if big else ("<H", "<HHI", 4)
     header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack("<2sHI", b"II", 42, 8)
-    entry_size = struct.calcsize(entry_format) + inline
-    position = len(header) + struct.calcsize(count_format) + entry_size * len(tags) + inline
+    position = len(header) + struct.calcsize(count_format) + value_size
+    position += (struct.calcsize(entry_format) + value_size) * len(tags)
     position += -position % 8
     entries, values = struct.pack(count_format, len(tags)), b""
-    for tag, kind, value in tags:
+    for tag, (kind, value) in sorted(tags.items()):
         if kind == _ASCII:
             data = value.encode("utf-8") + b"\0"
             length = len(data)
@@ -342,38 +236,10 @@ def _encode_ifd(tags: list[tuple[int, int, Any]], big: bool) -> bytes:
             length = len(value)
             data = struct.pack(f"<{length}{_TYPE_CODES[kind]}", *value)
         entries += struct.pack(entry_format, tag, kind, length)
-        if len(data) <= inline:
-            entries += data.ljust(inline, b"\0")
+        if len(data) <= value_size:
+            entries += data.ljust(value_size, b"\0")
         else:
             entries += struct.pack("<Q" if big else "<I", position + len(values))
             values += data + bytes(-len(data) % 8)
-    first = header + entries + bytes(inline)  # no further IFD
+    first = header + entries + bytes(value_size)  # no further IFD
     return first.ljust(position, b"\0") + values
-
-
-def _geo_keys(crs: str) -> tuple[list[int], str]:
-    """Return GeoKeyDirectory and GeoAsciiParams for an EPSG code of a projected CRS in metres."""
-    parsed = pyproj.CRS.from_user_input(crs)
-    code = parsed.to_epsg()
-    if code is None or not parsed.is_projected:
-        raise UsageError(f"a tile's CRS must be a projected one with an EPSG code, found {crs!r}")
-    citation = f"{parsed.name}|"
-    keys = [
-        (1024, 0, 1, 1),  # GTModelType: projected
-        (1025, 0, 1, 1),  # GTRasterType: pixel is area
-        (1026, 34737, len(citation), 0),  # GTCitation
-        (3072, 0, 1, code),  # ProjectedCRS
-        (3076, 0, 1, 9001),  # linear units: metre
-    ]
-    return [1, 1, 0, len(keys), *(number for key in keys for number in key)], citation
-
-
-def _gdal_metadata(bands: Sequence[str], metadata: dict[str, str]) -> str:
-    from xml.sax.saxutils import escape, quoteattr
-
-    items = [f"  <Item name={quoteattr(name)}>{escape(value)}</Item>" for name, value in metadata.items()]
-    items += [
-        f'  <Item name="DESCRIPTION" sample="{i}" role="description">{escape(band)}</Item>'
-        for i, band in enumerate(bands)
-    ]
-    return "\n".join(["<GDALMetadata>", *items, "</GDALMetadata>"]) + "\n"
