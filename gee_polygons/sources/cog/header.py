@@ -1,10 +1,10 @@
-"""Tile headers: parsed by async-tiff, many at once, each with one request where its header is of a usual size."""
+"""Parses tile headers with async-tiff, many at once, each with one request where it has the usual size."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -28,7 +28,7 @@ Order = Literal["<", ">"]
 
 @dataclass(frozen=True)
 class Content:
-    """What the tiles of a collection hold; None: whatever each file says.
+    """What the tiles of a collection hold; None where each file says so itself.
 
     Parameters
     ----------
@@ -54,39 +54,48 @@ def open_tiles(
     """Parse many headers at once, in the order given; a tile that can't be used is its error."""
     if not tiles:
         return []
+    import async_tiff
+
     expected = [contents] * len(tiles) if isinstance(contents, Content) else list(contents)
     at_once = min(HEADERS_AT_ONCE, network.max_concurrent, len(tiles))
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="headers")
 
+    async def one(place: str, year: int, content: Content, gate: asyncio.Semaphore) -> Any:
+        async with gate:
+            ranges = _Ranges(place, network, pool)
+            try:
+                tiff = await async_tiff.TIFF.open(place, store=ranges, prefetch=PREFETCH_BYTES)
+            except Exception as error:  # async-tiff raises its own class and plain ones; all mean one thing
+                return _header_error(place, year, ranges.error or error)
+        order: Order = "<" if tiff.endianness == async_tiff.enums.Endianness.LittleEndian else ">"
+        try:
+            return _tile_of(place, year, tiff.ifds[0], content, order)
+        except TileError as error:
+            return error
+
     async def all_of_them() -> list[Any]:
         gate = asyncio.Semaphore(at_once)
+        jobs = (
+            one(hide_query(place), year, content, gate) for (place, year), content in zip(tiles, expected, strict=True)
+        )
+        return await asyncio.gather(*jobs)
 
-        async def one(place: str, year: int, content: Content) -> Any:
-            import async_tiff
-
-            async with gate:
-                ranges = _Ranges(place, network, pool)
-                try:
-                    tiff = await async_tiff.TIFF.open(place, store=ranges, prefetch=PREFETCH_BYTES)
-                except Exception as error:  # async-tiff raises its own class and plain ones; all mean one thing
-                    return _header_error(place, year, ranges.error or error)
-            try:
-                order: Order = "<" if tiff.endianness == async_tiff.enums.Endianness.LittleEndian else ">"
-                return _from_ifd(place, year, tiff.ifds[0], content, order)
-            except TileError as error:
-                return error
-
-        places = ((hide_query(place), year) for place, year in tiles)
-        return await asyncio.gather(*(one(*tile, content) for tile, content in zip(places, expected, strict=True)))
+    def run() -> list[Any]:
+        return asyncio.run(all_of_them())
 
     try:
-        return list(_run(all_of_them))
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    else:  # a loop is running already, as in a notebook: use another thread
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Ranges:
-    """What async-tiff reads through: this package's own requests, so that headers are retried as blocks are."""
+    """The store that async-tiff reads from: makes this package's own requests, so that headers are retried as well."""
 
     def __init__(self, place: str, network: Network, pool: ThreadPoolExecutor) -> None:
         self._place, self._network, self._pool = place, network, pool
@@ -111,16 +120,6 @@ class _Ranges:
         return [
             await self.get_range_async(path, start=start, end=stop) for start, stop in zip(starts, stops, strict=True)
         ]
-
-
-def _run(make: Callable[[], Any]) -> Any:
-    """Run a coroutine to its end, also where a loop is running already (a notebook): then in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(make())
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(make())).result()
 
 
 def _header_error(place: str, year: int, error: Exception) -> ReadError:
@@ -178,7 +177,7 @@ def _pixels(place: str, ifd: Any, content: Content, order: Order) -> tuple[tuple
     return names, dtype, content.nodata if nodata is None else nodata
 
 
-def _from_ifd(place: str, year: int, ifd: Any, content: Content, order: Order) -> Tile:
+def _tile_of(place: str, year: int, ifd: Any, content: Content, order: Order) -> Tile:
     bands, dtype, nodata = _pixels(place, ifd, content, order)
     if ifd.tile_width is None or ifd.tile_offsets is None:
         raise TileError(
@@ -246,8 +245,11 @@ def _transform(place: str, ifd: Any) -> Transform:
     return transform
 
 
+_SHARED_FIELDS: Final = ("compression", "predictor", "dtype", "nodata")  # the same in a tile and in a kept header
+
+
 def header_of(tile: Tile) -> dict[str, Any]:
-    """Return what a collection keeps of a header: shared fields once, the blocks' positions and lengths as lists."""
+    """Return what a collection keeps of a tile's header, as `tile_from_header` reads it."""
     return {
         "crs": tile.grid.crs,
         "transform": list(tile.grid.transform),
@@ -256,10 +258,7 @@ def header_of(tile: Tile) -> dict[str, Any]:
         "block_height": tile.block_shape[0],
         "block_width": tile.block_shape[1],
         "parts": len(tile.offsets),
-        "compression": tile.compression,
-        "predictor": tile.predictor,
-        "dtype": tile.dtype,
-        "nodata": tile.nodata,
+        **{name: getattr(tile, name) for name in _SHARED_FIELDS},
         "bands": list(tile.bands),
         "offsets": tile.offsets.ravel(),
         "lengths": tile.lengths.ravel(),
@@ -285,11 +284,8 @@ def tile_from_header(place: str, year: int, header: Mapping[str, Any]) -> Tile:
             block_shape=block,
             offsets=np.asarray(header["offsets"], np.int64).reshape(blocks),
             lengths=np.asarray(header["lengths"], np.int64).reshape(blocks),
-            compression=header["compression"],
-            predictor=int(header["predictor"]),
             bands=tuple(header["bands"]),
-            dtype=header["dtype"],
-            nodata=header["nodata"],
+            **{name: header[name] for name in _SHARED_FIELDS},
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise TileError(f"{place}: its header in the collection is damaged ({error}); build it anew") from error

@@ -1,14 +1,14 @@
-"""One tile of an archive: all of its header that reading needs, and its blocks' bytes made into pixels.
+"""Describes one tile of an archive, and decodes its blocks to pixels.
 
-Blocks are decoded by imagecodecs, at the codec's own speed, into a scratch buffer. Written for the published layout
-(planar, 1024 x 1024 blocks, ZSTD, south-up) and as lenient as the format allows: any block size, deflate or LZW,
-predictor 1, 2 or 3, pixel-interleaved, north-up, any number of bands of integers or floats. Headers: `_header`.
+imagecodecs decodes blocks into a reused buffer. Made for the published layout (planar, 1024 x 1024 blocks, ZSTD,
+south-up), but any block size, deflate or LZW, predictors 1 to 3, pixel-interleaved and north-up files, and any number
+of bands of integers or floats are read as well. `header` parses the files' headers.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -25,17 +25,17 @@ from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
 
-# Of a ZSTD block whose first rows are wanted, so much more is read than their share of the rows: rows differ in how
-# well they compress (by 1.4 % of the block on the sample's tiles). Too little costs one more request for each band.
+# Where only the first rows of a ZSTD block are needed, so much more is read than their share of the rows, because rows
+# compress differently (by 1.4 % of the block on the sample's tiles). Too little costs one more request for each band.
 PREFIX_MARGIN: Final = 0.05
-PREFIX_BELOW: Final = 0.85  # a longer prefix saves too little
+PREFIX_BELOW: Final = 0.85  # a longer prefix saves too little: the whole block is read
 _ZSTD_BLOCK: Final = 128 * 2**10  # pixels become available in steps of so many bytes
 COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A tile's header: all that is needed to read its blocks without asking the file again.
+    """A tile's header: all that reading its blocks needs.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class Tile:
         return down // self.block_shape[0], across // self.block_shape[1]
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
-        """Return the requests and bytes that reading a block costs: all bands or the first; before ranges merge."""
+        """Return the requests and bytes of a block, of all bands or the first few, before neighbours are merged."""
         lengths = self.want(ref, range(len(self.bands))[:n_bands]).lengths
         return len(lengths), sum(lengths)
 
@@ -102,7 +102,7 @@ class Tile:
         return bands if self.planar else [0]
 
     def held(self, ref: BlockRef, bands: Sequence[int]) -> list[int]:
-        """Return the parts of a block that the file holds; one of length 0 was never written and is all nodata."""
+        """Return the parts of a block that were ever written; the others have length 0 and are all nodata."""
         row, col = ref.index
         return [part for part in self.parts(bands) if self.lengths[part, row, col] > 0]
 
@@ -116,7 +116,7 @@ class Tile:
         return RangeRequest(self.place, self.offsets[held, row, col].tolist(), lengths.tolist())
 
     def prefix_share(self, ref: BlockRef) -> float:
-        """Return which share of a block's bytes holds the rows that matter, with a margin; 1 for all of it."""
+        """Return the share of a block's bytes to read for the rows that are needed, with a margin; 1: all of it."""
         if not ref.rows or self.compression != "zstd" or not self.planar:
             return 1.0
         raw = self.block_shape[0] * self.block_shape[1] * np.dtype(self.dtype).itemsize
@@ -127,12 +127,12 @@ class Tile:
     def block(
         self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | FailedRange, network: Network = NETWORK
     ) -> TileBlock:
-        """Put what was fetched for `want` together.
+        """Combine the answer to `want` to a block.
 
         Raises
         ------
         ReadError
-            Naming the block and the band, if it couldn't be had.
+            Naming the block and the band, if it couldn't be read.
         """
         payloads: dict[int, Any] = {}
         if isinstance(fetched, list):
@@ -236,7 +236,7 @@ class TileBlock:
                     self._fetch_rest(part)
             payload = self._bytes(part)
         try:
-            decoded = _decoder(self.tile.compression)(payload, raw)
+            decoded = _decode(self.tile.compression, payload, raw)
         except RuntimeError as error:  # imagecodecs' codec errors are RuntimeErrors
             raise self.error(part, f"damaged: {error}") from error
         if decoded != raw.size:
@@ -248,7 +248,7 @@ class TileBlock:
         return int(self.tile.lengths[(number, *self.ref.index)])
 
     def _fetch_rest(self, part: int) -> None:
-        """Complete the payloads, of this part and of those after it: they most likely are too short as well."""
+        """Fetch the rest of the payloads of this part and of those after it, which most likely are too short, too."""
         numbers = self.tile.parts(self.bands)
         row, col = self.ref.index
         short = [
@@ -280,9 +280,9 @@ class TileBlock:
 
 
 def _decode_first(payload: Any, out: NDArray[np.uint8]) -> bool:
-    """Decode the beginning of a ZSTD frame that may end early; False if it doesn't hold enough, or is damaged.
+    """Decode the beginning of a ZSTD frame that may be cut off; False if it is too short, or damaged.
 
-    imagecodecs refuses such a frame; Arrow's decoder streams, and takes as long for each byte.
+    imagecodecs refuses such a frame; Arrow's streaming decoder doesn't, and is as fast.
     """
     import pyarrow as pa
 
@@ -299,23 +299,17 @@ def _decode_first(payload: Any, out: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _decoder(compression: str) -> Callable[[Any, NDArray[np.uint8]], int]:
-    """Return decode(payload, out) -> number of bytes decoded."""
+def _decode(compression: str, payload: Any, out: NDArray[np.uint8]) -> int:
+    """Decode a whole block; returns its number of bytes."""
     import imagecodecs
 
     if compression == "none":
-
-        def copy(payload: Any, out: NDArray[np.uint8]) -> int:
-            data = np.frombuffer(payload, np.uint8)
-            if data.size <= out.size:
-                out[: data.size] = data
-            return int(data.size)
-
-        return copy
-    function: Any = {"zstd": imagecodecs.zstd_decode, "zlib": imagecodecs.zlib_decode, "lzw": imagecodecs.lzw_decode}[
-        compression
-    ]
-    return lambda payload, out: len(function(payload, out=out))
+        data = np.frombuffer(payload, np.uint8)
+        if data.size <= out.size:
+            out[: data.size] = data
+        return int(data.size)
+    decoders: Any = {"zstd": imagecodecs.zstd_decode, "zlib": imagecodecs.zlib_decode, "lzw": imagecodecs.lzw_decode}
+    return len(decoders[compression](payload, out=out))
 
 
 def _undo_float_predictor(raw: NDArray[np.uint8], dtype: np.dtype[Any], height: int, samples: int) -> NDArray[Any]:
