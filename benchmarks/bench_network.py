@@ -31,7 +31,8 @@ import shapely
 from gee_polygons.collection import build_from_table
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.sources.cog import CogSource
-from gee_polygons.sources.sample.archive import make_benchmark_tile, write_index
+from gee_polygons.sources.cog.index_file import index_row, write_index
+from gee_polygons.sources.sample import make_benchmark_tile
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "bench_network"
@@ -59,11 +60,7 @@ def archive() -> Path:
         side = SIZE * 10.0
         bounds = (WEST, SOUTH, WEST + side, SOUTH + side)
         wgs84 = pyproj.Transformer.from_crs(32722, 4326, always_xy=True).transform_bounds(*bounds)
-        sides = ("west", "south", "east", "north")
-        row: dict[str, Any] = {"crs": "EPSG:32722", "year": 2024, "utm_zone": "22S", "path": "t.tiff"}
-        row |= {f"utm_{s}": v for s, v in zip(sides, bounds, strict=True)}
-        row |= {f"wgs84_{s}": v for s, v in zip(sides, wgs84, strict=True)}
-        write_index(index, [row])
+        write_index(index, [index_row("EPSG:32722", 2024, bounds, wgs84, "t.tiff")], {})
     return index
 
 

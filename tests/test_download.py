@@ -1,18 +1,25 @@
 """Local copies: the same bits without a network, and a file for each site."""
 
+import tracemalloc
+
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import shapely
 from rangeserver import Faults, serve
 
-from gee_polygons.collection.download import download
+from gee_polygons.collection import as_collection, load
+from gee_polygons.collection.download import FORMATS, download
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.request import Network
+from gee_polygons.site import sites_from_geodataframe
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.opening import open_source
-from gee_polygons.sources.sample import truth_codes
+from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid
 
 QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
@@ -77,6 +84,54 @@ def test_a_file_for_each_site(sample_sites, tmp_path, format):
         pd.testing.assert_frame_equal(one, expected)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("years", [[2021, 2022], [2023]])
+def test_what_was_downloaded_gives_the_same_numbers(sample_sites, tmp_path, format, years):
+    download(sample_sites, years, tmp_path / "copy", source=open_source("sample"), format=format)
+    moved = (tmp_path / "copy").rename(tmp_path / "moved")
+    options = {"years": years, "statistics": ["mean", "std", "p50", "count"]}
+    expected = extract_embeddings(sample_sites, source="sample", **options)
+    index = next(moved.rglob("aef_index.parquet"))
+    for source in (open_source(str(moved)), as_collection(index), load(index)):
+        found = extract_embeddings(sample_sites, source=source, **options)
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert "synthetic" in open_source(str(moved)).image(sample_sites[0].polygon, years[0]).source
+
+
+def test_one_downloaded_numpy_file_is_a_source(sample_sites, tmp_path):
+    sites = sample_sites[:3]
+    download(sites, [2022, 2023], tmp_path / "files", source=open_source("sample"), format="npy")
+    for site in sites:
+        source = open_source(str(tmp_path / "files" / f"{site.site_id}.npy"))
+        assert source.years() == [2022, 2023]
+        expected = extract_embeddings([site], source="sample", years=[2022, 2023])
+        pd.testing.assert_frame_equal(extract_embeddings([site], source=source, years=[2022, 2023]), expected)
+    alone = extract_embeddings(sites[1:2], source=str(tmp_path / "files" / f"{sites[0].site_id}.npy"), years=[2022])
+    assert alone["status"].tolist() == ["no_data"]  # the other sites' pixels are in other files
+
+
+def test_downloading_holds_a_strip_of_a_tile_at_a_time(tmp_path):
+    """A tile of 2048 x 2048 pixels, of which a polygon needs all: 268 MB."""
+    grid = Grid(crs="EPSG:32722", transform=(10, 0, 800_000, 0, 10, 7_500_000), shape=(2048, 2048))
+    write_tile(tmp_path / "a.tiff", grid, lambda w: np.full((64, w.height, w.width), 16, np.int8), block=256)
+    polygon = geopandas.GeoSeries([shapely.box(*grid.bounds).buffer(-5)], crs=grid.crs).to_crs(4326)
+    write_index(
+        tmp_path / "aef_index.parquet", [index_row(grid.crs, 2024, grid.bounds, polygon.total_bounds, "a.tiff")], {}
+    )
+    sites = sites_from_geodataframe(geopandas.GeoDataFrame({"site_id": [1]}, geometry=polygon))
+    source = CogSource(str(tmp_path))
+    tracemalloc.start()
+    download(sites, [2024], tmp_path / "copy", source=source)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
+    options = {"years": [2024], "statistics": ["mean", "count"]}
+    pd.testing.assert_frame_equal(
+        extract_embeddings(sites, source=str(tmp_path / "copy"), **options),
+        extract_embeddings(sites, source=source, **options),
+    )
+
+
 def test_wrong_folders_and_formats_are_refused(sample_sites, tmp_path):
     source = open_source("sample")
     (tmp_path / "other.txt").write_text("x")
@@ -95,5 +150,8 @@ def test_a_site_in_two_zones_is_named(sample_sites, tmp_path, caplog):
     sites = [sample_sites["zone-seam"], sample_sites["zone-seam-long"]]
     download(type(sample_sites)(sites), [2023], tmp_path, source=open_source("sample"), format="npy")
     assert [record.getMessage() for record in caplog.records] == [
-        "site 'zone-seam-long' lies in EPSG:32722, EPSG:32723; its file has the first one's grid and pixels"
+        "site 'zone-seam-long' lies in EPSG:32722, EPSG:32723; each zone has a file of its own"
     ]
+    assert sorted(path.name for path in tmp_path.glob("*.npy")) == [
+        "zone-seam-long.23S.npy", "zone-seam-long.npy", "zone-seam.npy",
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,13 +21,13 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, NODATA
+from gee_polygons.collection.site_files import block_size, write_site_files
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.reduction.plan import BlockRef, Plan
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.columns import SIDES
-from gee_polygons.sources.cog.cutting import parts_of
+from gee_polygons.reduction.windows import north_up
 from gee_polygons.sources.cog.index import TileIndex
-from gee_polygons.sources.cog.patches import read_patches
+from gee_polygons.sources.cog.index_file import index_row, write_index, zone_name
 from gee_polygons.sources.cog.source import INDEX_NAME, CogSource
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.sources.cog.writing import write_tile
@@ -36,12 +36,8 @@ from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.zones import cells_touched
 
-log = logging.getLogger(__name__)
-
 FORMATS: Final = ("archive", "tif", "npy")
 MANIFEST: Final = "download.json"
-BLOCK: Final = 256  # of a local tile: a small site costs about 2 MB a year, rather than 28
-_SITES_AT_ONCE: Final = 64
 
 
 def download(
@@ -66,16 +62,18 @@ def download(
     source : CogSource
         Where from.
     format : {"archive", "tif", "npy"}
-        An archive that can be given as source; or for each site ``{site_id}.tif`` (with several years
-        ``{site_id}_{year}.tif``) or ``{site_id}.npy`` of shape (years, 64, height, width), int8 codes, in its home
-        zone: a site that other zones' tiles hold a part of is named in a warning.
+        An archive in the published layout; or for each site ``{site_id}.tif`` (with several years
+        ``{site_id}_{year}.tif``) or ``{site_id}.npy`` of shape (years, 64, height, width), int8 codes, north-up, with
+        the pixels of its bounding box in its home zone. A site that needs another zone's tiles too is named in a
+        warning, and has a file ``{site_id}.{zone}...`` for each such zone. In every format an index is written last,
+        so that `open_source` and `gee_polygons.collection.load` read the folder, and give the same numbers.
     progress : callable, optional
         Called with (files done, files in all).
 
     Returns
     -------
     Path
-        The index of the archive, or the folder.
+        The index of the archive; for files of sites, the folder.
 
     Raises
     ------
@@ -105,7 +103,7 @@ def download(
     _claim(folder, sites, wanted, source, format)
     report = progress or (lambda done, total: None)
     if format != "archive":
-        _write_sites(folder, sites, wanted, source, format, report)
+        write_site_files(folder, sites, wanted, source, format, report)
         return folder
     return _write_archive(folder / "v1" / "annual", Polygons(sites.polygons), wanted, source, report)
 
@@ -189,9 +187,38 @@ def _needed(plans: Sequence[Plan], polygons: Polygons) -> dict[tuple[str, int], 
 
 
 def _copy(tile: Tile, needed: dict[BlockRef, list[Window]], source: CogSource, target: Path) -> None:
-    """Write a tile's pixels that are needed, in blocks of their own size, on the tile's whole grid."""
+    """Write a tile's pixels that are needed, in blocks of their own size, on the tile's whole grid.
+
+    Held at a time: those in one row of the tile's blocks.
+    """
+    size, whole = block_size(tile.grid), tile.grid.window
+    height = math.lcm(size, tile.block_shape[0])  # of a strip of whole blocks, the tile's and the copy's
+    strips: dict[int, list[BlockRef]] = defaultdict(list)
+    for ref in needed:
+        strips[ref.index[0] * tile.block_shape[0] // height].append(ref)
     cells: dict[Window, NDArray[np.int8]] = {}
-    size = min(BLOCK, -(-max(tile.grid.shape) // 16) * 16)
+    held = -1
+
+    def pixels_of(cell: Window) -> NDArray[np.int8] | None:
+        nonlocal cells, held
+        row = whole.row_stop - cell.row_stop if tile.grid.flip_y else cell.row - whole.row
+        if row // height != held:
+            held = row // height
+            cells = {}  # freed before the next ones are read
+            cells = _pixels(tile, {ref: needed[ref] for ref in strips[held]}, size, source)
+        return cells.get(cell)
+
+    write_tile(
+        target, tile.grid, pixels_of, block=size, metadata={"YEAR": str(tile.year)},
+        description="cut from the AlphaEarth Foundations Satellite Embedding dataset by gee_polygons", max_workers=1,
+    )  # fmt: skip
+
+
+def _pixels(
+    tile: Tile, needed: dict[BlockRef, list[Window]], size: int, source: CogSource
+) -> dict[Window, NDArray[np.int8]]:
+    """Read blocks of a tile; return the pixels of the local blocks that the windows in them touch."""
+    cells: dict[Window, NDArray[np.int8]] = {}
     refs = sorted(needed, key=lambda ref: ref.window)
     for ref, block in zip(refs, source.read(refs, BANDS), strict=True):
         if isinstance(block, ReadError):
@@ -201,18 +228,13 @@ def _copy(tile: Tile, needed: dict[BlockRef, list[Window]], source: CogSource, t
         for part in range(block.n_parts):
             planes = block.decode(part)
             for plane, band in zip(planes, block.part_bands(part), strict=True):
-                pixels = plane[: ref.window.height * ref.window.width].reshape(ref.window.height, ref.window.width)
-                pixels = pixels[:: -1 if ref.flip_y else 1, :: -1 if ref.flip_x else 1]
+                pixels = north_up(plane, ref)
                 for cell in wanted:
-                    common = cell.intersection(ref.inside)
-                    if common is None:
+                    if (common := cell.intersection(ref.inside)) is None:
                         continue
                     values = cells.setdefault(cell, np.full((len(BANDS), cell.height, cell.width), NODATA, np.int8))
-                    values[band][_part(common, cell)] = pixels[_part(common, ref.window)]
-    write_tile(
-        target, tile.grid, cells.get, block=size, metadata={"YEAR": str(tile.year)},
-        description="cut from the AlphaEarth Foundations Satellite Embedding dataset by gee_polygons", max_workers=1,
-    )  # fmt: skip
+                    values[band][common.slices_in(cell)] = pixels[common.slices_in(ref.window)]
+    return cells
 
 
 def _cells(tile: Tile, window: Window, size: int) -> list[Window]:
@@ -229,11 +251,6 @@ def _cells(tile: Tile, window: Window, size: int) -> list[Window]:
     ]
 
 
-def _part(common: Window, origin: Window) -> tuple[slice, slice]:
-    row, col = common.row - origin.row, common.col - origin.col
-    return slice(row, row + common.height), slice(col, col + common.width)
-
-
 def _names(tiles: Sequence[Tile]) -> list[str]:
     """Return the places of local tiles, as published: year / zone / name.
 
@@ -242,74 +259,15 @@ def _names(tiles: Sequence[Tile]) -> list[str]:
     order = {place: number for number, place in enumerate(sorted({tile.place for tile in tiles}), 1)}
     names = []
     for tile in tiles:
-        code = tile.grid.crs.removeprefix("EPSG:")
-        zone = f"{code[3:]}{'N' if code[2] == '6' else 'S'}" if code[:3] in ("326", "327") else code
         stem = tile.place.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        names.append(f"{tile.year}/{zone}/{order[tile.place]:06d}-{stem}.tiff")
+        names.append(f"{tile.year}/{zone_name(tile.grid.crs)}/{order[tile.place]:06d}-{stem}.tiff")
     return names
 
 
 def _write_index(path: Path, index: TileIndex, tiles: Sequence[Tile], source: CogSource) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    boxes, names = shapely.box(*index.wgs84.T), _names(tiles)
-    columns: dict[str, Any] = {
-        "fid": pa.array(range(1, len(tiles) + 1), pa.int64()),
-        "geom": pa.array(shapely.to_wkb(boxes, byte_order=1), pa.binary()),
-        "crs": pa.array(index.crs.tolist(), pa.string()),
-        "year": pa.array(index.year.tolist(), pa.int32()),
-        "utm_zone": pa.array([name.split("/")[1] for name in names], pa.string()),
-    }
-    for frame, values in (("utm", index.utm), ("wgs84", index.wgs84)):
-        columns |= {f"{frame}_{side}": pa.array(values[:, i]) for i, side in enumerate(SIDES)}
-    columns["path"] = pa.array(names, pa.string())
-    geo = {"version": "1.1.0", "primary_column": "geom",
-           "columns": {"geom": {"encoding": "WKB", "geometry_types": ["Polygon"]}}}  # fmt: skip
-    metadata = {"geo": json.dumps(geo), "gee_polygons": json.dumps({"downloaded_from": source.archive})}
+    columns = zip(index.crs, index.year, index.utm, index.wgs84, _names(tiles), strict=True)
+    rows = [index_row(str(crs), int(year), utm, wgs84, name) for crs, year, utm, wgs84, name in columns]
+    metadata = {"gee_polygons": json.dumps({"downloaded_from": source.archive})}
     if source.index.synthetic:
         metadata["synthetic"] = "cut from a synthetic archive"
-    with replacing(path) as part:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), part, compression="zstd")
-
-
-# --- a file for each site ---------------------------------------------------------------------------------------------
-
-
-def _write_sites(
-    folder: Path, sites: Any, years: Sequence[int], source: CogSource, format: str, report: Callable[[int, int], object]
-) -> None:
-    names = [_safe(str(site_id)) for site_id in sites.site_ids]
-    if len(set(names)) != len(names):
-        raise UsageError("two site ids give the same file name; rename one")
-    targets = [
-        [folder / f"{name}.npy"] if format == "npy"
-        else [folder / (f"{name}.tif" if len(years) == 1 else f"{name}_{year}.tif") for year in years]
-        for name in names
-    ]  # fmt: skip
-    left = [i for i, files in enumerate(targets) if not all(file.is_file() for file in files)]
-    done = len(names) - len(left)
-    for start in range(0, len(left), _SITES_AT_ONCE):
-        some = left[start : start + _SITES_AT_ONCE]
-        areas = Polygons(sites.polygons[some])
-        patches = read_patches(source, areas, years, BANDS)
-        for i, parts in zip(some, parts_of(source, areas, years, BANDS), strict=True):
-            if len(parts) > 1:
-                zones = ", ".join(part.lattice.crs for part in parts)
-                log.warning(
-                    "site %r lies in %s; its file has the first one's grid and pixels", sites.site_ids[i], zones
-                )
-        for i, patch in zip(some, patches, strict=True):
-            if format == "npy":
-                with replacing(targets[i][0]) as part, part.open("wb") as file:
-                    np.save(file, patch.values)
-            else:
-                for target, codes, year in zip(targets[i], patch.values, years, strict=True):
-                    size = min(BLOCK, -(-max(patch.grid.shape) // 16) * 16)
-                    write_tile(target, patch.grid, codes, block=size, metadata={"YEAR": str(year)}, max_workers=1)
-            done += 1
-            report(done, len(names))
-
-
-def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
+    write_index(path, rows, metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyproj
 import shapely
 
 from gee_polygons.collection.catalogue import Dataset
@@ -22,6 +21,7 @@ from gee_polygons.sources.cog.columns import SIDES
 from gee_polygons.sources.cog.header import Content, header_of, open_tiles
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.store.atomic import replacing
+from gee_polygons.store.geoparquet import bbox_array, geo_metadata
 
 HEADER: Final = pa.struct(
     [
@@ -41,7 +41,6 @@ HEADER: Final = pa.struct(
         pa.field("lengths", pa.list_(pa.int64())),
     ]
 )
-_BBOX: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
 def as_arrow(table: Any) -> Any:
@@ -189,51 +188,34 @@ def enrich(table: Any, contents: Sequence[Content] | Content, network: Network =
     return table
 
 
-def write(table: Any, path: Path, dataset: Dataset, parameters: dict[str, Any]) -> None:
+def write(
+    table: Any, path: Path, dataset: Dataset, parameters: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a collection as GeoParquet 1.1, whole or not at all; the same collection gives the same bytes."""
-    names = [name for name in table.column_names if name not in ("geom", "geometry", "bbox")]
-    table = table.select(names)
-    sides = [table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES]
-    boxes = shapely.box(*sides)
+    table = table.select([name for name in table.column_names if name not in ("geom", "geometry", "bbox")])
+    boxes = shapely.box(*(table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES))
     table = table.append_column("geometry", pa.array(shapely.to_wkb(boxes, byte_order=1), pa.binary()))
-    covering = pa.StructArray.from_arrays([pa.array(side) for side in sides], names=list(_BBOX))
-    table = table.append_column("bbox", covering)
-    column: dict[str, Any] = {
-        "encoding": "WKB",
-        "geometry_types": ["Polygon"],
-        "crs": pyproj.CRS("OGC:CRS84").to_json_dict(),
-        "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
-    }
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    table = table.append_column("bbox", bbox_array(boxes))
     entry = replace(dataset, index=hide_query(dataset.index)).as_dict()
-    ours = {"what": "collection", "dataset": entry, **parameters}
-    metadata = {"geo": json.dumps(geo), "gee_polygons": json.dumps(ours, sort_keys=True)}
-    leaves = ("header.offsets.list.element", "header.lengths.list.element")
-    repeating = [leaf for leaf in _leaves(table.schema) if leaf not in leaves]
+    ours = json.dumps({"what": "collection", "dataset": entry, **parameters}, sort_keys=True)
+    geo = geo_metadata("geometry", ["Polygon"], covering=True)
+    positions = ("header.offsets.list.element", "header.lengths.list.element")
+    columns = _parquet_columns(table.schema)
     with replacing(path) as part:
         pq.write_table(
-            table.replace_schema_metadata(metadata),
+            table.replace_schema_metadata({"geo": geo, "gee_polygons": ours, **(metadata or {})}),
             part,
             compression="zstd",
-            use_dictionary=repeating,
+            use_dictionary=[name for name, kind in columns.items() if kind != "DOUBLE" and name not in positions],
             # positions grow by a block's length, so their differences are small
-            column_encoding=dict.fromkeys(leaves, "DELTA_BINARY_PACKED") if "header" in names else None,
+            column_encoding={name: "DELTA_BINARY_PACKED" for name in positions if name in columns} or None,
             row_group_size=4096,
         )
 
 
-def _leaves(schema: Any) -> list[str]:
-    found: list[str] = []
-
-    def visit(prefix: str, kind: Any) -> None:
-        if pa.types.is_struct(kind):
-            for child in kind:
-                visit(f"{prefix}.{child.name}", child.type)
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            visit(f"{prefix}.list.element", kind.value_type)
-        elif not pa.types.is_floating(kind):
-            found.append(prefix)
-
-    for item in schema:
-        visit(item.name, item.type)
-    return found
+def _parquet_columns(schema: Any) -> dict[str, str]:
+    """Return the columns that a schema has in a Parquet file, fields of structs and lists too, and their types."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), buffer)
+    columns = pq.ParquetFile(pa.BufferReader(buffer.getvalue())).schema
+    return {columns.column(i).path: columns.column(i).physical_type for i in range(len(columns.names))}

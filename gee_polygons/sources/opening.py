@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from gee_polygons.alphaearth import SOURCE_COOP_INDEX
@@ -83,6 +84,8 @@ def open_source(
         given = text.removeprefix("mosaic:") if text.startswith("mosaic") else text
         place = MOSAIC_URL if given in ("", "mosaic") else given
         return MosaicSource(place, network=network or network_by_settings(), year=year)
+    if text.lower().endswith(".npy") and (listed := _listed_file(text)) is not None:
+        return listed
     if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
         from gee_polygons.sources.raster import RasterSource
 
@@ -95,6 +98,21 @@ def open_source(
         f"unknown source {text!r}; use 'sample', 'source-coop', 'mosaic', 'earthengine', or the path of an archive"
         " or raster"
     )
+
+
+def _listed_file(path: str) -> Source | None:
+    """Open a NumPy file that the index beside it places, as `download` writes them; None if none does."""
+    from gee_polygons.sources.cog.index import ArchiveIndex
+    from gee_polygons.sources.cog.columns import canonical
+    from gee_polygons.sources.cog.records import read_records
+    from gee_polygons.sources.cog.source import INDEX_NAME, CogSource
+
+    index = Path(path).with_name(INDEX_NAME)
+    if not index.is_file():
+        return None
+    table = canonical(read_records(str(index)), place=str(index))
+    table = table.filter([name == Path(path).name for name in table["path"].to_pylist()])
+    return CogSource(ArchiveIndex.of(table, str(index))) if len(table) else None
 
 
 def _is_zarr(place: str) -> bool:

@@ -26,15 +26,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import shapely
-from numpy.typing import NDArray
 
 from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.progress import report_progress
+from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
 from gee_polygons.sources.sample.landscape import PIXEL_M, Landscape
@@ -47,6 +48,8 @@ from gee_polygons.store.atomic import replacing
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.version import package_version
 from gee_polygons.zonal.grid import Grid
+from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.zones import zone_cell
 
 SAMPLE_YEARS: Final = range(2018, 2025)
 INDEX_PATH: Final = Path("v1/annual/aef_index.parquet")
@@ -72,11 +75,6 @@ class _Tile:
     @property
     def crs(self) -> str:
         return f"EPSG:327{self.zone[:2]}"
-
-    @property
-    def zone_west(self) -> float:
-        """Western meridian of the UTM zone, degrees; it is 6 degrees wide."""
-        return -186.0 + 6 * int(self.zone[:2])
 
     @property
     def grid(self) -> Grid:
@@ -232,8 +230,6 @@ def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
 def _build(
     folder: Path, years: tuple[int, ...], progress: bool | Callable[[int], object], max_workers: int | None
 ) -> None:
-    from tqdm.auto import tqdm
-
     # first of all, so that a half-built folder is known for what it is
     (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {package_version()}.\n", "utf-8")
     root = folder / INDEX_PATH.parent
@@ -243,19 +239,24 @@ def _build(
     pool = ThreadPoolExecutor(max_workers or os.cpu_count() or 1)
     try:
         futures = {pool.submit(_write_sample_tile, root, tile, year): (year, tile) for year, tile in jobs}
-        with tqdm(total=len(jobs), unit="tile", desc="sample archive", disable=progress is not True) as bar:
+        with _advancing(progress, len(jobs), unit="tile", title="sample archive") as advance:
             for future in as_completed(futures):
                 future.result()
-                bar.update(1)
-                if callable(progress):
-                    progress(1)
+                advance(1)
         rows = [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
-    write_index(folder / INDEX_PATH, rows)
+    write_index(folder / INDEX_PATH, rows, {"synthetic": SYNTHETIC})
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     with replacing(folder / MANIFEST) as part:
         part.write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
+
+
+def _advancing(
+    progress: bool | Callable[[int], object], total: int, *, unit: str, title: str
+) -> AbstractContextManager[Callable[[int], object]]:
+    """Return a context that gives the function to call with the number of units just finished."""
+    return nullcontext(progress) if callable(progress) else report_progress(progress, total, unit=unit, title=title)
 
 
 def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
@@ -269,17 +270,7 @@ def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
         metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {package_version()}"},
         max_workers=1,
     )
-    west, south, east, north = tile.grid.bounds
-    utm = {"utm_west": west, "utm_south": south, "utm_east": east, "utm_north": north}
-    wgs84 = dict(zip(("west", "south", "east", "north"), _valid_bounds(tile, year), strict=True))
-    return {
-        "crs": tile.crs,
-        "year": year,
-        "utm_zone": tile.zone,
-        **utm,
-        **{f"wgs84_{side}": value for side, value in wgs84.items()},
-        "path": tile.path(year),
-    }
+    return index_row(tile.crs, year, tile.grid.bounds, _valid_bounds(tile, year), tile.path(year))
 
 
 def _valid_bounds(tile: _Tile, year: int) -> tuple[float, float, float, float]:
@@ -292,48 +283,13 @@ def _valid_bounds(tile: _Tile, year: int) -> tuple[float, float, float, float]:
     rows, cols = np.nonzero(valid & ~inner)
     corner_x = np.concatenate([cols, cols + 1, cols, cols + 1])
     corner_y = np.concatenate([rows, rows, rows + 1, rows + 1])
-    lon, lat = _degrees(tile.crs, (window.col + corner_x) * PIXEL_M, -(window.row + corner_y) * PIXEL_M)
-    inside = (lon >= tile.zone_west) & (lon <= tile.zone_west + 6)
-    west, east = (float(np.clip(v, tile.zone_west, tile.zone_west + 6)) for v in (lon.min(), lon.max()))
+    x, y = (window.col + corner_x) * PIXEL_M, -(window.row + corner_y) * PIXEL_M
+    lon, lat = transformer(tile.crs, "EPSG:4326").transform(x, y)
+    cell = zone_cell(tile.crs, lon[0])
+    assert cell is not None
+    inside = (lon >= cell[0]) & (lon <= cell[2])
+    west, east = np.clip([lon.min(), lon.max()], cell[0], cell[2]).tolist()
     return west, float(lat[inside].min()), east, float(lat[inside].max())
-
-
-def _degrees(crs: str, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    import pyproj
-
-    lon, lat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
-    return lon, lat
-
-
-def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write an index with the published columns, as GeoParquet 1.1; marked as synthetic."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import pyproj
-
-    bounds = [[row[f"wgs84_{side}"] for side in ("west", "south", "east", "north")] for row in rows]
-    boxes = [shapely.box(*b) for b in bounds]
-    columns: dict[str, Any] = {
-        "fid": pa.array(range(1, len(rows) + 1), pa.int64()),
-        "geom": pa.array([shapely.to_wkb(box, byte_order=1) for box in boxes], pa.binary()),
-        "crs": pa.array([row["crs"] for row in rows], pa.string()),
-        "year": pa.array([row["year"] for row in rows], pa.int32()),
-        "utm_zone": pa.array([row["utm_zone"] for row in rows], pa.string()),
-    }
-    for frame in ("utm", "wgs84"):
-        for side in ("west", "south", "east", "north"):
-            columns[f"{frame}_{side}"] = pa.array([row[f"{frame}_{side}"] for row in rows], pa.float64())
-    columns["path"] = pa.array([row["path"] for row in rows], pa.string())
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": ["Polygon"],
-        "crs": pyproj.CRS("OGC:CRS84").to_json_dict(),
-        "bbox": [*np.min(bounds, axis=0)[:2].tolist(), *np.max(bounds, axis=0)[2:].tolist()],
-    }
-    geo = {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": geometry}}
-    metadata = {"geo": json.dumps(geo), "synthetic": SYNTHETIC}
-    with replacing(path) as part:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), part, compression="zstd")
 
 
 def make_benchmark_tile(
@@ -379,8 +335,6 @@ def make_benchmark_tile(
     >>> make_benchmark_tile(Path(tempfile.mkdtemp()) / "tile.tiff", size=64, block=32).name
     'tile.tiff'
     """
-    from tqdm.auto import tqdm
-
     crs, west, south = "EPSG:32722", 500_000.0, 7_500_000.0
     middle = size * PIXEL_M / 2
     lake = outline(
@@ -393,13 +347,7 @@ def make_benchmark_tile(
         transform=(PIXEL_M, 0.0, west, 0.0, PIXEL_M if south_up else -PIXEL_M, south if south_up else top),
         shape=(size, size),
     )
-    with tqdm(total=size * size, unit="px", unit_scale=True, desc=Path(path).name, disable=progress is not True) as bar:
-
-        def report(pixels: int) -> None:
-            bar.update(pixels)
-            if callable(progress):
-                progress(pixels)
-
+    with _advancing(progress, size * size, unit="px", title=Path(path).name) as advance:
         return write_tile(
             path,
             grid,
@@ -408,5 +356,5 @@ def make_benchmark_tile(
             description=SYNTHETIC,
             metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {package_version()}"},
             max_workers=max_workers,
-            progress=report,
+            progress=advance,
         )
