@@ -102,8 +102,8 @@ def open_source(
 
 def _listed_file(path: str) -> Source | None:
     """Open a NumPy file that the index beside it places, as `download` writes them; None if none does."""
-    from gee_polygons.sources.cog.index import ArchiveIndex
     from gee_polygons.sources.cog.columns import canonical
+    from gee_polygons.sources.cog.index import ArchiveIndex
     from gee_polygons.sources.cog.records import read_records
     from gee_polygons.sources.cog.source import INDEX_NAME, CogSource
 
