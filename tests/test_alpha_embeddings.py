@@ -42,7 +42,7 @@ def opened(monkeypatch):
         specs.append(spec)
         return RecordingSource()
 
-    monkeypatch.setattr("gee_polygons.reduction.plan.open_source", open_source, raising=False)
+    monkeypatch.setattr("gee_polygons.sources.opening.open_source", open_source)
     return specs
 
 

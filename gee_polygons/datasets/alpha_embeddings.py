@@ -1,7 +1,7 @@
-"""AlphaEarth Foundations annual embeddings: 64 numbers for every 10 m of land and every year.
+"""AlphaEarth Foundations annual embeddings: a vector of 64 numbers for every 10 m of land and every year.
 
-A band means nothing by itself: the 64 together are a direction, a unit vector per pixel. The mean over a polygon is
-shorter than 1, the more so the more varied the polygon is; `gee_polygons.similarity_matrix` takes care of that.
+A single band has no meaning: the vector of a pixel has length 1, and its direction says what is there. The mean over a
+polygon is shorter, the more varied the polygon is; `gee_polygons.similarity_matrix` takes that into account.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import shapely
@@ -61,7 +60,7 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
     Raises
     ------
     UsageError
-        For a year, a band or a geometry that there isn't.
+        For an unknown band, a year without embeddings, or a geometry of another type.
 
     Examples
     --------
@@ -79,33 +78,26 @@ def get_embedding_image(geometry: Any, year: int, bands: Sequence[str] | None = 
         if wanted not in (there := opened.years()):
             raise UsageError(f"source {opened.name!r} has no year {wanted}; it has {_span(there)}")
         return opened.image(geometry, wanted, names)
-    if _is_earthengine(geometry):
+    ee = sys.modules.get("ee")  # imported by whoever made an ee.Geometry
+    if ee is not None and isinstance(geometry, ee.ComputedObject):
+        from gee_polygons.sources.earthengine.images import layer_image
+        from gee_polygons.sources.earthengine.reductions import possible_years
+        from gee_polygons.sources.earthengine.session import earth_engine
+
         if source not in (None, "earthengine"):
             raise UsageError(
                 f"an ee.Geometry is read from Earth Engine, not from source={source!r}; pass site.polygon instead"
             )
-        # a year published since this version was made is there, too; one that isn't yet is an image without data
-        if wanted > max(EMBEDDING_YEARS.stop - 1, datetime.now(UTC).year):
+        # also a year published since this version was made; one that isn't published yet is an image without data
+        if wanted not in possible_years():
             raise UsageError(f"no embeddings are published for {wanted}; there are {_span(EMBEDDING_YEARS)}")
-        return _earthengine_image(geometry, wanted, names)
+        earth_engine()
+        image = layer_image(replace(ALPHA_EMBEDDINGS, last_year=None), geometry, wanted)
+        return image if names is None else image.select(names)
     raise UsageError(
         "geometry must be a shapely geometry (site.polygon) or an ee.Geometry (site.geometry), "
         f"found {type(geometry).__name__}"
     )
-
-
-def _earthengine_image(geometry: Any, year: int, bands: list[str] | None) -> Any:
-    from gee_polygons.sources.earthengine.images import layer_image
-    from gee_polygons.sources.earthengine.session import earth_engine
-
-    earth_engine()
-    image = layer_image(replace(ALPHA_EMBEDDINGS, last_year=None), geometry, year)
-    return image if bands is None else image.select(bands)
-
-
-def _is_earthengine(geometry: Any) -> bool:
-    ee = sys.modules.get("ee")  # who has an ee.Geometry has imported it
-    return ee is not None and isinstance(geometry, ee.ComputedObject)
 
 
 def _year(year: int) -> int:

@@ -2,7 +2,7 @@
 
 Source: Brown et al., *Dynamic World, Near real-time global 10 m land use land cover mapping*, Scientific Data 9, 251
 (2022); classes and colours as in the Earth Engine catalogue, GOOGLE/DYNAMICWORLD/V1. A single scene is noisy: take the
-commonest class of a year, or the mean of its probabilities.
+most frequent class of a year, or the mean of its probabilities.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ DYNAMIC_WORLD: Final = CategoricalLayer(
     first_year=_FIRST_YEAR,
     class_names={number: name for number, (name, _) in enumerate(_CLASSES)},
     palette={number: color for number, (_, color) in enumerate(_CLASSES)},
-    description="Dynamic World land cover, 9 classes: the commonest class of the period.",
+    description="Dynamic World land cover, 9 classes: the most frequent class of the period.",
     attribution=_ATTRIBUTION,
     composite="mode",
 )
-"""The commonest class, pixel by pixel, of all cloud-free scenes of a year (or month)."""
+"""The most frequent class, pixel by pixel, of all cloud-free scenes of a year (or month)."""
 
 DYNAMIC_WORLD_PROBABILITIES: Final = ContinuousLayer(
     name="dynamic_world_probabilities",
@@ -83,7 +83,7 @@ def get_dynamic_world_image(geometry: Any, year: int, month: int | None = None, 
     month : int, optional
         1..12. Default: the whole year.
     probabilities : bool
-        The mean probability of each class instead of the commonest class.
+        The mean probability of each class instead of the most frequent class.
 
     Returns
     -------
@@ -93,6 +93,6 @@ def get_dynamic_world_image(geometry: Any, year: int, month: int | None = None, 
     Raises
     ------
     UsageError
-        For a year before 2015, a month that there isn't, or something that is no geometry.
+        For a year before 2015, an invalid month, or a geometry of another type.
     """
     return layer_image(DYNAMIC_WORLD_PROBABILITIES if probabilities else DYNAMIC_WORLD, geometry, year, month)

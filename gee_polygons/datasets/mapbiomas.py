@@ -115,23 +115,22 @@ MAPBIOMAS_SECONDARY: Final = _layer(
 Clearing and regrowth are confirmed by the years around them, so the first and last years of the series hold less.
 """
 
-MAPBIOMAS_VIS: Final[dict[str, Any]] = {
-    "min": 0,
-    "max": max(MAPBIOMAS.palette),
-    "palette": [MAPBIOMAS.palette.get(i, "#ffffff").lstrip("#") for i in range(max(MAPBIOMAS.palette) + 1)],
-}
+
+def _vis(layer: CategoricalLayer) -> dict[str, Any]:
+    last = max(layer.palette)
+    colors = [layer.palette.get(number, "#ffffff").lstrip("#") for number in range(last + 1)]
+    return {"min": 0, "max": last, "palette": colors}
+
+
+MAPBIOMAS_VIS: Final = _vis(MAPBIOMAS)
 """The legend's colours by class number, white where there is no class."""
 
-MAPBIOMAS_SECONDARY_VIS: Final[dict[str, Any]] = {
-    "min": 0,
-    "max": max(MAPBIOMAS_SECONDARY.palette),
-    "palette": [MAPBIOMAS_SECONDARY.palette[i].lstrip("#") for i in range(max(MAPBIOMAS_SECONDARY.palette) + 1)],
-}
+MAPBIOMAS_SECONDARY_VIS: Final = _vis(MAPBIOMAS_SECONDARY)
 """The colours of deforestation and secondary vegetation."""
 
 
 def get_mapbiomas_image(year: int, *, layer: CategoricalLayer = MAPBIOMAS) -> Any:
-    """Return the classes of a year.
+    """Return an image of the classes of a year.
 
     Parameters
     ----------

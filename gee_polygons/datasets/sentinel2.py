@@ -1,4 +1,4 @@
-"""Sentinel-2 surface reflectance, harmonised: cloud masks, four indices, yearly and monthly composites.
+"""Sentinel-2 surface reflectance (harmonised): cloud masks, four indices, yearly and monthly composites.
 
 Source: Copernicus Sentinel-2, COPERNICUS/S2_SR_HARMONIZED in the Earth Engine catalogue (values are reflectance times
 10,000; scenes after January 2022 are shifted to the range of the older ones). Indices are computed scene by scene and
@@ -13,7 +13,7 @@ composited afterwards: a median of indices, not an index of medians.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gee_polygons.errors import UsageError
@@ -54,7 +54,7 @@ def mask_scl(image: Any) -> Any:
 
 
 def mask_cloud_score_plus(image: Any) -> Any:
-    """Mask what Cloud Score+ (Pasquarella et al. 2023) holds for less than 60 % clear (band cs_cdf, 10 m)."""
+    """Mask pixels with a Cloud Score+ (Pasquarella et al. 2023; band cs_cdf, 10 m) below 0.6."""
     import ee
 
     scored = image.linkCollection(ee.ImageCollection(_CLOUD_SCORE_ID), ["cs_cdf"])
@@ -67,36 +67,31 @@ CLOUD_MASKS: Final[dict[str, Callable[[Any], Any]]] = {"scl": mask_scl, "cloud_s
 
 def add_indices(image: Any) -> Any:
     """Return NDVI, EVI, NBR and NDWI of a scene. A negative reflectance masks the normalized differences."""
-    reflectance = image.select(list(_REFLECTANCE)).toFloat().divide(_SCALE)
+    import ee
+
+    reflectance = _reflectance(image)
     red, nir, blue = (reflectance.select(b) for b in ("B4", "B8", "B2"))
     evi = nir.subtract(red).multiply(2.5).divide(nir.add(red.multiply(6)).subtract(blue.multiply(7.5)).add(1))
     pairs = {"NDVI": ("B8", "B4"), "NBR": ("B8", "B12"), "NDWI": ("B3", "B8")}
     found = {name: reflectance.normalizedDifference(list(pair)).rename(name) for name, pair in pairs.items()}
     found["EVI"] = evi.rename("EVI")
-    first, *others = (found[name] for name in _INDICES)
-    for index in others:
-        first = first.addBands(index)
-    return first
+    return ee.Image.cat([found[name] for name in _INDICES])
 
 
-def _scaled(image: Any) -> Any:
+def _reflectance(image: Any) -> Any:
     return image.select(list(_REFLECTANCE)).toFloat().divide(_SCALE)
 
 
-def _indices_scl(image: Any) -> Any:
-    return add_indices(mask_scl(image))
+@dataclass(frozen=True)
+class _Prepare:
+    """Masks the clouds of a scene and computes its bands; unlike a partial function, equal when it does the same."""
 
+    cloud_mask: str
+    indices: bool
 
-def _indices_cloud_score_plus(image: Any) -> Any:
-    return add_indices(mask_cloud_score_plus(image))
-
-
-def _reflectance_scl(image: Any) -> Any:
-    return _scaled(mask_scl(image))
-
-
-def _reflectance_cloud_score_plus(image: Any) -> Any:
-    return _scaled(mask_cloud_score_plus(image))
+    def __call__(self, image: Any) -> Any:
+        masked = CLOUD_MASKS[self.cloud_mask](image)
+        return add_indices(masked) if self.indices else _reflectance(masked)
 
 
 SENTINEL2_INDICES: Final = ContinuousLayer(
@@ -108,7 +103,7 @@ SENTINEL2_INDICES: Final = ContinuousLayer(
     description="Sentinel-2 NDVI, EVI, NBR and NDWI: median of the cloud-free scenes of the period.",
     attribution="Contains modified Copernicus Sentinel data.",
     composite="median",
-    prepare=_indices_scl,
+    prepare=_Prepare("scl", indices=True),
 )
 """Four vegetation, burn and water indices. Surface reflectance begins on 28 March 2017, globally in December 2018."""
 
@@ -117,7 +112,7 @@ SENTINEL2_REFLECTANCE: Final = replace(
     name="sentinel2_reflectance",
     bands=_REFLECTANCE,
     description="Sentinel-2 surface reflectance, 0..1: median of the cloud-free scenes of the period.",
-    prepare=_reflectance_scl,
+    prepare=_Prepare("scl", indices=False),
 )
 """Blue, green, red, near infrared (10 m) and both short-wave infrareds (20 m)."""
 
@@ -131,13 +126,6 @@ SENTINEL2_VIS_NDVI: Final[dict[str, Any]] = {
 }
 """NDVI in viridis."""
 
-_PREPARED: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
-    ("sentinel2_indices", "scl"): _indices_scl,
-    ("sentinel2_indices", "cloud_score_plus"): _indices_cloud_score_plus,
-    ("sentinel2_reflectance", "scl"): _reflectance_scl,
-    ("sentinel2_reflectance", "cloud_score_plus"): _reflectance_cloud_score_plus,
-}
-
 
 def with_cloud_mask(layer: ContinuousLayer, cloud_mask: str) -> ContinuousLayer:
     """Return a Sentinel-2 layer with another cloud mask.
@@ -150,7 +138,8 @@ def with_cloud_mask(layer: ContinuousLayer, cloud_mask: str) -> ContinuousLayer:
     if cloud_mask not in CLOUD_MASKS:
         raise UsageError(f"cloud_mask must be one of {', '.join(CLOUD_MASKS)}, found {cloud_mask!r}")
     related = (_CLOUD_SCORE_ID,) if cloud_mask == "cloud_score_plus" else ()
-    return replace(layer, prepare=_PREPARED[layer.name, cloud_mask], related_ids=related)
+    prepare = _Prepare(cloud_mask, indices=layer.name == SENTINEL2_INDICES.name)
+    return replace(layer, prepare=prepare, related_ids=related)
 
 
 def get_sentinel2_image(
@@ -184,7 +173,7 @@ def get_sentinel2_image(
     Raises
     ------
     UsageError
-        For a year, a month, a band or a mask that there isn't.
+        For an unknown band or mask, or a year or month without data.
     """
     wanted = list(_INDICES) if bands is None else [bands] if isinstance(bands, str) else list(bands)
     unknown = [b for b in wanted if b not in _INDICES + _REFLECTANCE]

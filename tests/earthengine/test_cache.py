@@ -345,7 +345,7 @@ def test_a_cache_that_can_not_be_written_is_done_without(ee_server, tmp_path, mo
 
 
 def test_a_failed_request_can_be_pickled():
-    error = RequestFailedError(Refusal.of(400, "User memory limit exceeded."))
+    error = RequestFailedError(Refusal.classify(400, "User memory limit exceeded."))
     again = pickle.loads(pickle.dumps(error))
     assert again.refusal == error.refusal
     assert str(again) == str(error)

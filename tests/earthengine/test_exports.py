@@ -98,10 +98,10 @@ def test_small_sites_are_measured_as_finely_as_by_extraction(server, tmp_path):
 
 
 def test_tasks_of_the_older_interface_are_understood():
-    assert exporting._fares({"name": "x", "metadata": {"state": "COMPLETED"}}) == ("SUCCEEDED", "")
-    assert exporting._fares({"name": "x", "done": True}) == ("SUCCEEDED", "")
-    assert exporting._fares({"name": "x", "done": True, "error": {"message": "m"}}) == ("FAILED", "m")
-    assert exporting._fares({"name": "x"}) == ("RUNNING", "")
+    assert exporting._state({"name": "x", "metadata": {"state": "COMPLETED"}}) == ("SUCCEEDED", "")
+    assert exporting._state({"name": "x", "done": True}) == ("SUCCEEDED", "")
+    assert exporting._state({"name": "x", "done": True, "error": {"message": "m"}}) == ("FAILED", "m")
+    assert exporting._state({"name": "x"}) == ("RUNNING", "")
 
 
 def test_wrong_calls_and_folders_are_refused(server, tmp_path):

@@ -169,13 +169,13 @@ def test_one_outline_that_is_nearly_too_long_alone(earth, tmp_path, caplog):
 
 
 def test_an_outline_that_no_simplification_shortens_enough_is_one_error(ee_server, monkeypatch):
-    monkeypatch.setattr(batches, "MOST_SITE_BYTES", 300)
+    monkeypatch.setattr(batches, "MAX_SITE_BYTES", 300)
     monkeypatch.setattr("gee_polygons.sources.earthengine.transport.MAX_PAYLOAD_BYTES", 60_000)
     many = Site(polygon=lonlat(blob(700_500, 7_500_500, 300, 2_000)), site_id="long")
     few = Site(polygon=lonlat(shapely.box(700_300, 7_500_300, 700_400, 7_500_400)), site_id="short")
     table = extract_embeddings(SiteCollection([many, few]), years=range(2019, 2022), on_error="collect")
     assert set(table["status"]) == {"ok"}  # simplified by 10 m it fits
-    monkeypatch.setattr(batches, "SHORTER_M", (0.0,))
+    monkeypatch.setattr(batches, "SIMPLIFICATION_M", (0.0,))
     table = extract_embeddings(SiteCollection([many, few]), years=range(2019, 2022), on_error="collect")
     assert table.groupby("site_id")["status"].unique().map(list).to_dict() == {"long": ["error"], "short": ["ok"]}
     assert not ee_server.log.errors  # it was never sent

@@ -86,6 +86,24 @@ def test_years_and_months(server):
     assert part["NDVI"].to_numpy() == pytest.approx([0.15], abs=1e-6)  # the last day counts, later ones don't
 
 
+def test_integers_are_years(server):
+    sites = square()
+    dates = {"start_date": "2019-01-01", "end_date": "2020-12-31"}
+    for frequency in ("yearly", "monthly", "all"):
+        found = sites.extract_continuous(NDVI, start_date=2019, end_date=np.int64(2020), frequency=frequency)
+        assert len(found)
+        pd.testing.assert_frame_equal(found, sites.extract_continuous(NDVI, **dates, frequency=frequency))
+    pd.testing.assert_frame_equal(
+        sites.extract_categorical(COVER, start_date=2019, end_date=2020), sites.extract_categorical(COVER, **dates)
+    )
+    exports = [
+        sites.export_continuous(NDVI, **given, bucket="b") for given in ({"start_date": 2019, "end_date": 2020}, dates)
+    ]
+    assert exports[0].ids == exports[1].ids
+    with pytest.raises(UsageError, match="start_date is a year such as 2024, found 20190101"):
+        sites.extract_continuous(NDVI, start_date=20190101, end_date=20201231)
+
+
 def test_days_have_one_row_also_across_a_tile_border(server):
     daily = square().extract_continuous(NDVI, start_date="2020-01-01", end_date="2020-12-31", frequency="all")
     assert list(daily) == ["site_id", "date", "NDVI"]

@@ -41,11 +41,11 @@ def quick(monkeypatch):
 @pytest.mark.parametrize(
     ("status", "message", "kind"),
     [
-        (429, "Too Many Requests", "passing"),
-        (400, "Too many concurrent aggregations.", "passing"),
-        (403, "Rate Limit Exceeded", "passing"),
-        (503, "", "passing"),
-        (500, "An internal error has occurred", "passing"),
+        (429, "Too Many Requests", "transient"),
+        (400, "Too many concurrent aggregations.", "transient"),
+        (403, "Rate Limit Exceeded", "transient"),
+        (503, "", "transient"),
+        (500, "An internal error has occurred", "transient"),
         (400, "User memory limit exceeded.", "too_big"),
         (500, "Execution failed; out of memory.", "too_big"),
         (503, "Computation timed out.", "too_big"),
@@ -60,7 +60,7 @@ def quick(monkeypatch):
     ],
 )
 def test_a_refusal_is_known_by_its_words_and_else_by_its_status(status, message, kind):
-    assert Refusal.of(status, message).kind == kind
+    assert Refusal.classify(status, message).kind == kind
 
 
 def test_errors_are_read_whatever_form_they_have():
@@ -71,11 +71,11 @@ def test_errors_are_read_whatever_form_they_have():
         b"<html><h1>No such</h1><p>band</p></html>",
         b'"No such band"',
     ):
-        assert Refusal.read(400, content).message == "No such band"
+        assert Refusal.parse(400, content).message == "No such band"
     for content in (b"", b"[]", b"{}", b'{"error": null}', b"\xff\xfe"):
-        assert Refusal.read(502, content).kind == "passing"
-        assert Refusal.read(502, content).message
-    assert len(Refusal.read(400, b"x" * 100_000).message) < 1_000
+        assert Refusal.parse(502, content).kind == "transient"
+        assert Refusal.parse(502, content).message
+    assert len(Refusal.parse(400, b"x" * 100_000).message) < 1_000
 
 
 def test_an_answer_that_is_none_is_an_error_and_not_a_number(ee_server):
@@ -95,8 +95,8 @@ def test_an_answer_that_is_none_is_an_error_and_not_a_number(ee_server):
 def test_bands_that_an_answer_lacks_are_an_error(ee_server, monkeypatch):
     read = batches.Batch.read
 
-    def lacking(self, features, recipe):
-        return read(self, [{k: v for k, v in f.items() if not k.endswith("_A05")} for f in features], recipe)
+    def lacking(self, features, reduction):
+        return read(self, [{k: v for k, v in f.items() if not k.endswith("_A05")} for f in features], reduction)
 
     monkeypatch.setattr(batches.Batch, "read", lacking)
     table = extract_embeddings(fields(2), years=[2020, 2018], on_error="collect")
@@ -188,7 +188,7 @@ def test_a_client_that_is_made_differently_is_met_with_one_line(ee_server, monke
 
 
 def test_a_serializer_that_hides_outlines_is_met_with_one_line(ee_server, monkeypatch):
-    monkeypatch.setattr(batches, "_site_of", lambda coordinates: None)
+    monkeypatch.setattr(batches, "_placeholder_site", lambda coordinates: None)
     with pytest.raises(DependencyError, match="outlines are written in another way"):
         extract_embeddings(fields(1), years=2020)
     assert not posts(ee_server)
@@ -204,14 +204,16 @@ def test_a_users_transport_and_tag_are_kept(ee_server, monkeypatch):
             Transport.calls += 1
             return theirs.request(*args, **more)
 
-    request = session.unsent("value", "compute")
+    request = session.build_request("value", "compute")
     theirs = request.http
     service = transport.Service()
     assert service._transport(request.http) is not theirs
     own = Transport()
     assert service._transport(own) is own
     service.close()
-    monkeypatch.setattr(transport, "unsent", lambda *args, **more: _with(session.unsent(*args, **more), own))
+    monkeypatch.setattr(
+        transport, "build_request", lambda *args, **more: _with(session.build_request(*args, **more), own)
+    )
     with ee.data.workloadTagContext("my-tag"):
         assert b'"workloadTag":"my-tag"' in transport.payload(ee.Number(1))
         table = extract_embeddings(fields(1), years=2020)

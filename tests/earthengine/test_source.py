@@ -21,7 +21,7 @@ from gee_polygons.errors import EarthEngineError, UsageError
 from gee_polygons.site import Site, SiteCollection, load_sites
 from gee_polygons.sources.earthengine import EarthEngineSource, transport
 from gee_polygons.sources.earthengine.batches import SITES_PER_REQUEST, SiteShapes, make_batches
-from gee_polygons.sources.earthengine.recipes import embedding_recipe
+from gee_polygons.sources.earthengine.reductions import embedding_reduction
 from gee_polygons.sources.opening import open_source
 
 from .places import CODES, blob, fields, lonlat, site_at
@@ -118,7 +118,7 @@ def test_other_statistics_come_from_pixels_and_do_not_contradict_the_mean(ee_ser
         several, extract_embeddings(sites, years=[2019, 2020], statistics=["mean", "min", "p90", "medoid"])
     )
     assert not posts(ee_server)
-    with pytest.raises(UsageError, match="method='server' knows the mean only"):
+    with pytest.raises(UsageError, match="method='server' computes the mean only"):
         extract_embeddings(sites, years=2019, statistics=["std"], source=EarthEngineSource(method="server"))
 
 
@@ -197,9 +197,9 @@ def test_another_geometry_year_or_band_is_another_entry(ee_server):
 def test_real_sized_sites_stay_below_the_payload_limit():
     sites = [blob(700_000 + 50 * i, 7_500_500, 400, vertices=1_500) for i in range(190)]
     shapes = SiteShapes(np.array([lonlat(p) for p in sites], object))
-    recipe = embedding_recipe(EMBEDDING_BANDS)
+    reduction = embedding_reduction(EMBEDDING_BANDS)
     years = [str(y) for y in range(2018, 2025)]
-    batches = make_batches(shapes, recipe, dict.fromkeys(range(190), years))
+    batches = make_batches(shapes, reduction, dict.fromkeys(range(190), years))
     assert sorted(pair for b in batches for pair in b.pairs) == [(i, y) for i in range(190) for y in years]
     sizes = [sum(len(shapes.texts[i]) for i in batch.sites) for batch in batches]
     assert max(sizes) < 4_000_000

@@ -1,4 +1,4 @@
-"""Embeddings and imagery from Google Earth Engine, reduced on its servers."""
+"""Google Earth Engine: embeddings and other layers, reduced on its servers."""
 
 from gee_polygons.sources.earthengine.drawing import fetch_pixels, shapely_geometry
 from gee_polygons.sources.earthengine.session import connect

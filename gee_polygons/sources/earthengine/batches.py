@@ -1,4 +1,4 @@
-"""Sites and periods -> requests: which go together, how big they are, how they are halved."""
+"""Groups sites and periods into requests of a bounded size, and splits those that turn out too big."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gee_polygons.site.geodesy import EE_DECIMALS, ee_geojson
 from gee_polygons.sources.earthengine.cache import digest
-from gee_polygons.sources.earthengine.recipes import Place, Recipe
-from gee_polygons.sources.earthengine.session import unknown_client
+from gee_polygons.sources.earthengine.reductions import Reduction, ZoneBox
+from gee_polygons.sources.earthengine.session import incompatible_client
 from gee_polygons.sources.earthengine.transport import payload
 from gee_polygons.zonal.zones import home_zones, unwrap
 
@@ -26,23 +26,22 @@ log = logging.getLogger(__name__)
 SITES_PER_REQUEST: Final = 25
 PERIODS_PER_REQUEST: Final = 4
 BANDS_PER_REQUEST: Final = 300  # of one stacked image; the service's own limit is 5,000
-PIXELS_PER_REQUEST: Final = 2_000_000  # of all sites and periods; the memory limit isn't published, halving finds it
+PIXELS_PER_REQUEST: Final = 2_000_000  # of all sites and periods; the memory limit isn't published, splitting finds it
 GEOMETRY_BYTES_PER_REQUEST: Final = 4_000_000  # well below 10 MB, so that no request is built in vain
-SHORTER_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances of ever shorter outlines, for a site of many megabytes
+SIMPLIFICATION_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances, tried in turn for an outline of many megabytes
+MAX_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
 _METRES_PER_DEG: Final = 111_320.0
-MOST_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
-_BEYOND: Final = (91, 92, 93)  # latitudes that no outline has
+_PLACEHOLDER_LATITUDES: Final = (91, 92, 93)  # that no outline has
 SMALL_M2: Final = 10_000.0  # to shift every vertex by up to a centimetre changes the mean of a few pixels by 2e-4
 SMALL_DECIMALS: Final = 9  # a tenth of a millimetre
-_HILBERT_LEVEL: Final = 16
-MOST_TILE_SCALE: Final = 16
+MAX_TILE_SCALE: Final = 16
 # sites of fewer pixels than the first number: into how many parts each side of a pixel is cut. Shares in 8 bits shift
 # the mean of 100 pixels by up to 2e-4 and of 25 by three times that; so it stays below 1e-4, for 2,500 parts at most
-FINER: Final = ((25, 10), (100, 5), (400, 2))
+OVERSAMPLING: Final = ((25, 10), (100, 5), (400, 2))
 
 
 class SiteShapes:
-    """Sites as requests have them: zone, order, outline and its size, pixels.
+    """Sites as requests need them: UTM zone, order, outline as JSON, number of pixels.
 
     Parameters
     ----------
@@ -53,11 +52,13 @@ class SiteShapes:
     def __init__(self, polygons: NDArray[Any]) -> None:
         self.polygons = unwrap(np.asarray(polygons, object))
         self.zones = home_zones(self.polygons) if len(self.polygons) else np.zeros(0, "U10")
-        self.geojson, self.texts = [], []
-        for polygon, small in zip(self.polygons, self.area_m2 < SMALL_M2, strict=True):
-            geojson, text = _sendable(polygon, SMALL_DECIMALS if small else EE_DECIMALS)
-            self.geojson.append(geojson)
-            self.texts.append(text)
+        small = self.area_m2 < SMALL_M2
+        outlines = [
+            _outline(polygon, SMALL_DECIMALS if is_small else EE_DECIMALS)
+            for polygon, is_small in zip(self.polygons, small, strict=True)
+        ]
+        self.geojson = [geojson for geojson, _ in outlines]
+        self.texts = [text for _, text in outlines]
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -65,14 +66,18 @@ class SiteShapes:
     @cached_property
     def order(self) -> list[int]:
         """Sites by zone, and in each along a Hilbert curve: neighbours in a request share tiles."""
-        centres = shapely.centroid(self.polygons)
-        places = _hilbert(shapely.get_x(centres), shapely.get_y(centres))
+        if not len(self):
+            return []
+        from geopandas import GeoSeries
+
+        # zones across the antimeridian have longitudes above 180
+        places = GeoSeries(shapely.centroid(self.polygons)).hilbert_distance(total_bounds=(-180, -90, 360, 90))
         found: list[int] = np.lexsort((places, self.zones)).tolist()
         return found
 
     @cached_property
     def area_m2(self) -> NDArray[np.float64]:
-        """Approximate areas, to weigh requests with."""
+        """Approximate areas, to estimate the size of requests."""
         latitude = shapely.get_y(shapely.centroid(self.polygons))
         area: NDArray[np.float64] = shapely.area(self.polygons) * _METRES_PER_DEG**2 * np.cos(np.radians(latitude))
         return area
@@ -81,64 +86,71 @@ class SiteShapes:
         """Approximate numbers of pixels."""
         return np.asarray(np.maximum(self.area_m2 / scale_m**2, 1.0))
 
-    def scale(self, recipe: Recipe, site: int) -> float:
-        """Return the pixel size to measure a site with.
+    def scale(self, reduction: Reduction, site: int) -> float:
+        """Return the scale to reduce a site at.
 
-        The server rounds the covered share of a pixel to 8 bits, which spoils the mean of few pixels: those are cut
-        into parts of the same value.
+        The server rounds the covered share of a pixel to 8 bits, too coarse for the mean of few pixels: those are
+        oversampled.
         """
-        if recipe.reducer == "mean":
-            n_pixels = self.area_m2[site] / recipe.scale_m**2
-            for few, parts in FINER:
+        if reduction.reducer == "mean":
+            n_pixels = self.area_m2[site] / reduction.scale_m**2
+            for few, parts in OVERSAMPLING:
                 if n_pixels < few:
-                    return recipe.scale_m / parts
-        return recipe.scale_m
+                    return reduction.scale_m / parts
+        return reduction.scale_m
+
+    def groups(self, reduction: Reduction, sites: Sequence[int]) -> Iterator[tuple[ZoneBox, float, list[int]]]:
+        """Yield the sites that are reduced on one grid, with their place and scale."""
+        groups: dict[tuple[str, float], list[int]] = defaultdict(list)
+        for site in sites:
+            groups[str(self.zones[site]), self.scale(reduction, site)].append(site)
+        for (crs, scale), members in sorted(groups.items()):
+            yield ZoneBox.of(bounding_box(self.polygons[members]), crs), scale, members
 
     def feature(self, site: int, properties: Mapping[str, Any]) -> Any:
-        """Return an `ee.Feature` of a site whose outline `body` fills in.
+        """Return an `ee.Feature` of a site, with a placeholder that `body` replaces by the site's outline.
 
-        The client's serializer looks at every number of an outline several times, seconds for a megabyte; so it gets
-        three vertices that lie beyond the pole, and name the site.
+        The client's serializer looks at every number of an outline several times, seconds for a megabyte. The
+        placeholder has three vertices beyond the pole, whose longitude is the site's position.
         """
         import ee
 
-        ring: Any = [[[site, latitude] for latitude in _BEYOND]]
+        ring: Any = [[[site, latitude] for latitude in _PLACEHOLDER_LATITUDES]]
         kind = self.geojson[site]["type"]
         outline = {"type": kind, "coordinates": ring if kind == "Polygon" else [ring]}
         return ee.Feature(ee.Geometry(outline, None, False), dict(properties))
 
     def body(self, expression: Any, sites: Sequence[int], **more: Any) -> bytes:
-        """Return the body of a request about some sites, each of them in it once, with their outlines."""
+        """Return the body of a request for an expression that has a feature of each of the sites, once."""
         from ee import serializer
 
         encoded = serializer.encode(expression)
-        if sorted(self._filled(encoded)) != sorted(sites):
-            raise unknown_client("outlines are written in another way")
+        if sorted(self._insert_outlines(encoded)) != sorted(sites):
+            raise incompatible_client("outlines are written in another way")
         return payload(encoded, **more)
 
-    def _filled(self, node: Any) -> Iterator[int]:
-        """Put outlines in their places; yield the sites whose they are."""
+    def _insert_outlines(self, node: Any) -> Iterator[int]:
+        """Replace placeholders by outlines; yield their sites."""
         if isinstance(node, dict):
-            site = _site_of(node.get("constantValue"))
+            site = _placeholder_site(node.get("constantValue"))
             if site is not None:
                 node["constantValue"] = self.geojson[site]["coordinates"]
                 yield site
-            else:
-                for part in node.values():
-                    yield from self._filled(part)
-        elif isinstance(node, list):
+                return
+            node = list(node.values())
+        if isinstance(node, list):
             for part in node:
-                yield from self._filled(part)
+                yield from self._insert_outlines(part)
 
-    def key(self, recipe: Recipe, site: int, period: str, service: str) -> bytes:
-        """Return what a site's values of a period are kept under."""
-        grid = f"{self.zones[site]} {self.scale(recipe, site):g}"
-        return digest(service, recipe.text, self.texts[site], period, grid)
+    def key(self, reduction: Reduction, site: int, period: str, service: str) -> bytes:
+        """Return the key of a site's values of a period in the cache."""
+        grid = f"{self.zones[site]} {self.scale(reduction, site):g}"
+        return digest(service, reduction.text, self.texts[site], period, grid)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one request asks for: some sites in some periods."""
+    """The sites and periods of one request."""
 
     sites: tuple[int, ...]
     periods: tuple[str, ...]
@@ -150,92 +162,79 @@ class Batch:
         return [(site, period) for site in self.sites for period in self.periods]
 
     def halves(self) -> list[Batch]:
-        """Two batches of half the size; none for one site in one period."""
-        if len(self.sites) > 1:
-            middle = len(self.sites) // 2
-            return [replace(self, sites=self.sites[:middle]), replace(self, sites=self.sites[middle:])]
-        if len(self.periods) > 1:
-            middle = len(self.periods) // 2
-            return [replace(self, periods=self.periods[:middle]), replace(self, periods=self.periods[middle:])]
+        """Return two batches of half the size; nothing for one site in one period."""
+        for name in ("sites", "periods"):
+            members = getattr(self, name)
+            middle = len(members) // 2
+            if middle:
+                return [replace(self, **{name: members[:middle]}), replace(self, **{name: members[middle:]})]
         return []
 
-    def gentler(self) -> list[Batch]:
-        """Return the same in smaller tiles on the server's side, where that still can be had."""
+    def with_smaller_tiles(self) -> list[Batch]:
+        """Return the same batch, computed in smaller tiles on the server; nothing where they can't be smaller."""
         scale = self.tile_scale * 2
-        return [replace(self, tile_scale=scale)] if scale <= MOST_TILE_SCALE else []
+        return [replace(self, tile_scale=scale)] if scale <= MAX_TILE_SCALE else []
 
-    def body(self, shapes: SiteShapes, recipe: Recipe) -> bytes:
+    def body(self, shapes: SiteShapes, reduction: Reduction) -> bytes:
         """Return the body of this request: a collection of one feature per site, without geometry."""
         import ee
 
-        names = [f"p{i}_{band}" for i in range(len(self.periods)) for band in recipe.bands]
-        reducer = getattr(ee.Reducer, recipe.reducer)()
-        if len(names) == 1:  # of a single band the property is named after the reducer's output
-            reducer = reducer.setOutputs(names)
-        groups: dict[tuple[str, float], list[int]] = defaultdict(list)
-        for site in self.sites:
-            groups[str(shapes.zones[site]), shapes.scale(recipe, site)].append(site)
+        names = [f"p{i}_{band}" for i in range(len(self.periods)) for band in reduction.bands]
         found = None
-        for (crs, scale), members in groups.items():
-            place = Place.of(bounding_box(shapes.polygons[members]), crs)
-            images = [recipe.image(period, place) for period in self.periods]
-            stacked = ee.Image.cat(images).rename(names) if len(images) > 1 else images[0].rename(names)
+        for place, scale, members in shapes.groups(reduction, self.sites):
+            images = [reduction.image(period, place) for period in self.periods]
+            stacked = ee.Image.cat(images) if len(images) > 1 else images[0]
             features = [shapes.feature(i, {"i": i}) for i in members]
-            reduced = stacked.reduceRegions(
-                collection=ee.FeatureCollection(features),
-                reducer=reducer,
-                scale=scale,
-                crs=crs,
-                tileScale=self.tile_scale,
-            ).select(["i", *names], None, False)
+            reduced = reduction.reduce_regions(stacked, names, features, place, scale, self.tile_scale)
+            reduced = reduced.select(["i", *names], None, False)
             found = reduced if found is None else found.merge(reduced)
         return shapes.body(found, self.sites)
 
-    def read(self, features: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[tuple[int, str], list[Any]]:
-        """Return the values of each pair that an answer holds."""
+    def read(self, features: Sequence[Mapping[str, Any]], reduction: Reduction) -> dict[tuple[int, str], list[Any]]:
+        """Return the values of each (site, period) that an answer has."""
         found: dict[tuple[int, str], list[Any]] = {}
         for properties in features:
             site = -1 if properties.get("i") is None else int(float(properties["i"]))
             if site not in self.sites:
                 continue
             for i, period in enumerate(self.periods):
-                found[site, period] = [properties.get(f"p{i}_{band}") for band in recipe.bands]
+                found[site, period] = [properties.get(f"p{i}_{band}") for band in reduction.bands]
         return found
 
 
-def make_batches(shapes: SiteShapes, recipe: Recipe, missing: Mapping[int, Sequence[str]]) -> list[Batch]:
+def make_batches(shapes: SiteShapes, reduction: Reduction, missing: Mapping[int, Sequence[str]]) -> list[Batch]:
     """Group sites and their missing periods into requests.
 
     Parameters
     ----------
     shapes : SiteShapes
         All sites.
-    recipe : Recipe
-        What is asked of them.
+    reduction : Reduction
+        The values to compute.
     missing : mapping of site to periods
-        What isn't known yet.
+        Which to request.
     """
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for site in shapes.order:
         if periods := missing.get(site):
             groups[tuple(periods)].append(site)
-    pixels = shapes.pixels(recipe.scale_m)
-    stack = max(1, min(PERIODS_PER_REQUEST, BANDS_PER_REQUEST // len(recipe.bands)))
+    pixels = shapes.pixels(reduction.scale_m)
+    stack = max(1, min(PERIODS_PER_REQUEST, BANDS_PER_REQUEST // len(reduction.bands)))
     batches: list[Batch] = []
     for periods, sites in groups.items():
-        for some in packed(sites, pixels, [len(text) for text in shapes.texts], SITES_PER_REQUEST):
-            room = int(PIXELS_PER_REQUEST // pixels[list(some)].sum())
-            at_once = max(1, min(stack, room, len(periods)))
+        for some in pack(sites, pixels, [len(text) for text in shapes.texts], SITES_PER_REQUEST):
+            fitting = int(PIXELS_PER_REQUEST // pixels[list(some)].sum())
+            at_once = max(1, min(stack, fitting, len(periods)))
             n_parts = -(-len(periods) // at_once)
             for part in np.array_split(np.array(periods, object), n_parts):
                 batches.append(Batch(some, tuple(part.tolist())))
     return batches
 
 
-def packed(
+def pack(
     sites: Sequence[int], pixels: NDArray[np.float64], sizes: Sequence[int], most: int
 ) -> Iterator[tuple[int, ...]]:
-    """Fill requests, in order, up to the number of sites, of pixels and of bytes that one may hold."""
+    """Yield the sites of each request, in order, within the limits of sites, pixels and bytes."""
     taken: list[int] = []
     weight, size = 0.0, 0
     for site in sites:
@@ -250,13 +249,12 @@ def packed(
         yield tuple(taken)
 
 
-def _sendable(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
-    """Return an outline and its text; one of more than 9.5 MB is simplified by as little as it takes."""
-    for tolerance in SHORTER_M:
-        shorter = polygon if not tolerance else shapely.simplify(polygon, tolerance / _METRES_PER_DEG)
-        geojson = ee_geojson(shorter, decimals)
+def _outline(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
+    """Return an outline as GeoJSON and as text; one of more than 9.5 MB is simplified as little as possible."""
+    for tolerance in SIMPLIFICATION_M:
+        geojson = ee_geojson(shapely.simplify(polygon, tolerance / _METRES_PER_DEG) if tolerance else polygon, decimals)
         text = json.dumps(geojson, separators=(",", ":"))
-        if len(text) < MOST_SITE_BYTES:
+        if len(text) < MAX_SITE_BYTES:
             break
     if tolerance:
         log.warning(
@@ -266,14 +264,15 @@ def _sendable(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
     return geojson, text
 
 
-def _site_of(coordinates: Any) -> int | None:
-    """Return the site whose outline is to stand where these coordinates are; None if they are real."""
+def _placeholder_site(coordinates: Any) -> int | None:
+    """Return the site that a placeholder stands for; None for real coordinates."""
     while isinstance(coordinates, list) and len(coordinates) == 1:
         coordinates = coordinates[0]
-    if not isinstance(coordinates, list) or len(coordinates) != len(_BEYOND):
+    if not isinstance(coordinates, list) or len(coordinates) != len(_PLACEHOLDER_LATITUDES):
         return None
-    named = [point for point, latitude in zip(coordinates, _BEYOND, strict=True) if point[1:] == [latitude]]
-    return int(named[0][0]) if len(named) == len(_BEYOND) else None
+    if all(point[1:] == [latitude] for point, latitude in zip(coordinates, _PLACEHOLDER_LATITUDES, strict=True)):
+        return int(coordinates[0][0])
+    return None
 
 
 def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:
@@ -282,20 +281,3 @@ def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:
     margin = 1e-5  # a metre: rounding must not cut a site's edge off
     west, south, east, north = west - margin, south - margin, east + margin, north + margin
     return {"type": "Polygon", "coordinates": [[[west, south], [east, south], [east, north], [west, north]]]}
-
-
-def _hilbert(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return positions along a Hilbert curve over all longitudes and latitudes (Skilling 2004, two dimensions)."""
-    side = 1 << _HILBERT_LEVEL
-    x = np.clip((lon + 180) / 540 * side, 0, side - 1).astype(np.int64)
-    y = np.clip((lat + 90) / 180 * side, 0, side - 1).astype(np.int64)
-    found = np.zeros(len(x), np.int64)
-    step = side // 2
-    while step:
-        right, upper = (x & step) > 0, (y & step) > 0
-        found += step * step * ((3 * right) ^ upper)
-        flip = ~upper
-        x, y = np.where(flip & right, side - 1 - x, x), np.where(flip & right, side - 1 - y, y)
-        x, y = np.where(flip, y, x), np.where(flip, x, y)
-        step //= 2
-    return found

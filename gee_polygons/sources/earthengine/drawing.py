@@ -1,48 +1,42 @@
-"""What pictures need of Earth Engine: pixels of any image, and shapes of its geometries."""
+"""Reads the pixels of any `ee.Image` for rendering, and converts `ee.Geometry` to shapely."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import json
 from collections.abc import Sequence
+from contextlib import closing
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import shapely
-import shapely.geometry
+from shapely.geometry import shape
 
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
-from gee_polygons.reduction.windows import lattice_window
-from gee_polygons.sources.earthengine.pixels import compute_grid
+from gee_polygons.sources.earthengine.pixels import compute_grid, window_of_region
 from gee_polygons.sources.earthengine.session import earth_engine, service_identity
 from gee_polygons.sources.earthengine.transport import Service
-from gee_polygons.zonal.grid import Lattice
-from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
-FINEST_M: Final = 10.0  # pixels of the finest dataset here; finer ones would only be copies
-MOST_NATIVE_PX: Final = 1_500_000  # a picture of more ground is read coarser, no finer than it shows
-MISSING: Final = -1e30  # far from every value, and a float32
-_REMEMBERED: Final = 256
-
-_known: OrderedDict[tuple[str, str], shapely.Geometry] = OrderedDict()
-_lock = threading.Lock()
+FINEST_M: Final = 10.0  # pixel size of the finest dataset here; finer pixels would only be copies
+MAX_NATIVE_PX: Final = 1_500_000  # larger regions are read in the resolution of the picture
+MISSING: Final = -1e30  # in place of masked pixels: far from every value, and a float32
 
 
 def fetch_pixels(
     image: Any, region: shapely.Geometry, bands: Sequence[str] | None, dimensions: int | tuple[int, int] | str
 ) -> EmbeddingImage:
-    """Return the pixels of an `ee.Image` that a picture of a region needs.
+    """Return the pixels of an `ee.Image` in a region, as fine as a picture of a given size needs.
 
     Parameters
     ----------
     image : ee.Image
         Any image.
     region : shapely geometry in EPSG:4326
-        What is shown.
+        The region.
     bands : sequence of str or None
-        Which bands; None for all.
+        Band names; None for all.
     dimensions : int, (width, height) or "WIDTHxHEIGHT"
         Largest size of the picture.
 
@@ -54,7 +48,7 @@ def fetch_pixels(
     Raises
     ------
     EarthEngineError
-        If Earth Engine can't be asked, or refuses.
+        If Earth Engine isn't initialised, or the request fails.
     """
     import ee
 
@@ -63,22 +57,14 @@ def fetch_pixels(
         raise UsageError(f"image is an ee.Image, found {type(image).__name__}; a collection needs .mosaic() first")
     if bands is not None:
         image = image.select(list(dict.fromkeys(bands)))
-    box = bounding_boxes(np.array([region], object))[0]
-    crs = str(home_zones(np.array([box], object))[0])
-    lattice = Lattice(crs, FINEST_M, FINEST_M)
-    window = lattice_window(box, lattice)
-    if window.height * window.width > MOST_NATIVE_PX:
-        side = max(window.height, window.width) * FINEST_M / _longest(dimensions)
-        step = max(FINEST_M, side)
-        lattice = Lattice(crs, step, step)
-        window = lattice_window(box, lattice)
-    service = Service()
-    try:
-        n_bands = len(BANDS) if bands is None else len(set(bands))
-        filled = image.toFloat().unmask(MISSING, False)
+    lattice, window = window_of_region(region, FINEST_M)
+    if window.height * window.width > MAX_NATIVE_PX:
+        side_m = max(window.height, window.width) * FINEST_M
+        lattice, window = window_of_region(region, max(FINEST_M, side_m / _longest(dimensions)))
+    n_bands = len(BANDS) if bands is None else len(set(bands))
+    filled = image.toFloat().unmask(MISSING, False)
+    with closing(Service()) as service:
         found = compute_grid(service, filled, lattice, window, n_bands=n_bands, itemsize=4)
-    finally:
-        service.close()
     names = tuple(found.dtype.names or ())
     values = np.stack([found[name].astype(np.float32) for name in names])
     values[values <= MISSING / 2] = np.nan
@@ -88,7 +74,7 @@ def fetch_pixels(
 def shapely_geometry(geometry: Any) -> shapely.Geometry:
     """Return an `ee.Geometry` as shapely, EPSG:4326.
 
-    One that was written out here, such as `site.geometry`, is converted without a request; one that Earth Engine
+    A geometry of known coordinates, such as `site.geometry`, is converted without a request; one that Earth Engine
     computes, such as ``site.geometry.buffer(500).bounds()``, takes one request, once.
     """
     import ee
@@ -100,33 +86,17 @@ def shapely_geometry(geometry: Any) -> shapely.Geometry:
     if not isinstance(geometry, ee.Geometry):
         raise UsageError(f"a geometry is an ee.Geometry or a shapely geometry, found {type(geometry).__name__}")
     try:
-        return _shape(geometry.toGeoJSON())
+        return shape(geometry.toGeoJSON())
     except ee.EEException:
         pass  # computed
-    key = (service_identity(), serializer.toJSON(geometry))
-    with _lock:
-        if key in _known:
-            return _known[key]
-    service = Service()
-    try:
-        found = _shape(service.value(geometry))
-    finally:
-        service.close()
-    with _lock:
-        _known[key] = found
-        while len(_known) > _REMEMBERED:
-            _known.popitem(last=False)
-    return found
+    return _computed_shape(service_identity(), str(serializer.toJSON(geometry)))
 
 
-def _shape(geojson: dict[str, Any]) -> shapely.Geometry:
-    """GeoJSON to shapely; rings may be open, as they are sent."""
-    kind, coordinates = geojson["type"], geojson.get("coordinates", [])
-    if kind == "Polygon":
-        return shapely.Polygon(coordinates[0], coordinates[1:])
-    if kind == "MultiPolygon":
-        return shapely.MultiPolygon([(rings[0], rings[1:]) for rings in coordinates])
-    return shapely.geometry.shape(geojson)
+@lru_cache(256)
+def _computed_shape(service_name: str, expression: str) -> shapely.Geometry:
+    """Return a geometry that a service (the name only tells results of several apart) computes."""
+    with closing(Service()) as service:
+        return shape(service.value(json.loads(expression)))
 
 
 def _longest(dimensions: int | tuple[int, int] | str) -> int:

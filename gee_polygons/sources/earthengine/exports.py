@@ -1,7 +1,8 @@
-"""The biggest jobs: batch tasks of Earth Engine that write tables to Drive or Cloud Storage.
+"""Exports tables to Drive or Cloud Storage by batch tasks of Earth Engine, for the largest numbers of sites.
 
-A job is cut into tasks of some hundred sites; a few run at once. A task's name says what it computes, so starting the
-same job again takes over what runs or is finished, and `resume_exports` takes up tasks by their ids.
+An export is divided into tasks of some hundred sites, of which a few run at once. A task's name has a digest of what it
+computes, so that starting the same export again finds tasks that run or are finished. `resume_exports` finds tasks by
+their ids.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,19 +23,26 @@ import pandas as pd
 from gee_polygons.alphaearth import ALPHA_EMBEDDINGS
 from gee_polygons.errors import EarthEngineError, InputFileError, UsageError
 from gee_polygons.layers import CategoricalLayer
-from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box, packed
+from gee_polygons.periods import parse_dates
+from gee_polygons.progress import Progress, report_progress
+from gee_polygons.sources.earthengine.batches import SiteShapes, pack
 from gee_polygons.sources.earthengine.cache import digest
-from gee_polygons.sources.earthengine.recipes import (
+from gee_polygons.sources.earthengine.reductions import (
     REDUCERS,
-    Place,
-    Recipe,
-    embedding_recipe,
-    histogram_recipe,
-    layer_recipe,
+    Reduction,
+    embedding_reduction,
+    histogram_reduction,
+    layer_reduction,
     today,
 )
 from gee_polygons.sources.earthengine.session import earth_engine, project_path
-from gee_polygons.sources.earthengine.tabulate import FREQUENCIES, class_rows, days_with_images, periods_between
+from gee_polygons.sources.earthengine.tabulate import (
+    CLASS_COLUMNS,
+    FREQUENCIES,
+    class_rows,
+    days_with_images,
+    periods_between,
+)
 from gee_polygons.sources.earthengine.transport import RequestFailedError, Service
 
 if TYPE_CHECKING:
@@ -48,19 +56,19 @@ PERIODS_PER_TASK: Final = 60
 TILE_SCALE: Final = 4  # smaller tiles on the server: slower, and far from its memory limit
 POLL_S: Final = 10.0
 ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
-# what tasks of the older interface are called
-OTHER_STATES: Final = {"COMPLETED": "SUCCEEDED", "READY": "PENDING", "CANCEL_REQUESTED": "CANCELLING"}
+# names of states in the older interface
+LEGACY_STATES: Final = {"COMPLETED": "SUCCEEDED", "READY": "PENDING", "CANCEL_REQUESTED": "CANCELLING"}
 PREFIX: Final = re.compile(r"[A-Za-z0-9._/-]{1,60}")
 OWN_COLUMNS: Final = ("row", "site_id", "period", "about")
 
 
 @dataclass
 class _Task:
-    """One task: what it is called, what it sends, and how it fares."""
+    """A batch task and its state."""
 
     name: str
-    sites: int
-    body: Callable[[str], bytes] | None = None
+    n_sites: int
+    body: Callable[[str], bytes] | None = None  # of the request that starts it, given a request id
     operation: str | None = None
     state: str = "WAITING"
     message: str = ""
@@ -68,14 +76,14 @@ class _Task:
 
 @dataclass
 class Exports:
-    """Tasks of one job.
+    """The batch tasks of one export.
 
     Parameters
     ----------
     tasks : list
         In order.
     at_once : int
-        How many may be under way; the others are started by `wait`, or by `status` as places become free.
+        How many may run at once; `wait` and `status` start the others as tasks end.
     """
 
     tasks: list[_Task]
@@ -89,32 +97,30 @@ class Exports:
 
     @property
     def done(self) -> bool:
-        """Whether all tasks had ended when they were last asked for."""
+        """Whether all tasks had ended at the last `status`."""
         return all(task.state in ENDED for task in self.tasks)
 
     def status(self) -> pd.DataFrame:
-        """Ask how the tasks fare, and start those that there is room for; one row per task."""
-        states = {_short(operation): operation for operation in self._service.operations()}
+        """Update the states of the tasks, start as many as may run, and return one row per task."""
+        listed = {_short_name(operation): operation for operation in self._service.operations()}
         for task in self.tasks:
             if task.operation is not None and task.state not in ENDED:
-                found = states.get(task.operation.rpartition("/")[2])
-                task.state, task.message = _fares(found or self._service.operation(task.operation))
-        self._fill()
+                found = listed.get(task.operation.rpartition("/")[2])
+                task.state, task.message = _state(found or self._service.operation(task.operation))
+        self._start_tasks()
         columns = ["task", "sites", "state", "message", "id"]
-        rows = [[t.name, t.sites, t.state, t.message, t.operation] for t in self.tasks]
+        rows = [[t.name, t.n_sites, t.state, t.message, t.operation] for t in self.tasks]
         return pd.DataFrame(rows, columns=columns)
 
-    def wait(
-        self, *, progress: bool | Callable[[int, int], object] = True, poll_s: float = POLL_S, raise_failed: bool = True
-    ) -> pd.DataFrame:
-        """Wait for all tasks, starting them as there is room.
+    def wait(self, *, progress: Progress = True, poll_s: float = POLL_S, raise_failed: bool = True) -> pd.DataFrame:
+        """Wait until all tasks have ended.
 
         Parameters
         ----------
         progress : bool or callable
             A bar, or a function called with (tasks ended, in all).
         poll_s : float
-            Seconds between two looks.
+            Seconds between two calls of `status`.
         raise_failed : bool
             Whether a failed task raises in the end.
 
@@ -123,15 +129,12 @@ class Exports:
         DataFrame
             See `status`.
         """
-        from tqdm.auto import tqdm
-
-        with tqdm(total=len(self.tasks), unit="task", desc="exports", disable=progress is not True) as bar:
+        with report_progress(progress, len(self.tasks), unit="task", title="exports") as advance:
+            n_ended = 0
             while True:
                 table = self.status()
-                ended = sum(task.state in ENDED for task in self.tasks)
-                bar.update(ended - bar.n)
-                if callable(progress):
-                    progress(ended, len(self.tasks))
+                before, n_ended = n_ended, sum(task.state in ENDED for task in self.tasks)
+                advance(n_ended - before)
                 if self.done:
                     break
                 time.sleep(poll_s)
@@ -144,28 +147,26 @@ class Exports:
         return table
 
     def cancel(self) -> None:
-        """Cancel what runs or waits."""
+        """Cancel the tasks that run or wait."""
         for task in self.tasks:
-            if task.operation is None:
-                task.state = "CANCELLED"
-            elif task.state not in ENDED:
-                self._service.cancel(task.operation)
+            if task.state not in ENDED:
+                if task.operation is not None:
+                    self._service.cancel(task.operation)
                 task.state = "CANCELLED"
 
-    def _fill(self) -> None:
+    def _start_tasks(self) -> None:
         running = sum(task.operation is not None and task.state not in ENDED for task in self.tasks)
         for task in self.tasks:
-            if running >= self.at_once:
-                break
-            if task.operation is None and task.state == "WAITING" and task.body is not None:
-                # the request id makes it safe to send this again after a lost answer, and new after a failure
-                request_id = digest(task.name, str(time.time_ns())).hex()[:32]
-                try:
-                    task.operation = self._service.export(task.body(request_id))["name"]
-                    task.state = "PENDING"
-                    running += 1
-                except RequestFailedError as error:
-                    task.state, task.message = "FAILED", error.refusal.message
+            if task.state != "WAITING" or task.body is None or running >= self.at_once:
+                continue
+            # the request id makes it safe to send this again after a lost answer, and new after a failure
+            request_id = digest(task.name, str(time.time_ns())).hex()[:32]
+            try:
+                task.operation = self._service.export(task.body(request_id))["name"]
+                task.state = "PENDING"
+                running += 1
+            except RequestFailedError as error:
+                task.state, task.message = "FAILED", error.refusal.message
 
 
 def start_exports(
@@ -181,56 +182,50 @@ def start_exports(
     prefix: str | None,
     at_once: int = TASKS_AT_ONCE,
 ) -> Exports:
-    """Cut a job into tasks, take over those that are there already, and start what there is room for.
+    """Divide an export into tasks, find those that exist already, and start as many of the others as may run.
 
     `reducer` is None for a categorical layer. See `SiteCollection.export_continuous`.
     """
-    from gee_polygons.periods import parse_dates
-
     if (drive_folder is None) == (bucket is None):
         raise UsageError("an export goes to drive_folder= or to bucket=: give one of them")
-    named = prefix or layer.name
-    if not PREFIX.fullmatch(named):
+    prefix = layer.name if prefix is None else prefix
+    if not PREFIX.fullmatch(prefix):
         raise UsageError(f"prefix is up to 60 letters, digits and ._/-, found {prefix!r}")
     earth_engine()
     first, last = (day.date() for day in parse_dates(start_date, end_date))
-    recipe = _recipe(layer, reducer, frequency, first.isoformat(), (last + timedelta(days=1)).isoformat())
+    reduction = _reduction(layer, reducer, frequency, first.isoformat(), (last + timedelta(days=1)).isoformat())
     shapes, service = SiteShapes(sites.polygons), Service()
     sizes = [len(text) for text in shapes.texts]
-    parts: list[tuple[Sequence[int], tuple[str, ...]]] = []
-    for members in packed(shapes.order, np.zeros(len(shapes)), sizes, SITES_PER_TASK):
+    parts: list[tuple[Sequence[int], list[str]]] = []
+    for some in pack(shapes.order, np.zeros(len(shapes)), sizes, SITES_PER_TASK):
         if isinstance(layer, CategoricalLayer) or frequency != "all":
             periods = periods_between(first, last, frequency, layer)
         else:
-            periods = days_with_images(service, shapes, layer, members, first, last)
+            periods = days_with_images(service, shapes, layer, some, first, last)
         starts = range(0, len(periods), PERIODS_PER_TASK)
-        parts += [(members, tuple(periods[i : i + PERIODS_PER_TASK])) for i in starts]
+        parts += [(some, periods[i : i + PERIODS_PER_TASK]) for i in starts]
     if not parts:
         raise UsageError(f"layer {layer.name!r} has nothing between {start_date} and {end_date}")
-    there = {}
+    existing = {}
     for operation in reversed(service.operations()):
-        if _fares(operation)[0] not in ("FAILED", "CANCELLED", "CANCELLING"):
-            there[str((operation.get("metadata") or {}).get("description", ""))] = operation
+        if _state(operation)[0] not in ("FAILED", "CANCELLED", "CANCELLING"):
+            existing[_description(operation)] = operation
+    job = _Job(shapes, sites.site_ids, reduction, layer.name, frequency, drive_folder, bucket)
     tasks = []
-    for number, (some, dates) in enumerate(parts):
-        told = "".join(shapes.texts[i] + json.dumps(sites.site_ids[i]) for i in some)
-        # the same job again takes over what is there; not if it would compute something else by now
-        stamp = "" if recipe.is_over(dates[-1]) else today().isoformat()
-        stamp = stamp if recipe.text else str(time.time_ns())
-        mark = digest(recipe.text, told, *dates, str(drive_folder), str(bucket), stamp).hex()[:8]
-        name = f"{named}_{mark}_{number + 1:04d}of{len(parts):04d}"
-        work = _Work(shapes, sites.site_ids, recipe, layer.name, frequency, some, dates)
-        task = _Task(name.replace("/", "_"), len(some), work.body(name, drive_folder, bucket))
-        if task.name in there:
-            task.operation, (task.state, task.message) = there[task.name]["name"], _fares(there[task.name])
+    for number, (members, periods) in enumerate(parts, 1):
+        file_name = f"{prefix}_{job.identity(members, periods)}_{number:04d}of{len(parts):04d}"
+        name = file_name.replace("/", "_")
+        task = _Task(name, len(members), partial(job.body, members, periods, name, file_name))
+        if name in existing:
+            task.operation, (task.state, task.message) = existing[name]["name"], _state(existing[name])
         tasks.append(task)
     exports = Exports(tasks, at_once, service)
-    exports._fill()
+    exports._start_tasks()
     return exports
 
 
 def resume_exports(ids: Sequence[str]) -> Exports:
-    """Take up tasks that were started before, by their ids."""
+    """Return the exports of tasks that were started before, by their ids."""
     earth_engine()
     service = Service()
     tasks = []
@@ -242,32 +237,35 @@ def resume_exports(ids: Sequence[str]) -> Exports:
             raise UsageError(f"there is no task {given!r}: {error.refusal.message}") from error
         except TypeError as error:  # the client checks the form of names
             raise UsageError(f"a task's id is like 'projects/NAME/operations/ID', found {given!r}") from error
-        name = str((found.get("metadata") or {}).get("description", operation))
-        tasks.append(_Task(name, 0, None, operation, *_fares(found)))
+        tasks.append(_Task(_description(found) or operation, 0, None, operation, *_state(found)))
     return Exports(tasks, TASKS_AT_ONCE, service)
 
 
-def _short(operation: Mapping[str, Any]) -> str:
+def _short_name(operation: Mapping[str, Any]) -> str:
     """Return the last part of an operation's name: what comes before it is written in several ways."""
     return str(operation.get("name", "")).rpartition("/")[2]
 
 
-def _fares(operation: Mapping[str, Any]) -> tuple[str, str]:
+def _description(operation: Mapping[str, Any]) -> str:
+    return str((operation.get("metadata") or {}).get("description", ""))
+
+
+def _state(operation: Mapping[str, Any]) -> tuple[str, str]:
     """Return an operation's state, and its message if it failed."""
     error = operation.get("error") or {}
     state = (operation.get("metadata") or {}).get("state")
     if state is None:
         state = "RUNNING" if not operation.get("done") else "FAILED" if error else "SUCCEEDED"
-    return OTHER_STATES.get(state, state), str(error.get("message", ""))
+    return LEGACY_STATES.get(state, state), str(error.get("message", ""))
 
 
 def read_exports(folder: str | Path, layer: CategoricalLayer | None = None) -> pd.DataFrame:
-    """Gather the files of an export into the table that the extraction would have returned.
+    """Read the files of an export into the table that the extraction would have returned.
 
     Parameters
     ----------
     folder : str or Path
-        Where the CSV files were downloaded to; folders below count too. All belong to one job.
+        Folder of the downloaded CSV files of one export; folders below it are searched too.
     layer : CategoricalLayer, optional
         The layer of `export_categorical`, for its class names and pixel size.
 
@@ -304,12 +302,12 @@ def read_exports(folder: str | Path, layer: CategoricalLayer | None = None) -> p
             for site_id, period, text in zip(ids, table["period"], values[about["bands"][0]], strict=True)
             for row in class_rows(site_id, int(period), _histogram(text), layer, about["scale_m"])
         ]
-        return pd.DataFrame(rows, columns=["site_id", "year", "class", "class_name", "count", "area_ha"])
+        return pd.DataFrame(rows, columns=CLASS_COLUMNS)
     if about["frequency"] == "all":
         head = pd.DataFrame({"date": pd.to_datetime(table["period"]).to_numpy()})
     else:
         numbers = [[int(part) for part in period.split("-")] for period in table["period"]]
-        head = pd.DataFrame(numbers, columns=["year", "month"][: len(numbers[0])])
+        head = pd.DataFrame(numbers, columns=FREQUENCIES[about["frequency"]])
     head.insert(0, "site_id", ids)
     bands = [band for band in about["bands"] if band not in ("valid", "covered")]
     values = values.reindex(columns=bands).astype(np.float64)
@@ -318,88 +316,79 @@ def read_exports(folder: str | Path, layer: CategoricalLayer | None = None) -> p
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What one task computes."""
+class _Job:
+    """The parts that all tasks of an export have in common."""
 
     shapes: SiteShapes
     site_ids: Sequence[int | str]
-    recipe: Recipe
+    reduction: Reduction
     layer: str
     frequency: str
-    members: Sequence[int]
-    periods: tuple[str, ...]
+    drive_folder: str | None
+    bucket: str | None
 
-    def body(self, name: str, drive_folder: str | None, bucket: str | None) -> Callable[[str], bytes]:
-        """Return what builds the request, once it is its turn."""
-        options: dict[str, Any] = {"fileFormat": "CSV"}
-        if bucket is None:
-            options["driveDestination"] = {"folder": drive_folder, "filenamePrefix": name}
+    def identity(self, members: Sequence[int], periods: Sequence[str]) -> str:
+        """Return a digest of what a task computes, so that the same export finds its tasks again.
+
+        The values of a period that isn't over change from day to day; those of a reduction without a text may always.
+        """
+        changing = "" if self.reduction.is_over(periods[-1]) else today().isoformat()
+        changing = changing if self.reduction.text else str(time.time_ns())
+        outlines = "".join(self.shapes.texts[i] + json.dumps(self.site_ids[i]) for i in members)
+        place = str(self.drive_folder), str(self.bucket)
+        return digest(self.reduction.text, outlines, *periods, *place, changing).hex()[:8]
+
+    def body(self, members: Sequence[int], periods: Sequence[str], name: str, file_name: str, request_id: str) -> bytes:
+        """Return the body of the request that starts a task: one feature per site and period, without geometry."""
+        if self.bucket is None:
+            place = "driveDestination", {"folder": self.drive_folder, "filenamePrefix": file_name}
         else:
-            options["cloudStorageDestination"] = {"bucket": bucket, "filenamePrefix": name}
-        selectors = [*OWN_COLUMNS, *self.recipe.bands]
-
-        def build(request_id: str) -> bytes:
-            return self.shapes.body(
-                self._expression(), self.members, description=name.replace("/", "_"), fileExportOptions=options,
-                selectors=selectors, requestId=request_id,
-            )  # fmt: skip
-
-        return build
-
-    def _expression(self) -> Any:
-        import ee
-
-        about = json.dumps(
-            {"layer": self.layer, "reducer": self.recipe.reducer, "bands": list(self.recipe.bands),
-             "scale_m": self.recipe.scale_m, "frequency": self.frequency}
+            place = "cloudStorageDestination", {"bucket": self.bucket, "filenamePrefix": file_name}
+        return self.shapes.body(
+            self._expression(members, periods), members, description=name, requestId=request_id,
+            fileExportOptions={"fileFormat": "CSV", place[0]: place[1]},
+            selectors=[*OWN_COLUMNS, *self.reduction.bands],
         )  # fmt: skip
-        names = list(self.recipe.bands)
-        reducer = getattr(ee.Reducer, self.recipe.reducer)()
-        reducer = reducer.setOutputs(names) if len(names) == 1 else reducer
+
+    def _expression(self, members: Sequence[int], periods: Sequence[str]) -> Any:
+        names = list(self.reduction.bands)
+        about = json.dumps(
+            {"layer": self.layer, "reducer": self.reduction.reducer, "bands": names,
+             "scale_m": self.reduction.scale_m, "frequency": self.frequency}
+        )  # fmt: skip
         found = None
-        groups: dict[tuple[str, float], list[int]] = defaultdict(list)
-        for i in self.members:
-            groups[str(self.shapes.zones[i]), self.shapes.scale(self.recipe, i)].append(i)
-        for (crs, scale), here in sorted(groups.items()):
-            place = Place.of(bounding_box(self.shapes.polygons[here]), crs)
-            features = ee.FeatureCollection(
-                [
-                    self.shapes.feature(i, {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about})
-                    for i in here
-                ]
-            )
-            for period in self.periods:
-                reduced = (
-                    self.recipe.image(period, place)
-                    .rename(names)
-                    .reduceRegions(collection=features, reducer=reducer, scale=scale, crs=crs, tileScale=TILE_SCALE)
-                )
+        for place, scale, here in self.shapes.groups(self.reduction, members):
+            features = [
+                self.shapes.feature(i, {"row": i, "site_id": json.dumps(self.site_ids[i]), "about": about})
+                for i in here
+            ]
+            for period in periods:
+                image = self.reduction.image(period, place)
+                reduced = self.reduction.reduce_regions(image, names, features, place, scale, TILE_SCALE)
                 dated = reduced.map(lambda feature, period=period: feature.set("period", period))
                 found = dated if found is None else found.merge(dated)
         return found
 
 
-def _recipe(
-    layer: ContinuousLayer | CategoricalLayer, reducer: str | None, frequency: str, starts: str, ends: str
-) -> Recipe:
+def _reduction(
+    layer: ContinuousLayer | CategoricalLayer, reducer: str | None, frequency: str, start: str, end: str
+) -> Reduction:
     if frequency not in FREQUENCIES:
         raise UsageError(f"frequency is one of {', '.join(FREQUENCIES)}, found {frequency!r}")
     if isinstance(layer, CategoricalLayer):
-        return histogram_recipe(layer)
-    if reducer not in REDUCERS:
-        raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
-    if layer.collection_id != ALPHA_EMBEDDINGS.collection_id:
-        return layer_recipe(layer, reducer, starts, ends)
+        return histogram_reduction(layer)
+    if layer.collection_id != ALPHA_EMBEDDINGS.collection_id or reducer not in REDUCERS:
+        return layer_reduction(layer, str(reducer), start, end)
     if reducer != "mean" or frequency != "yearly":
         raise UsageError(
-            "embeddings are exported as yearly means: the server takes other statistics of other pixels (by their "
-            f"centres) than this package; asked for {frequency} {reducer}, which extract_embeddings(statistics=...) has"
+            "embeddings are exported as yearly means: the server weighs pixels for other statistics by their centres, "
+            f"unlike this package; found {frequency} {reducer}, which extract_embeddings(statistics=...) computes"
         )
-    return embedding_recipe(layer.bands)
+    return embedding_reduction(layer.bands)
 
 
 def _histogram(text: Any) -> Mapping[str, float]:
-    """Read a dictionary in a CSV cell: JSON, or Earth Engine's own ``{3=12.5, 15=4}``."""
+    """Parse a dictionary in a CSV cell: JSON, or Earth Engine's own ``{3=12.5, 15=4}``."""
     if not isinstance(text, str):
         return {}
     pairs = re.findall(r'"?(-?\d+(?:\.\d+)?)"?\s*[:=]\s*(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)', text)

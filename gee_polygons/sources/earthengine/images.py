@@ -1,14 +1,17 @@
-"""From a layer to one `ee.Image` of a period: filter, prepare, composite. Everything here only builds expressions.
+"""Builds the `ee.Image` of a layer and a period: filter, prepare, composite. No request is made.
 
-A fully masked blank with the layer's bands lies under every composite. A period without a single image is then an image
-without data (nulls), and not an image without bands (an error as soon as a band is asked for). Bands are cast, because
-composites want all images alike.
+A fully masked image with the layer's bands lies under every composite. So a period without a single image gives nulls,
+and not an image without bands, of which every computation fails. Bands are cast, because composites need images of one
+type.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import shapely
 
 from gee_polygons.errors import UsageError
@@ -37,16 +40,27 @@ def ee_region(geometry: Any) -> Any:
     )
 
 
-def period(layer: Layer, year: int, month: int | None = None) -> tuple[str, str]:
-    """Return the first day of a year or month, and the first day after it: Earth Engine's ends are exclusive.
+@lru_cache(4096)
+def limits(period: str) -> tuple[str, str]:
+    """Return the first day of a period, and the first day after it: Earth Engine's ends are exclusive.
+
+    Examples
+    --------
+    >>> limits("2020"), limits("2020-12"), limits("2020-02-28")
+    (('2020-01-01', '2021-01-01'), ('2020-12-01', '2021-01-01'), ('2020-02-28', '2020-02-29'))
+    """
+    span = pd.Period(period)
+    return str(span.start_time.date()), str((span + 1).start_time.date())
+
+
+def checked_period(layer: Layer, year: int, month: int | None = None) -> str:
+    """Return the period of a year or month that the layer covers.
 
     Examples
     --------
     >>> layer = ContinuousLayer(name="n", collection_id="X/Y", bands=("b",), scale_m=10, first_year=2017)
-    >>> period(layer, 2020)
-    ('2020-01-01', '2021-01-01')
-    >>> period(layer, 2020, 12)
-    ('2020-12-01', '2021-01-01')
+    >>> checked_period(layer, 2020), checked_period(layer, 2020, 3)
+    ('2020', '2020-03')
     """
     if isinstance(year, bool) or not isinstance(year, int):
         raise UsageError(f"year must be an int such as 2023, found {year!r}")
@@ -54,24 +68,23 @@ def period(layer: Layer, year: int, month: int | None = None) -> tuple[str, str]
         last = "" if layer.last_year is None else f" and ends with {layer.last_year}"
         raise UsageError(f"{layer.name} begins with {layer.first_year}{last}, asked for {year}")
     if month is None:
-        return f"{year}-01-01", f"{year + 1}-01-01"
+        return f"{year}"
     if month not in range(1, 13):
         raise UsageError(f"month must be 1..12, found {month!r}")
-    following = f"{year + 1}-01-01" if month == 12 else f"{year}-{month + 1:02d}-01"
-    return f"{year}-{month:02d}-01", following
+    return f"{year}-{month:02d}"
 
 
 def layer_collection(layer: Layer, geometry: Any, start: str, end: str) -> Any:
-    """Return the layer's images of a period around a geometry, each with exactly the layer's bands.
+    """Return the layer's images of a period around a geometry over a blank one, each with exactly the layer's bands.
 
     Parameters
     ----------
     layer : ContinuousLayer or CategoricalLayer
-        A layer that is a collection of images.
+        A layer whose asset is a collection of images.
     geometry : shapely geometry in EPSG:4326, ee.Geometry or None
-        Where; None takes every image there is.
+        Region of interest; None takes images of all places.
     start, end : str
-        ISO dates; the end is not part of it.
+        ISO dates; the end is exclusive.
 
     Returns
     -------
@@ -80,15 +93,24 @@ def layer_collection(layer: Layer, geometry: Any, start: str, end: str) -> Any:
     """
     import ee
 
+    names = _names(layer)
     found = ee.ImageCollection(layer.collection_id).filterDate(start, end)
     if geometry is not None:
         found = found.filterBounds(ee_region(geometry))
 
     def prepared(image: Any) -> Any:
         bands = layer.prepare(image) if layer.prepare is not None else image
-        return _cast(layer, bands.select(_names(layer))).copyProperties(image, ["system:time_start"])
+        return _cast(layer, bands.select(names)).copyProperties(image, ["system:time_start"])
 
-    return found.map(prepared)
+    blank = _cast(layer, blank_image(names))
+    return ee.ImageCollection([blank]).merge(found.map(prepared))
+
+
+def blank_image(names: Sequence[str]) -> Any:
+    """Return an `ee.Image` with float bands of these names, masked everywhere."""
+    import ee
+
+    return ee.Image.constant([0] * len(names)).toFloat().rename(list(names)).updateMask(0)
 
 
 def layer_image(layer: Layer, geometry: Any, year: int, month: int | None = None) -> Any:
@@ -97,18 +119,18 @@ def layer_image(layer: Layer, geometry: Any, year: int, month: int | None = None
     Parameters
     ----------
     layer : ContinuousLayer or CategoricalLayer
-        What.
+        The layer.
     geometry : shapely geometry in EPSG:4326, ee.Geometry or None
-        Where images are looked for; pixels are not clipped to it.
+        Selects images; pixels are not clipped to it.
     year : int
-        When.
+        Year.
     month : int, optional
-        1..12; the whole year if it isn't given.
+        1..12. Default: the whole year.
 
     Returns
     -------
     ee.Image
-        Of a collection it has no projection of its own: always reduce it with a `crs` and a `scale`.
+        A composite has no projection of its own: always reduce it with a `crs` and a `scale`.
 
     Raises
     ------
@@ -117,15 +139,12 @@ def layer_image(layer: Layer, geometry: Any, year: int, month: int | None = None
     """
     import ee
 
-    start, end = period(layer, year, month)
+    start, end = limits(checked_period(layer, year, month))
     if isinstance(layer, CategoricalLayer) and layer.is_image:
         if month is not None:
             raise UsageError(f"{layer.name} has one image per year; leave month out")
         return _cast(layer, ee.Image(layer.collection_id).select([layer.band_of(year)], [layer.band_name]))
-    names = _names(layer)
-    blank = _cast(layer, ee.Image.constant([0] * len(names)).rename(names)).updateMask(0)
-    images = ee.ImageCollection([blank]).merge(layer_collection(layer, geometry, start, end))
-    return getattr(images, layer.composite)()
+    return getattr(layer_collection(layer, geometry, start, end), layer.composite)()
 
 
 def _names(layer: Layer) -> list[str]:

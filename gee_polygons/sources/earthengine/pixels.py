@@ -1,13 +1,12 @@
-"""Pixels of embeddings and of any image, through computePixels.
+"""Reads pixels of embeddings and of any other image through computePixels.
 
-`CodeWindows` is a pixel source like the others: windows around sites instead of a file's blocks. So every statistic is
-computed by the same exact code, from the same int8 codes, as for the open archives.
+`CodeWindows` is a pixel source whose blocks are windows around sites. So every statistic is computed by the same exact
+code, from the same int8 codes, as for the open archives.
 """
 
 from __future__ import annotations
 
 import io
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +23,8 @@ from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Job, Piece, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import lattice_window
-from gee_polygons.sources.earthengine.batches import SiteShapes
-from gee_polygons.sources.earthengine.recipes import Place, embedding_codes
+from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box
+from gee_polygons.sources.earthengine.reductions import ZoneBox, embedding_codes
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError, Service, payload
 from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.kernels import PADDING
@@ -34,23 +33,23 @@ from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
 MAX_PIXELS_BYTES: Final = 50_331_648  # https://developers.google.com/earth-engine/guides/usage: 48 MiB uncompressed
 MAX_SIDE_PX: Final = 32_768  # of one computePixels
-ANSWER_BYTES: Final = 12_000_000  # wanted size of an answer: small enough that several can be under way
-WINDOW_PX: Final = 512  # a site that is wider is cut into windows of this size
+ANSWER_BYTES: Final = 12_000_000  # intended size of an answer: small enough for several at once
+WINDOW_PX: Final = 512  # a wider site is divided into windows of this size
 CLUSTER_PX: Final = 256  # neighbouring sites share a window up to this size
-CLUSTER_WASTE: Final = 2.0  # as long as it isn't larger than so many times their own boxes
-LEAST_SPLIT_PX: Final = 16
-_AHEAD: Final = 8
+CLUSTER_WASTE: Final = 2.0  # and up to this multiple of the area of their own boxes
+MIN_SPLIT_PX: Final = 16
+_AHEAD: Final = 8  # requests that are sent before their pixels are needed
 
 
 class CodeWindows:
-    """Embeddings of Earth Engine as a pixel source.
+    """The stored codes of Earth Engine's embeddings as a pixel source.
 
     Parameters
     ----------
     service : Service
-        Who is asked.
+        Sends the requests.
     years : sequence of int
-        Years that there may be.
+        Years to read.
     """
 
     name = "earthengine"
@@ -61,7 +60,7 @@ class CodeWindows:
         self.archive = ALPHA_EMBEDDINGS.collection_id
 
     def years(self) -> list[int]:
-        """Years that may be asked for."""
+        """Return the years."""
         return self._years
 
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
@@ -69,48 +68,43 @@ class CodeWindows:
         return image_of_codes(self._service, region, year, bands)
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
-        """Say which windows hold which polygons; asks nothing."""
-        asked = Polygons.of(polygons)
+        """Plan the windows that cover the polygons, without a request."""
+        projected = Polygons.of(polygons)
         wanted = [year for year in years if year in self._years]
-        shapes = SiteShapes(asked.geometries)
+        shapes = SiteShapes(projected.geometries)
         pieces = tuple(Piece(i, _lattice(str(crs))) for i, crs in enumerate(shapes.zones))
         jobs: list[Job] = []
         for crs, some in groupby(shapes.order, key=lambda i: str(shapes.zones[i])):
             lattice = _lattice(crs)
-            for window, members in _windows(asked, lattice, list(some)):
-                reads = tuple(_ref(lattice, window, year) for year in wanted)
+            for window, members in _windows(projected, lattice, list(some)):
+                tile, index = f"{ALPHA_EMBEDDINGS.collection_id}/{crs}", (window.row, window.col)
+                reads = tuple(BlockRef(tile=tile, year=y, index=index, window=window, inside=window) for y in wanted)
                 jobs.append(Job(lattice=lattice, window=window, pieces=tuple(sorted(members)), reads=reads))
         n_bytes = sum(job.window.height * job.window.width * N_BANDS * len(job.reads) for job in jobs)
         requests = sum(-(-len(job.reads) // _years_at_once(job.window, N_BANDS)) for job in jobs)
         return Plan(
-            source=self.name, years=tuple(years), n_polygons=len(asked), pieces=pieces,
+            source=self.name, years=tuple(years), n_polygons=len(projected), pieces=pieces,
             jobs=tuple(job for job in jobs if job.reads), requests=requests, bytes=n_bytes,
         )  # fmt: skip
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[_CodeBlock | ReadError]:
-        """Fetch windows, in order, several years in one request and several requests at once."""
+        """Read windows, in order, several years in one request and several requests at once."""
         names = list(bands)
         requests: list[list[BlockRef]] = []
-        for _, years in groupby(refs, key=lambda ref: (ref.tile, ref.window)):
-            of_window = list(years)
-            at_once = _years_at_once(of_window[0].window, len(names))
-            requests += [of_window[i : i + at_once] for i in range(0, len(of_window), at_once)]
-        stopped = threading.Event()
-
-        def fetch(some: Sequence[BlockRef]) -> list[_CodeBlock | ReadError]:
-            return [] if stopped.is_set() else self._fetch(some, names)
-
+        for _, of_window in groupby(refs, key=lambda ref: (ref.tile, ref.window)):
+            years = list(of_window)
+            at_once = _years_at_once(years[0].window, len(names))
+            requests += [years[i : i + at_once] for i in range(0, len(years), at_once)]
         pool = ThreadPoolExecutor(min(_AHEAD, self._service.max_concurrent), thread_name_prefix="earthengine")
         pending: deque[Future[list[_CodeBlock | ReadError]]] = deque()
         try:
             for some in requests:
-                pending.append(pool.submit(fetch, some))
+                pending.append(pool.submit(self._fetch, some, names))
                 if len(pending) > _AHEAD:
                     yield from pending.popleft().result()
             while pending:
                 yield from pending.popleft().result()
         finally:
-            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, refs: Sequence[BlockRef], names: list[str]) -> list[_CodeBlock | ReadError]:
@@ -118,7 +112,7 @@ class CodeWindows:
         try:
             planes = _codes(self._service, _lattice(crs), window, [ref.year for ref in refs], names)
         except RequestFailedError as error:
-            if len(refs) > 1:  # perhaps one year is at fault
+            if len(refs) > 1:  # perhaps only one of the years fails
                 return [block for ref in refs for block in self._fetch([ref], names)]
             year = refs[0].year
             return [ReadError(f"{refs[0].tile}, {year}: {error.refusal.message}", url=refs[0].tile, year=year)]
@@ -126,7 +120,7 @@ class CodeWindows:
 
 
 class _CodeBlock:
-    """Codes of one window and year."""
+    """The codes of one window and year."""
 
     checks_norms = False  # Earth Engine decodes its own files
     n_parts = 1
@@ -150,12 +144,17 @@ def image_of_codes(
     names = tuple(bands) if bands is not None else BANDS
     if unknown := [name for name in names if name not in BANDS]:
         raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
-    area = Polygons(bounding_boxes(np.array([region], object)))
-    lattice = _lattice(str(home_zones(area.geometries)[0]))
-    window = lattice_window(area.geometries[0], lattice)
+    lattice, window = window_of_region(region, ALPHA_EMBEDDINGS.scale_m)
     distinct = list(dict.fromkeys(names))
     codes = _codes(service, lattice, window, [year], distinct)[0][[distinct.index(name) for name in names]]
     return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source="earthengine")
+
+
+def window_of_region(region: shapely.Geometry, step_m: float) -> tuple[Lattice, Window]:
+    """Return the window of a region's bounding box (EPSG:4326) on a lattice of the UTM zone of its centroid."""
+    boxes = bounding_boxes(np.array([region], object))
+    lattice = Lattice(str(home_zones(boxes)[0]), step_m, step_m)
+    return lattice, lattice_window(boxes[0], lattice)
 
 
 def _codes(
@@ -164,15 +163,15 @@ def _codes(
     """Return codes of shape (years, bands, height, width)."""
     import ee
 
-    place = Place.of(_lonlat_box(lattice, window), lattice.crs)
+    place = ZoneBox.of(_lonlat_box(lattice, window), lattice.crs)
     images = [
         embedding_codes(year, place, names).rename([f"p{i}_{name}" for name in names]) for i, year in enumerate(years)
     ]
     bands = [f"p{i}_{name}" for i in range(len(years)) for name in names]
     found = compute_grid(service, ee.Image.cat(images), lattice, window, n_bands=len(bands), itemsize=1)
     if set(found.dtype.names or ()) != set(bands):
-        told = f"the answer has {len(found.dtype.names or ())} of {len(bands)} bands"
-        raise RequestFailedError(Refusal("other", told))
+        message = f"the answer has {len(found.dtype.names or ())} of {len(bands)} bands"
+        raise RequestFailedError(Refusal("other", message))
     planes = np.stack([found[band] for band in bands]).astype(np.int8, casting="same_kind")
     return planes.reshape(len(years), len(names), window.height, window.width)
 
@@ -180,23 +179,23 @@ def _codes(
 def compute_grid(
     service: Service, image: Any, lattice: Lattice, window: Window, *, n_bands: int, itemsize: int
 ) -> NDArray[Any]:
-    """Return an image's pixels on a window of a lattice as a structured array, in as many requests as it takes.
+    """Return the pixels of an image in a window, as a structured array of shape (height, width), one field per band.
 
     Parameters
     ----------
     service : Service
-        Who is asked.
+        Sends the requests: one, more where one would be too big.
     image : ee.Image
-        Unmasked: the format has no place for masks.
+        Unmasked: the format has no masks.
     lattice, window : Lattice, Window
-        Which pixels.
+        The pixels to read.
     n_bands, itemsize : int
-        How many bands of how many bytes are expected.
+        Number of bands, and of bytes per value.
 
     Raises
     ------
     RequestFailedError
-        If even small parts are refused.
+        If even small windows fail.
     """
     size = window.height * window.width * n_bands * itemsize
     if size > MAX_PIXELS_BYTES or max(window.height, window.width) > MAX_SIDE_PX:
@@ -210,7 +209,7 @@ def compute_grid(
     try:
         content = service.pixels(payload(image, fileFormat="NPY", grid=grid))
     except RequestFailedError as error:
-        if error.refusal.kind != "too_big" or min(window.height, window.width) < LEAST_SPLIT_PX:
+        if error.refusal.kind != "too_big" or min(window.height, window.width) < MIN_SPLIT_PX:
             raise
         return _in_halves(service, image, lattice, window, n_bands, itemsize)
     try:
@@ -218,8 +217,8 @@ def compute_grid(
     except (ValueError, EOFError, OSError) as error:
         raise RequestFailedError(Refusal("other", f"the answer is no array of pixels: {error}")) from error
     if found.shape != (window.height, window.width) or not found.dtype.names:
-        told = f"the answer has the shape {found.shape} of {found.dtype}, asked for {(window.height, window.width)}"
-        raise RequestFailedError(Refusal("other", told))
+        message = f"the answer has the shape {found.shape} of {found.dtype}, not {(window.height, window.width)}"
+        raise RequestFailedError(Refusal("other", message))
     return found
 
 
@@ -241,13 +240,6 @@ def _lattice(crs: str) -> Lattice:
     return Lattice(crs, ALPHA_EMBEDDINGS.scale_m, ALPHA_EMBEDDINGS.scale_m)
 
 
-def _ref(lattice: Lattice, window: Window, year: int) -> BlockRef:
-    return BlockRef(
-        tile=f"{ALPHA_EMBEDDINGS.collection_id}/{lattice.crs}", year=year, index=(window.row, window.col),
-        window=window, inside=window,
-    )  # fmt: skip
-
-
 def _years_at_once(window: Window, n_bands: int) -> int:
     return max(1, ANSWER_BYTES // (window.height * window.width * n_bands))
 
@@ -258,62 +250,63 @@ class _Cluster:
 
     window: Window
     members: list[int]
-    own: int  # pixels of their boxes, added up
+    own_px: int  # sum of the areas of their boxes
 
-    def joined(self, other: Window) -> Window | None:
-        """Return the window around both, if that is worth it."""
-        row, col = min(self.window.row, other.row), min(self.window.col, other.col)
-        height = max(self.window.row_stop, other.row_stop) - row
-        width = max(self.window.col_stop, other.col_stop) - col
-        own = self.own + other.height * other.width
-        if max(height, width) > CLUSTER_PX or height * width > CLUSTER_WASTE * own:
+    def joined(self, box: Window, site: int) -> _Cluster | None:
+        """Return the cluster with one more site, if their common window is small enough."""
+        row, col = min(self.window.row, box.row), min(self.window.col, box.col)
+        height = max(self.window.row_stop, box.row_stop) - row
+        width = max(self.window.col_stop, box.col_stop) - col
+        own_px = self.own_px + box.height * box.width
+        if max(height, width) > CLUSTER_PX or height * width > CLUSTER_WASTE * own_px:
             return None
-        return Window(row, col, height, width)
+        return _Cluster(Window(row, col, height, width), [*self.members, site], own_px)
 
 
 def _windows(polygons: Polygons, lattice: Lattice, sites: Sequence[int]) -> Iterator[tuple[Window, list[int]]]:
-    """Yield windows and the sites in each; together a site's windows hold each of its pixels once."""
+    """Yield windows and the sites in each; together a site's windows cover each of its pixels once."""
     bounds = polygons.rings(lattice, np.array(sites, np.int64)).bounds()
-    cluster: _Cluster | None = None
+    clusters: list[_Cluster] = []
     for site, (west, north, east, south) in zip(sites, bounds, strict=True):
         row, col = int(np.floor(north)), int(np.floor(west))
         box = Window(row, col, max(1, int(np.ceil(south)) - row), max(1, int(np.ceil(east)) - col))
         if max(box.height, box.width) > WINDOW_PX:
             for part in _parts(polygons.geometries[site], lattice, box):
                 yield part, [site]
-            continue
-        both = cluster.joined(box) if cluster is not None else None
-        if cluster is not None and both is not None:
-            cluster = _Cluster(both, [*cluster.members, site], cluster.own + box.height * box.width)
-            continue
-        if cluster is not None:
-            yield cluster.window, cluster.members
-        cluster = _Cluster(box, [site], box.height * box.width)
-    if cluster is not None:
+        elif clusters and (joined := clusters[-1].joined(box, site)) is not None:
+            clusters[-1] = joined
+        else:
+            clusters.append(_Cluster(box, [site], box.height * box.width))
+    for cluster in clusters:
         yield cluster.window, cluster.members
 
 
 def _parts(polygon: Any, lattice: Lattice, box: Window) -> Iterator[Window]:
-    """Cut a large site's box into windows, and leave out those that it doesn't touch."""
+    """Divide a large site's box into windows, without those that it doesn't touch."""
     project = transformer("EPSG:4326", lattice.crs).transform
     outline = shapely.transform(shapely.segmentize(polygon, 0.01), project, interleaved=False)
     shapely.prepare(outline)
     for row in range(box.row, box.row_stop, WINDOW_PX):
         for col in range(box.col, box.col_stop, WINDOW_PX):
             part = Window(row, col, min(WINDOW_PX, box.row_stop - row), min(WINDOW_PX, box.col_stop - col))
-            a, _, west, _, _, north = lattice.transform(part)
-            ground = shapely.box(west - a, north - (part.height + 1) * a, west + (part.width + 1) * a, north + a)
-            if shapely.intersects(outline, ground):
+            # a pixel more on each side: edges are straight in longitude and latitude
+            if shapely.intersects(outline, shapely.buffer(_ground(lattice, part), lattice.step_x, join_style="mitre")):
                 yield part
 
 
-def _lonlat_box(lattice: Lattice, window: Window) -> dict[str, Any]:
+def _ground(lattice: Lattice, window: Window) -> shapely.Geometry:
+    """Return the rectangle of a window in the lattice's CRS."""
     a, _, west, _, e, north = lattice.transform(window)
+    return shapely.box(west, north + e * window.height, west + a * window.width, north)
+
+
+def _lonlat_box(lattice: Lattice, window: Window) -> dict[str, Any]:
+    """Return the GeoJSON of a box around a window."""
     project = transformer(lattice.crs, "EPSG:4326").transform
-    edge = shapely.segmentize(shapely.box(west, north + e * window.height, west + a * window.width, north), 5_000)
-    lon, lat = project(*shapely.get_coordinates(edge).T)
-    middle = lon[0]
-    lon = lon + 360.0 * np.round((middle - lon) / 360.0)  # across the antimeridian: one turn
-    w, s, x, n = lon.min() - 1e-5, lat.min() - 1e-5, lon.max() + 1e-5, lat.max() + 1e-5
-    ring = [[round(float(v), 6) for v in corner] for corner in ((w, s), (x, s), (x, n), (w, n))]
-    return {"type": "Polygon", "coordinates": [ring]}
+
+    def to_lonlat(x: Any, y: Any) -> Any:
+        lon, lat = project(x, y)
+        return lon + 360.0 * np.round((lon[0] - lon) / 360.0), lat  # past 180 beyond the antimeridian
+
+    edge = shapely.segmentize(_ground(lattice, window), 5_000)
+    return bounding_box(np.array([shapely.transform(edge, to_lonlat, interleaved=False)]))

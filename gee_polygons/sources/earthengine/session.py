@@ -1,4 +1,4 @@
-"""Whose session it is: never ours. `connect` starts one when the user asks, everything else only looks."""
+"""Uses the caller's Earth Engine session; only `connect` starts one, when the caller asks for it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ GOOGLE_HOST: Final = "earthengine.googleapis.com"
 
 
 def connect(project: str | None = None, service_account_file: str | os.PathLike[str] | None = None) -> str:
-    """Start a session with Earth Engine; one that is there already is left as it is.
+    """Start a session with Earth Engine, unless there is one already.
 
     Parameters
     ----------
     project : str, optional
-        Google Cloud project that is registered for Earth Engine. Default: the environment variable ``EE_PROJECT``, else
+        Google Cloud project, registered for Earth Engine. Default: the environment variable ``EE_PROJECT``, else
         ``GOOGLE_CLOUD_PROJECT``, else the project of the credentials.
     service_account_file : str or path, optional
         JSON key of a service account. Default: the credentials that ``ee.Authenticate()`` stored.
@@ -33,14 +33,14 @@ def connect(project: str | None = None, service_account_file: str | os.PathLike[
     Raises
     ------
     EarthEngineError
-        Without credentials or project, or if Earth Engine refuses; one line that says what to do.
+        Without credentials or project, or if Earth Engine refuses the project.
     InputFileError
-        If the key isn't there or isn't one.
+        If the key file is missing or isn't the key of a service account.
     """
     import ee
 
     if ee.data.is_initialized():
-        return _project_of_session()
+        return project_path().removeprefix("projects/")
     chosen = project or next((value for name in PROJECT_SETTINGS if (value := os.environ.get(name))), None)
     if service_account_file is not None:
         credentials, own = _service_account(Path(service_account_file))
@@ -61,18 +61,18 @@ def connect(project: str | None = None, service_account_file: str | os.PathLike[
     return chosen
 
 
-def unsent(resource: str, method: str, **arguments: Any) -> Any:
-    """Return a request of the REST API as the session's client makes it (address, headers, credentials), not sent.
+def build_request(resource: str, method: str, **arguments: Any) -> Any:
+    """Return a request of the REST API, built by the session's client (address, headers, credentials) and not sent.
 
-    The client has no public way to this. All that is taken from its inside is taken here, so that a client which is
-    laid out differently is met by one line and not by a wrong number.
+    The client has no public function for this. Its private functions are used here only, so that a version in which
+    they differ ends in one clear error.
 
     Parameters
     ----------
     resource, method : str
         Such as ``"table"`` and ``"computeFeatures"``.
     **arguments
-        Of the method, and its body. Default: the session's project.
+        Arguments of the method, and ``body``. Default: the session's project and an empty body.
 
     Returns
     -------
@@ -91,33 +91,29 @@ def unsent(resource: str, method: str, **arguments: Any) -> Any:
         if not all(hasattr(found, name) for name in ("uri", "http", "body", "body_size", "execute")):
             raise AttributeError(f"{type(found).__name__} is not an HTTP request")
     except AttributeError as error:
-        raise unknown_client(str(error)) from error
+        raise incompatible_client(str(error)) from error
     return found
 
 
-def unknown_client(what: str) -> DependencyError:
-    """Return the error for a client whose inside isn't as this package knows it."""
+def incompatible_client(what: str) -> DependencyError:
+    """Return the error for a version of the client whose private functions differ."""
     import ee
 
     return DependencyError(
-        f"earthengine-api {getattr(ee, '__version__', '(unknown)')} is made differently from the versions that are "
-        f'known ({what}): pip install "earthengine-api>=1.5,<=1.7.50"'
+        f"earthengine-api {getattr(ee, '__version__', '(unknown)')} has other internals than the versions that "
+        f'gee_polygons knows ({what}): pip install "earthengine-api>=1.5,<=1.7.50"'
     )
 
 
 def service_identity() -> str:
-    """Return what tells this service's values from another's: empty for Google's, else host and port."""
-    netloc = urlsplit(str(unsent("value", "compute").uri)).netloc
+    """Return the service's host and port, which distinguishes its cached values; empty for Google's own."""
+    netloc = urlsplit(str(build_request("value", "compute").uri)).netloc
     return "" if netloc.endswith(GOOGLE_HOST) else netloc
 
 
 def project_path() -> str:
     """Return the project of the session, as ``projects/name``."""
-    return urlsplit(str(unsent("value", "compute").uri)).path.rpartition("/")[0].partition("/v1/")[2]
-
-
-def _project_of_session() -> str:
-    return project_path().removeprefix("projects/")
+    return urlsplit(str(build_request("value", "compute").uri)).path.rpartition("/")[0].partition("/v1/")[2]
 
 
 def _stored_credentials(ee: Any) -> tuple[Any, str | None]:
@@ -145,7 +141,7 @@ def _service_account(path: Path) -> tuple[Any, str | None]:
 
 
 def earth_engine() -> Any:
-    """Return the `ee` module if the user has initialised it; nothing here ever does."""
+    """Return the `ee` module, if the user has initialised it; this package never does by itself."""
     import ee
 
     if not ee.data.is_initialized():

@@ -1,23 +1,20 @@
-"""Other layers of Earth Engine: one row per site and period, or per site, year and class.
-
-Requests, retries and the cache are in `gee_polygons.sources.earthengine.source`; this module lists the periods and
-arranges the numbers.
-"""
+"""Extracts tables of any Earth Engine layer: one row per site and period, or per site, year and class."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import EarthEngineError, UsageError
+from gee_polygons.progress import Progress
 from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box
-from gee_polygons.sources.earthengine.recipes import has_values, histogram_recipe, layer_recipe, limits
-from gee_polygons.sources.earthengine.running import Trouble, ask
+from gee_polygons.sources.earthengine.images import limits
+from gee_polygons.sources.earthengine.reductions import Reduction, has_values, histogram_reduction, layer_reduction
+from gee_polygons.sources.earthengine.running import FailedPairs, Pair, Values, compute
 from gee_polygons.sources.earthengine.source import EarthEngineSource
 from gee_polygons.sources.earthengine.transport import RequestFailedError, Service
 from gee_polygons.sources.opening import open_source
@@ -26,9 +23,10 @@ if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
     from gee_polygons.site import SiteCollection
 
-FREQUENCIES: Final = ("yearly", "monthly", "all")
-SITES_PER_DATE_LIST: Final = 200  # whose dates are asked for together
-Progress = bool | Callable[[int, int], object]
+FREQUENCIES: Final = {"yearly": ["year"], "monthly": ["year", "month"], "all": ["date"]}  # and their columns
+CLASS_COLUMNS: Final = ["site_id", "year", "class", "class_name", "count", "area_ha"]
+SITES_PER_DATE_LIST: Final = 200  # whose dates are requested together
+_TYPES: Final = {"year": "int64", "month": "int64", "class": "int64"}  # of the other numbers: float64
 
 
 def continuous_table(
@@ -50,17 +48,17 @@ def continuous_table(
     sites : SiteCollection
         Polygons.
     layer : ContinuousLayer
-        What.
+        The layer.
     first, last : date
-        Both days count. Composites of the first and the last period hold the days in between only.
+        Both days count. Composites of the first and the last period use images of the days in between only.
     reducer : {"mean", "median", "min", "max", "stdDev"}
         Over the pixels of a site.
     frequency : {"yearly", "monthly", "all"}
         One row per composite of a year or a month, or per day with an image.
     source : None, "earthengine" or EarthEngineSource
-        With its options.
+        A source has options of its own.
     on_error : {"raise", "collect"}
-        What can't be had raises in the end, or is listed in ``table.attrs["errors"]`` and has no row.
+        Whether failed site-periods raise in the end, or are listed in ``table.attrs["errors"]`` and have no row.
     progress : bool or callable
         A bar, or a function called with (done, in all).
 
@@ -72,29 +70,22 @@ def continuous_table(
     if frequency not in FREQUENCIES:
         raise UsageError(f"frequency is one of {', '.join(FREQUENCIES)}, found {frequency!r}")
     opened = _earth_engine_source(source, layer.name)
-    recipe = layer_recipe(layer, reducer, first.isoformat(), (last + timedelta(days=1)).isoformat())
-    shapes = SiteShapes(sites.polygons)
-    service, cache = opened.service(), opened.open_cache()
-    try:
+    reduction = layer_reduction(layer, reducer, first.isoformat(), (last + timedelta(days=1)).isoformat())
+
+    def wanted(service: Service, shapes: SiteShapes) -> list[Pair]:
         if frequency == "all":
-            wanted = _dated(service, shapes, layer, first, last)
-        else:
-            periods = periods_between(first, last, frequency, layer)
-            wanted = [(i, period) for i in range(len(shapes)) for period in periods]
-        answers = ask(service, shapes, recipe, wanted, cache=cache, progress=progress)
-    except RequestFailedError as error:
-        raise EarthEngineError(f"layer {layer.name!r}: {error.refusal.message}") from error
-    finally:
-        cache.close()
-        service.close()
-    _raise_or_note(answers.troubles, sites, layer.name, len(wanted), on_error)
-    rows = [
-        [sites.site_ids[site], *_period_cells(period, frequency), *values]
-        for (site, period), values in sorted(answers.found.items())
-        if has_values(values)
-    ]
-    names = {"yearly": ["year"], "monthly": ["year", "month"], "all": ["date"]}[frequency]
-    return _frame(rows, ["site_id", *names, *layer.bands], layer, answers.troubles, sites)
+            return _days_of_sites(service, shapes, layer, first, last)
+        periods = periods_between(first, last, frequency, layer)
+        return [(i, period) for i in range(len(shapes)) for period in periods]
+
+    def rows(site_id: int | str, period: str, values: Values) -> list[list[Any]]:
+        if not has_values(values):
+            return []
+        cells = [pd.Timestamp(period)] if frequency == "all" else [int(part) for part in period.split("-")]
+        return [[site_id, *cells, *values]]
+
+    columns = ["site_id", *FREQUENCIES[frequency], *layer.bands]
+    return _table(opened, sites, layer, reduction, wanted, rows, columns, on_error, progress)
 
 
 def categorical_table(
@@ -106,16 +97,16 @@ def categorical_table(
     on_error: str = "raise",
     progress: Progress = False,
 ) -> pd.DataFrame:
-    """Measure how much of each site each class covers, on Earth Engine.
+    """Measure the area of each class in each site, on Earth Engine.
 
     Parameters
     ----------
     sites : SiteCollection
         Polygons.
     layer : CategoricalLayer
-        What.
+        The layer.
     years : sequence of int
-        Those that the layer doesn't cover have no rows.
+        Years that the layer doesn't cover have no rows.
     source, on_error, progress
         See `continuous_table`.
 
@@ -126,23 +117,50 @@ def categorical_table(
         (count times the area of a pixel of the site's UTM zone).
     """
     opened = _earth_engine_source(source, layer.name)
-    recipe, shapes = histogram_recipe(layer), SiteShapes(sites.polygons)
-    there = [y for y in years if y >= layer.first_year and (layer.last_year is None or y <= layer.last_year)]
-    wanted = [(i, str(year)) for i in range(len(shapes)) for year in there]
-    service, cache = opened.service(), opened.open_cache()
+    reduction = histogram_reduction(layer)
+    covered = [y for y in years if y >= layer.first_year and (layer.last_year is None or y <= layer.last_year)]
+
+    def wanted(service: Service, shapes: SiteShapes) -> list[Pair]:
+        return [(i, str(year)) for i in range(len(shapes)) for year in covered]
+
+    def rows(site_id: int | str, period: str, values: Values) -> list[list[Any]]:
+        return class_rows(site_id, int(period), values[0] or {}, layer, reduction.scale_m)
+
+    return _table(opened, sites, layer, reduction, wanted, rows, CLASS_COLUMNS, on_error, progress)
+
+
+def _table(
+    opened: EarthEngineSource, sites: SiteCollection, layer: ContinuousLayer | CategoricalLayer, reduction: Reduction,
+    wanted: Callable[[Service, SiteShapes], list[Pair]], rows: Callable[[int | str, str, Values], list[list[Any]]],
+    columns: Sequence[str], on_error: str, progress: Progress,
+) -> pd.DataFrame:  # fmt: skip
+    """Compute the wanted site-periods, and return the table of the rows that are made of their values."""
+    shapes, ids = SiteShapes(sites.polygons), sites.site_ids
     try:
-        answers = ask(service, shapes, recipe, wanted, cache=cache, progress=progress)
-    finally:
-        cache.close()
-        service.close()
-    _raise_or_note(answers.troubles, sites, layer.name, len(wanted), on_error)
-    rows = [
-        row
-        for (site, period), (histogram,) in sorted(answers.found.items())
-        for row in class_rows(sites.site_ids[site], int(period), histogram or {}, layer, recipe.scale_m)
-    ]
-    columns = ["site_id", "year", "class", "class_name", "count", "area_ha"]
-    return _frame(rows, columns, layer, answers.troubles, sites)
+        with opened.connection() as (service, cache):
+            pairs = wanted(service, shapes)
+            answers = compute(service, shapes, reduction, pairs, cache=cache, progress=progress)
+    except RequestFailedError as error:
+        raise EarthEngineError(f"layer {layer.name!r}: {error.refusal.message}") from error
+    if answers.failed and on_error != "collect":
+        _raise_first(answers.failed, ids, layer.name, len(pairs))
+    found = sorted(answers.found.items())
+    cells = [row for (site, period), values in found for row in rows(ids[site], period, values)]
+    numbers = [name for name in columns if name not in ("site_id", "class_name", "date")]
+    frame = pd.DataFrame(cells, columns=list(columns)).astype({name: _TYPES.get(name, "float64") for name in numbers})
+    if "date" in frame:
+        frame["date"] = pd.to_datetime(frame["date"])  # for a table without rows
+    frame.attrs["provenance"] = {
+        "package": "gee_polygons", "source": "earthengine", "archive": layer.collection_id,
+        "attribution": layer.attribution,
+    }  # fmt: skip
+    if answers.failed:
+        frame.attrs["errors"] = [
+            {"period": period, "site_ids": [ids[site]], "message": failed.message}
+            for failed in answers.failed
+            for site, period in failed.pairs
+        ]
+    return frame
 
 
 def class_rows(
@@ -158,7 +176,7 @@ def class_rows(
 
 
 def periods_between(first: date, last: date, frequency: str, layer: ContinuousLayer | CategoricalLayer) -> list[str]:
-    """Return the years or months that two days and a layer's own years have in common.
+    """Return the years or months between two days that a layer covers.
 
     Examples
     --------
@@ -178,18 +196,18 @@ def periods_between(first: date, last: date, frequency: str, layer: ContinuousLa
 def days_with_images(
     service: Service, shapes: SiteShapes, layer: ContinuousLayer, members: Sequence[int], first: date, last: date
 ) -> list[str]:
-    """List the days (UTC) on which a layer has images around some sites, in as few requests as the service allows.
+    """List the days (UTC) on which a layer has images around some sites.
 
     Parameters
     ----------
     service : Service
-        Who is asked.
+        Sends the requests: one per year, more where a year has more than 5,000 images.
     shapes : SiteShapes
         All sites.
     layer : ContinuousLayer
-        Of which.
+        The layer.
     members : sequence of int
-        Around which; better neighbours.
+        Positions of the sites; neighbours, because images are selected by the box around all.
     first, last : date
         Both days count.
     """
@@ -214,15 +232,11 @@ def days_with_images(
     return sorted(days)
 
 
-def _dated(
-    service: Service, shapes: SiteShapes, layer: ContinuousLayer, first: date, last: date
-) -> list[tuple[int, str]]:
-    """List the days on which each group of neighbouring sites has images: a request per group and year."""
-    wanted: list[tuple[int, str]] = []
-    groups: dict[str, list[int]] = defaultdict(list)
-    for site in shapes.order:
-        groups[str(shapes.zones[site])].append(site)
-    for sites in groups.values():
+def _days_of_sites(service: Service, shapes: SiteShapes, layer: ContinuousLayer, first: date, last: date) -> list[Pair]:
+    """List the days on which the sites have images: a request per group of neighbouring sites and year."""
+    wanted: list[Pair] = []
+    for _, of_zone in groupby(shapes.order, key=lambda site: str(shapes.zones[site])):
+        sites = list(of_zone)
         for start in range(0, len(sites), SITES_PER_DATE_LIST):
             members = sites[start : start + SITES_PER_DATE_LIST]
             days = days_with_images(service, shapes, layer, members, first, last)
@@ -230,43 +244,12 @@ def _dated(
     return wanted
 
 
-def _period_cells(period: str, frequency: str) -> list[Any]:
-    return [pd.Timestamp(period)] if frequency == "all" else [int(part) for part in period.split("-")]
-
-
-def _frame(
-    rows: list[list[Any]], columns: list[str], layer: Any, troubles: Sequence[Trouble], sites: SiteCollection
-) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=columns)
-    if not rows:
-        whole = {"year", "month", "class"}
-        frame = frame.astype({c: "int64" if c in whole else "object" if c == "site_id" else "float64" for c in columns
-                              if c not in ("date", "class_name")})  # fmt: skip
-        if "date" in columns:
-            frame["date"] = pd.to_datetime(frame["date"])
-    for band in getattr(layer, "bands", ()):
-        frame[band] = frame[band].astype(np.float64)
-    frame.attrs["provenance"] = {
-        "package": "gee_polygons", "source": "earthengine", "archive": layer.collection_id,
-        "attribution": layer.attribution,
-    }  # fmt: skip
-    if troubles:
-        frame.attrs["errors"] = [
-            {"period": period, "site_ids": [sites.site_ids[site]], "message": trouble.message}
-            for trouble in troubles
-            for site, period in trouble.pairs
-        ]
-    return frame
-
-
-def _raise_or_note(troubles: Sequence[Trouble], sites: SiteCollection, name: str, total: int, on_error: str) -> None:
-    if not troubles or on_error == "collect":
-        return
-    n = sum(len(trouble.pairs) for trouble in troubles)
-    site, period = troubles[0].pairs[0]
+def _raise_first(failed: Sequence[FailedPairs], ids: Sequence[int | str], name: str, total: int) -> None:
+    n = sum(len(some.pairs) for some in failed)
+    site, period = failed[0].pairs[0]
     raise EarthEngineError(
-        f"layer {name!r}: {n} of {total} site-periods can't be had, the first: site {sites.site_ids[site]}, {period}: "
-        f'{troubles[0].message}; what is done is kept, and on_error="collect" gives a table without these'
+        f"layer {name!r}: {n} of {total} site-periods failed, the first: site {ids[site]}, {period}: "
+        f'{failed[0].message}; finished values are in the cache, and on_error="collect" gives a table without these'
     )
 
 
@@ -274,6 +257,6 @@ def _earth_engine_source(source: Any, name: str) -> EarthEngineSource:
     if source is None or source == "earthengine":
         source = open_source("earthengine")
     if not isinstance(source, EarthEngineSource):
-        told = getattr(source, "name", source)
-        raise UsageError(f"layer {name!r} is on Earth Engine only: leave source= out, found {told!r}")
+        given = getattr(source, "name", source)
+        raise UsageError(f"layer {name!r} is on Earth Engine only: leave source= out, found {given!r}")
     return source
