@@ -1,7 +1,7 @@
-"""A server of byte ranges for tests and benchmarks: counts what it serves, is as slow and as faulty as asked.
+"""An HTTP server of byte ranges for tests and benchmarks, with counts of requests, latency and faults.
 
-Nothing but the standard library; one thread a connection; listens on 127.0.0.1 only. `serve(...)` runs it in this
-process (for tests), `python tests/rangeserver.py FOLDER --latency 0.04` in one of its own (for benchmarks).
+It uses the standard library alone, one thread per connection, and listens on 127.0.0.1 only. `serve(...)` runs it in
+this process (for tests), `python tests/rangeserver.py FOLDER --latency 0.04` in a process of its own (for benchmarks).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found"
 
 @dataclass
 class Faults:
-    """What goes wrong, each with a probability per data request; drawn from a seed.
+    """Faults of the server, each with its probability per data request; drawn from a seed.
 
-    `error` answers `status`; `truncate` ends the body before its stated length; `drop` ends the connection before an
-    answer; `wrong_length` answers a shorter range than asked for; `lie` states the range asked for and sends a shorter
-    body of a consistent Content-Length. `only` restricts faults to paths with this text in them, `after` spares the
-    first requests, `headers` says whether ranges that start at 0 are faulty too.
+    `error` answers `status`; `truncate` ends the body before its stated length; `drop` closes the connection without an
+    answer; `wrong_length` answers a shorter range than requested; `lie` states the requested range but sends a shorter
+    body, with a matching Content-Length. `only` restricts faults to paths that contain this text, `after` exempts the
+    first requests, and `headers` says whether ranges that start at 0 are faulty too.
     """
 
     error: float = 0.0
@@ -51,10 +51,10 @@ class Faults:
 class RangeServer:
     """A running server.
 
-    With `query`, requests without that query are forbidden, as for a signed URL; and so is HEAD.
+    With `query`, requests without that query are forbidden, as for a signed URL, and so is HEAD.
 
-    `log` holds (path, first byte, last byte, status) of each request, in order of arrival. Not every server knows
-    ranges that count from the end of a file: `counts_from_the_end`.
+    `log` holds (path, first byte, last byte, status) of each request, in order of arrival. `counts_from_the_end` says
+    whether ranges counted from the end of a file are supported.
     """
 
     root: Path
@@ -89,7 +89,7 @@ class RangeServer:
         return Counter(status for *_, status in self.log)
 
     def reset(self, faults: Faults | None = None) -> None:
-        """Forget what was counted; go on with other faults, if given."""
+        """Reset the counts, and the faults if others are given."""
         with self._lock:
             self.log.clear()
             self.sent = self.most_at_once = 0
@@ -97,9 +97,9 @@ class RangeServer:
                 self.faults, self._random = faults, random.Random(faults.seed)
 
     def close(self) -> None:
-        """Stop listening, and end what is open."""
+        """Stop listening, and close all connections."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept(), and would take one more connection
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends accept(), which would take one more connection
         self._socket.close()
         for connection in list(self._open):
             connection.close()
@@ -181,19 +181,19 @@ class RangeServer:
             self._finish(connection)
         if method == "GET":
             with self._lock:
-                self.sent += body  # before it goes: who has the last byte may ask for the count
+                self.sent += body  # before sending: the client may read the count as soon as it has the last byte
         connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
         if method == "GET":
             with file.open("rb") as data:
                 while body > 0:
-                    if body == 1:  # who has the last byte may ask for more at once
+                    if body == 1:  # the next request may follow the last byte at once
                         self._finish(connection)
                     done = os.sendfile(connection.fileno(), data.fileno(), first, max(body - 1, 1))
                     first, body = first + done, body - done
         return fault != "truncate"
 
     def _finish(self, connection: socket.socket) -> None:
-        """Count a request as answered: just before its answer is complete, for the next one may come right after."""
+        """Count a request as answered, just before its answer is complete: the next one may follow at once."""
         with self._lock:
             self._busy.discard(connection)
 
@@ -233,7 +233,7 @@ def serve(
 
 
 def main() -> None:
-    """Serve a folder until standard input ends; a line there is answered with the counts since the last one."""
+    """Serve a folder until standard input ends; answer each of its lines with the counts since the previous one."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")

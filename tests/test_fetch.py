@@ -26,23 +26,23 @@ def folder(tmp_path_factory):
     return path
 
 
-def some_wants(base, n=40, seed=0):
+def some_requests(base, n=40, seed=0):
     chance = np.random.default_rng(seed)
-    wants = []
+    requests = []
     for _ in range(n):
         starts = chance.integers(1, SIZE - 5000, 6).tolist()
         lengths = chance.integers(1, 5000, 6).tolist()
-        wants.append(RangeRequest(f"{base}/{chance.choice(['a', 'b'])}.bin", starts, lengths))
-    return wants
+        requests.append(RangeRequest(f"{base}/{chance.choice(['a', 'b'])}.bin", starts, lengths))
+    return requests
 
 
-def check(folder, wants, answers):
+def check(folder, requests, answers):
     content = {name: (folder / name).read_bytes() for name in ("a.bin", "b.bin")}
-    assert len(answers) == len(wants)
-    for want, answer in zip(wants, answers, strict=True):
-        data = content[want.place.rsplit("/", 1)[1]]
+    assert len(answers) == len(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        data = content[request.place.rsplit("/", 1)[1]]
         assert isinstance(answer, list), answer
-        for start, length, part in zip(want.starts, want.lengths, answer, strict=True):
+        for start, length, part in zip(request.starts, request.lengths, answer, strict=True):
             assert bytes(part) == data[start : start + length]
 
 
@@ -70,14 +70,14 @@ def test_a_merged_request_has_a_size_limit_and_a_large_range_is_left_whole():
     ]
 
 
-def test_files_are_not_mixed_and_the_same_range_is_asked_for_once():
-    wants = [
+def test_files_are_not_mixed_and_the_same_range_is_requested_once():
+    requests = [
         RangeRequest("t", [5], [10]),
         RangeRequest("u", [5], [10]),
         RangeRequest("t", [5], [10]),
         RangeRequest("t", [7], [3]),
     ]
-    assert [(r.place, r.start, r.stop, sorted(r.parts)) for r in merge(wants)] == [
+    assert [(r.place, r.start, r.stop, sorted(r.parts)) for r in merge(requests)] == [
         ("t", 5, 15, [(0, 0), (2, 0), (3, 0)]),
         ("u", 5, 15, [(1, 0)]),
     ]
@@ -88,30 +88,30 @@ def test_files_are_not_mixed_and_the_same_range_is_asked_for_once():
 
 def test_everything_comes_in_order_from_disk_and_over_http(folder):
     for base in (str(folder), folder.as_uri()):
-        wants = some_wants(base)
-        check(folder, wants, list(stream(wants)))
+        requests = some_requests(base)
+        check(folder, requests, list(stream(requests)))
     with serve(folder) as server:
-        wants = some_wants(server.url)
-        check(folder, wants, list(stream(wants, QUICK)))
-        assert server.requests == len(merge(wants))
+        requests = some_requests(server.url)
+        check(folder, requests, list(stream(requests, QUICK)))
+        assert server.requests == len(merge(requests))
 
 
-def test_nothing_wanted_is_nothing_asked(folder):
+def test_no_range_means_no_request(folder):
     assert list(stream([])) == []
     assert list(stream([RangeRequest(str(folder / "a.bin"), [], [])])) == [[]]
 
 
 def test_at_most_so_many_requests_are_under_way(folder):
     with serve(folder, latency_s=0.01) as server:
-        wants = [RangeRequest(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
-        check(folder, wants, list(stream(wants, Network(max_concurrent=4))))
+        requests = [RangeRequest(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
+        check(folder, requests, list(stream(requests, Network(max_concurrent=4))))
         assert server.most_at_once == 4
 
 
-def test_requests_of_several_wants_are_under_way_together(folder):
+def test_several_range_requests_are_under_way_together(folder):
     with serve(folder, latency_s=0.05) as server:
-        wants = [RangeRequest(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
-        check(folder, wants, list(stream(wants)))
+        requests = [RangeRequest(f"{server.url}/a.bin", [i * 200_000 + 1], [10]) for i in range(15)]
+        check(folder, requests, list(stream(requests)))
         assert server.most_at_once > 8
 
 
@@ -119,23 +119,23 @@ def test_what_is_fetched_ahead_is_bounded(folder, monkeypatch):
     monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
     monkeypatch.setattr(_fetch, "BATCH_BYTES", 300_000)
     with serve(folder) as server:
-        wants = [RangeRequest(f"{server.url}/{'ab'[i % 2]}.bin", [i * 100_000 + 1], [90_000]) for i in range(29)]
-        answers = stream(wants)
+        requests = [RangeRequest(f"{server.url}/{'ab'[i % 2]}.bin", [i * 100_000 + 1], [90_000]) for i in range(29)]
+        answers = stream(requests)
         first = next(answers)
         time.sleep(0.3)
         assert server.sent <= 500_000
-        check(folder, wants, [first, *answers])
+        check(folder, requests, [first, *answers])
 
 
 def test_leaving_early_ends_the_requests(folder):
     with serve(folder, latency_s=0.02) as server:
-        wants = [RangeRequest(f"{server.url}/a.bin", [i * 1000 + 1], [10]) for i in range(0, 2900, 70)]
-        answers = stream(wants, Network(max_concurrent=2))
+        requests = [RangeRequest(f"{server.url}/a.bin", [i * 1000 + 1], [10]) for i in range(0, 2900, 70)]
+        answers = stream(requests, Network(max_concurrent=2))
         next(answers)
         answers.close()
         time.sleep(0.1)
         so_far = server.requests
-        assert so_far < len(wants)
+        assert so_far < len(requests)
         time.sleep(0.1)
         assert server.requests == so_far
 
@@ -143,29 +143,27 @@ def test_leaving_early_ends_the_requests(folder):
 def test_what_is_read_ahead_of_a_disk_is_bounded(folder, monkeypatch):
     read, original = [], _fetch._local_ranges
     monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
-    monkeypatch.setattr(_fetch, "_local_ranges", lambda want: read.append(want.size) or original(want))
-    wants = [RangeRequest(str(folder / f"{'ab'[i % 2]}.bin"), [i * 100_000 + 1], [90_000]) for i in range(29)]
-    answers = stream(
-        [*wants, RangeRequest(wants[0].place, [0], [SIZE])]
-    )  # one that is larger than the bound is read by itself
+    monkeypatch.setattr(_fetch, "_local_ranges", lambda request: read.append(request.size) or original(request))
+    requests = [RangeRequest(str(folder / f"{'ab'[i % 2]}.bin"), [i * 100_000 + 1], [90_000]) for i in range(29)]
+    answers = stream([*requests, RangeRequest(requests[0].place, [0], [SIZE])])  # larger than the limit: read by itself
     found = [next(answers)]
     time.sleep(0.1)
     assert sum(read) <= 500_000
     found += answers
-    check(folder, wants, found[:-1])
+    check(folder, requests, found[:-1])
     assert len(found[-1][0]) == SIZE
 
 
-def test_a_failure_on_a_disk_names_its_range_and_spoils_only_who_wanted_it(folder):
+def test_a_local_failure_names_its_range_and_affects_no_other_request(folder):
     here = str(folder / "a.bin")
-    wants = [RangeRequest(here, [1], [10]), RangeRequest(here, [1, SIZE - 1], [2, 2]),
+    requests = [RangeRequest(here, [1], [10]), RangeRequest(here, [1, SIZE - 1], [2, 2]),
              RangeRequest(str(folder), [0], [2]), RangeRequest(here + "x", [0], [2]),
              RangeRequest(here, [7], [10])]  # fmt: skip
-    first, *bad, last = stream(wants)
-    check(folder, [wants[0], wants[-1]], [first, last])
+    first, *bad, last = stream(requests)
+    check(folder, [requests[0], requests[-1]], [first, last])
     assert [failed.span for failed in bad] == [1, 0, 0]
-    for failed, want, words in zip(bad, wants[1:], ("truncated", "can't be read", "no such file"), strict=False):
-        assert str(failed.error).startswith(f"{want.place}: ")
+    for failed, request, words in zip(bad, requests[1:], ("truncated", "can't be read", "no such file"), strict=False):
+        assert str(failed.error).startswith(f"{request.place}: ")
         assert words in str(failed.error)
 
 
@@ -188,9 +186,9 @@ def test_a_failure_on_a_disk_names_its_range_and_spoils_only_who_wanted_it(folde
 )
 def test_transient_faults_are_retried_until_all_is_right(folder, faults):
     with serve(folder, faults=faults) as server:
-        wants = some_wants(server.url, seed=faults.seed)
-        check(folder, wants, list(stream(wants, QUICK)))
-        assert server.requests > len(merge(wants))  # there were faults
+        requests = some_requests(server.url, seed=faults.seed)
+        check(folder, requests, list(stream(requests, QUICK)))
+        assert server.requests > len(merge(requests))  # there were faults
 
 
 @pytest.mark.parametrize("kind", ["error", "truncate", "drop", "wrong_length", "lie"])
@@ -215,7 +213,7 @@ def test_permanent_errors_are_raised_at_once(folder, status, says, monkeypatch):
         assert server.requests == 1
 
 
-def test_a_range_past_the_end_is_an_error_at_once_here_and_there(folder):
+def test_a_range_past_the_end_is_an_error_at_once_local_and_remote(folder):
     with serve(folder) as server:
         for place in (f"{server.url}/a.bin", str(folder / "a.bin")):
             with pytest.raises(ReadError, match=r"a\.bin"):
@@ -227,12 +225,12 @@ def test_a_range_past_the_end_is_an_error_at_once_here_and_there(folder):
             assert size == SIZE
 
 
-def test_a_failure_spoils_only_who_wanted_it(folder):
+def test_a_failure_affects_no_other_request(folder):
     with serve(folder) as server:
-        wants = [RangeRequest(f"{server.url}/a.bin", [1], [10]), RangeRequest(f"{server.url}/none.bin", [1, 9], [2, 2]),
+        requests = [RangeRequest(f"{server.url}/a.bin", [1], [10]), RangeRequest(f"{server.url}/none.bin", [1, 9], [2, 2]),
                  RangeRequest(f"{server.url}/b.bin", [1], [10])]  # fmt: skip
-        first, second, third = stream(wants)
-        check(folder, [wants[0], wants[2]], [first, third])
+        first, second, third = stream(requests)
+        check(folder, [requests[0], requests[2]], [first, third])
         for part in second:
             with pytest.raises(ReadError, match=r"none\.bin"):
                 part.read()
@@ -252,12 +250,12 @@ def test_a_panic_is_an_error_too(folder, monkeypatch):
         fetch("http://127.0.0.1:1/a.bin", 0, 1, Network(attempts=2, first_wait_s=0.001))
 
 
-def test_a_server_that_says_nothing_is_given_up(folder):
+def test_a_server_that_does_not_answer_is_given_up(folder):
     with serve(folder, latency_s=3) as server, pytest.raises(ReadError, match="after 2 tries: no answer in time"):
         fetch(f"{server.url}/a.bin", 1, 1, Network(attempts=2, first_wait_s=0.001, timeout_s=0.2))
 
 
-def test_waiting_ends_when_nobody_waits_for_the_answer(folder):
+def test_retries_end_when_the_caller_stops(folder):
     stop = threading.Event()
     stop.set()
     with serve(folder, faults=Faults(error=1.0)) as server:
@@ -266,7 +264,7 @@ def test_waiting_ends_when_nobody_waits_for_the_answer(folder):
         assert server.requests == 1
 
 
-def test_what_is_no_network_is_refused():
+def test_settings_and_urls_that_make_no_sense_are_refused():
     with pytest.raises(UsageError, match="at least 1"):
         Network(max_concurrent=0)
     with pytest.raises(ReadError, match="unknown kind of URL"):
