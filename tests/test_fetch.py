@@ -227,8 +227,11 @@ def test_a_range_past_the_end_is_an_error_at_once_local_and_remote(folder):
 
 def test_a_failure_affects_no_other_request(folder):
     with serve(folder) as server:
-        requests = [RangeRequest(f"{server.url}/a.bin", [1], [10]), RangeRequest(f"{server.url}/none.bin", [1, 9], [2, 2]),
-                 RangeRequest(f"{server.url}/b.bin", [1], [10])]  # fmt: skip
+        requests = [
+            RangeRequest(f"{server.url}/a.bin", [1], [10]),
+            RangeRequest(f"{server.url}/none.bin", [1, 9], [2, 2]),
+            RangeRequest(f"{server.url}/b.bin", [1], [10]),
+        ]
         first, second, third = stream(requests)
         check(folder, [requests[0], requests[2]], [first, third])
         for part in second:

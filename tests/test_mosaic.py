@@ -1,4 +1,4 @@
-"""The Zarr mosaic against brute force on its own pixels, in every layout that zarr-python writes, from disk and HTTP.
+"""The Zarr mosaic against brute force on its own pixels, in all layouts that zarr-python writes, from disk and HTTP.
 
 Tolerances: layout, codecs, blocks and orders change no bit. Against the truth (double precision, geodesic areas) 1e-6.
 """
@@ -318,7 +318,7 @@ def stated(how):
 
 
 @pytest.mark.parametrize("how", STATED)
-def test_places_are_found_wherever_they_are_stated(how, tmp_path, expected):
+def test_the_grid_is_read_from_all_supported_metadata(how, tmp_path, expected):
     said = STATED[how]
     attributes, names = stated(said)
     mosaic = MOSAIC.but(
@@ -358,7 +358,7 @@ TIMES = {
 
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # zarr's, on writing text and datetimes
-def test_years_in_all_forms(time, tmp_path):
+def test_years_in_all_supported_forms(time, tmp_path):
     path = MOSAIC.but(time=TIMES[time]).write(tmp_path / "m.zarr")
     assert MosaicSource(path).years() == [2023, 2024]
 
@@ -395,7 +395,7 @@ def test_one_year_without_a_time_axis(tmp_path, expected):
 @pytest.mark.parametrize(
     "names", [[f"a{i:02d}" for i in range(63, -1, -1)], list(range(63, -1, -1))], ids=["text", "numbers"]
 )
-def test_bands_are_told_by_name(names, tmp_path, expected):
+def test_bands_are_matched_by_name(names, tmp_path, expected):
     path = MOSAIC.but(codes=np.ascontiguousarray(MOSAIC.codes[:, ::-1])).write(tmp_path / "m.zarr")
     zarr.open_group(path, mode="r+").create_array("band", data=np.array(names), dimension_names=["band"])
     same(extract_embeddings(FRAME, source=path, years=[2023, 2024], statistics=SOME), expected)
@@ -573,7 +573,7 @@ def chunk_requests(server):
 
 
 @pytest.mark.parametrize("shard", [(1, 64, 32, 64), None], ids=["sharded", "unsharded"])
-def test_each_chunk_and_each_index_is_asked_for_once(shard, tmp_path, expected):
+def test_each_chunk_and_each_index_is_requested_once(shard, tmp_path, expected):
     path = MOSAIC.but(shard=shard).write(tmp_path / "m.zarr")
     with serve(tmp_path) as server:
         source = over_http(server)
@@ -600,7 +600,7 @@ def test_each_chunk_and_each_index_is_asked_for_once(shard, tmp_path, expected):
             assert plan.requests == plan.blocks == 2 * 24
 
 
-def test_a_server_that_doesn_t_count_from_the_end(tmp_path, expected):
+def test_a_server_without_ranges_from_the_end(tmp_path, expected):
     MOSAIC.write(tmp_path / "m.zarr")
     with serve(tmp_path) as server:
         server.counts_from_the_end = False
@@ -610,7 +610,7 @@ def test_a_server_that_doesn_t_count_from_the_end(tmp_path, expected):
         assert len(sizes) == server.statuses[416] == 8  # once for each shard
 
 
-def test_chunks_of_two_years_are_asked_for_once(tmp_path):
+def test_chunks_of_two_years_are_requested_once(tmp_path):
     MOSAIC.but(chunk=(2, 64, 16, 16), shard=None).write(tmp_path / "m.zarr")
     with serve(tmp_path) as server:
         table = extract_embeddings(FRAME, source=over_http(server), years=[2023, 2024])
@@ -618,7 +618,7 @@ def test_chunks_of_two_years_are_asked_for_once(tmp_path):
         assert len(chunk_requests(server)) == 24
 
 
-def test_a_chunk_is_asked_for_once_by_polygons_on_both_sides_of_180(round_the_world):
+def test_a_chunk_is_requested_once_for_polygons_on_both_sides_of_180(round_the_world):
     _, path = round_the_world
     polygons = [shapely.box(179, 8, 181, 9), shapely.box(-179.7, 8, -179.2, 9), shapely.box(179.3, 8, 179.6, 9)]
     with serve(path.parent) as server:

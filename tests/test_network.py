@@ -1,4 +1,4 @@
-"""The archive over HTTP: the same numbers as from disk, with counted requests, and faults that never go unseen."""
+"""The archive over HTTP: the same numbers as from disk, with counted requests; faults are retried or reported."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_numbers_are_those_from_disk(archive, sample_sites):
     pd.testing.assert_frame_equal(local, remote, check_exact=True)
 
 
-def test_each_range_is_asked_for_once_and_neighbours_together(archive, sample_sites):
+def test_each_range_is_requested_once_and_neighbours_together(archive, sample_sites):
     with serve(archive) as server:
         source = over_http(server)
         plan = source.plan(sample_sites.polygons, [2024])

@@ -1,4 +1,4 @@
-"""Signed URLs: they are read, and nobody sees the signature."""
+"""Signed URLs are read, and their signatures never shown."""
 
 import logging
 import pickle
@@ -42,7 +42,7 @@ def signed(sample_archive, server, tmp_path):
 
 
 def texts_of(*things):
-    """All that somebody might print or keep of some things."""
+    """All texts of objects that somebody might print or keep."""
     found = []
     for thing in things:
         found += [str(thing), repr(thing)]

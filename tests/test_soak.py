@@ -1,4 +1,4 @@
-"""Every kind of request, every kind of fault, many seeds: all is right, or an error says what isn't."""
+"""All kinds of requests and faults, with many seeds: results are right, or an error names what can't be read."""
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def all_kinds(seed, share, wrong_lengths=None):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_with_patience_everything_is_right(root, sample_sites, expected, tmp_path, seed):
+def test_with_many_attempts_everything_is_right(root, sample_sites, expected, tmp_path, seed):
     sites = sample_sites[:5]
     # a wrong length is tried three times only: with 1 % of them, one request in a million is given up
     with serve(root, faults=all_kinds(seed, 0.3, wrong_lengths=0.01)) as server:
@@ -93,7 +93,7 @@ def test_a_fifth_of_all_requests_failing_changes_nothing(root, sample_sites, exp
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_in_haste_what_isnt_right_is_an_error_that_names_it(root, sample_sites, expected, seed):
+def test_with_few_attempts_what_cannot_be_read_is_an_error_that_names_it(root, sample_sites, expected, seed):
     sites = sample_sites[:5]
     share = (0.02, 0.3, 0.6, 0.9)[seed % 4]
     with serve(root, faults=Faults()) as server:
