@@ -354,6 +354,7 @@ def test_a_sheet_on_paper_keeps_title_note_and_origin(paper, page):
     for words in ("Did it work?", "Synthetic values", "pasture-fast", "Google DeepMind", "gee_polygons sample"):
         assert words in text
     assert "crop-to-forest" not in text
+    assert ask(paper, "[...document.querySelectorAll('#sheet .scroll')].every(e=>e.scrollWidth<=e.clientWidth)")
     assert text.count("Year by year") == text.count("Pictures") == 1
 
 

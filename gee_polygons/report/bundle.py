@@ -10,27 +10,16 @@ from typing import Final
 STYLES: Final = ("page", "map", "table", "sheet", "phone", "print")
 # JavaScript modules, each after those that it imports from
 MODULES: Final = (
-    "data",
-    "elements",
-    "text",
-    "colors",
-    "charts",
-    "matrix",
-    "site",
-    "dialog",
-    "columns",
-    "list",
-    "legend",
-    "map",
+    "data", "elements", "text", "colors", "charts", "matrix", "site", "dialog", "columns", "list", "legend", "map",
     "start",
-)
+)  # fmt: skip
 _IMPORT: Final = re.compile(r"^import [^;]*;$", re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export ", re.MULTILINE)
 
 
-def page_template() -> Template:
-    """Return the page with its places for titles, figures, styles, scripts and data."""
-    return Template(_read("page.html"))
+def template(name: str) -> Template:
+    """Return an HTML file with places for texts, figures, styles, scripts and data."""
+    return Template(_read(f"{name}.html"))
 
 
 def style() -> str:

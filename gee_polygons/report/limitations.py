@@ -56,28 +56,22 @@ def limitations(findings: Findings, far: Sequence[str]) -> str:
                 "the confidence intervals wide. More references make them narrower; ten are a good number."
             )
         status = recovered.sites["status"]
-        for name, reason in _UNMEASURED.items():
-            texts.append(_restoration_sites((status == name).sum(), reason))
         short = (status == "ok") & recovered.sites["rate"].isna()
-        texts.append(_restoration_sites(short.sum(), "too few years of data since the start for a rate"))
-    failed = int((table["status"] == "error").sum()) if "status" in table.columns else 0
-    if failed:
-        texts.append(f"{count(failed, 'site-year')} couldn't be read: extract these again.")
-    untested = int(changed.sites["p"].isna().sum())
-    if untested and untested < len(changed.sites):
-        texts.append(f"{count(untested, 'site')} with too few years of data for a test of change.")
-    late = int((changed.sites["kind"] == "last year only").sum())
-    if late:
-        texts.append(
-            f"{count(late, 'site')} changed in the last year alone: that may be one bad year. Look again next year."
-        )
-    if far:
-        texts.append(f"{count(len(far), 'site')} so far away that the map leaves them out: {names(far)}.")
+        unmeasured = {reason: (status == name).sum() for name, reason in _UNMEASURED.items()}
+        unmeasured["too few years of data since the start for a rate"] = short.sum()
+        texts += [f"{count(int(n), 'restoration site')} with {reason}." for reason, n in unmeasured.items() if n]
+    failed = table["status"].eq("error").sum() if "status" in table.columns else 0
+    untested = changed.sites["p"].isna()
+    late = changed.sites["kind"].eq("last year only").sum()
+    counts = (
+        (failed, "site-year", "couldn't be read: extract these again"),
+        # where no site is tested, `missing_parts` says so
+        (0 if untested.all() else untested.sum(), "site", "with too few years of data for a test of change"),
+        (late, "site", "changed in the last year alone: that may be one bad year. Look again next year"),
+        (len(far), "site", f"so far away that the map leaves them out: {names(far)}"),
+    )
+    texts += [f"{count(int(n), noun)} {text}." for n, noun, text in counts if n]
     return "".join(f"<li>{text}</li>" for text in texts if text)
-
-
-def _restoration_sites(n: int, reason: str) -> str:
-    return f"{count(int(n), 'restoration site')} with {reason}." if n else ""
 
 
 def _background(background: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gee_polygons.alphaearth import ATTRIBUTION
-from gee_polygons.report.bundle import page_template, script, style
+from gee_polygons.report.bundle import script, style, template
 from gee_polygons.report.explanation import explanation
 from gee_polygons.report.findings import Findings
 from gee_polygons.report.limitations import limitations, missing_parts
@@ -26,7 +26,7 @@ def page_of(title: str, findings: Findings, data: dict[str, Any], files: Mapping
     far = data["map"]["far"] if data["map"] else ()
     limits = limitations(findings, far)
     choices = (_RECOVERY_COLORS if data["hasRecovery"] else {}) | _COLORS
-    return page_template().substitute(
+    return template("page").substitute(
         title=html.escape(title),
         style=style(),
         about=_about(data, provenance),

@@ -16,21 +16,9 @@ from gee_polygons.report.findings import Findings
 
 # columns of the tables of change and recovery, which are keys of the records too
 _RECOVERY: Final = (
-    "group",
-    "evidence",
-    "start_year",
-    "year",
-    "share",
-    "share_low",
-    "share_high",
-    "rate",
-    "rate_low",
-    "rate_high",
-    "years_to_80",
-    "years_to_range",
-    "expected_years_to_80",
-    "rank",
-)
+    "group", "evidence", "start_year", "year", "share", "share_low", "share_high", "rate", "rate_low", "rate_high",
+    "years_to_80", "years_to_range", "expected_years_to_80", "rank",
+)  # fmt: skip
 _YEARLY_RECOVERY: Final = ("share", "share_low", "share_high", "similarity")
 # decimals of the figures of each year
 _YEARLY: Final = {"angle_deg": 1, "relative_deg": 1, "z": 1, "Rbar": 3, "valid_fraction": 3} | dict.fromkeys(
