@@ -1,8 +1,8 @@
-"""The archive as a table: build it once, filter it with any tool, read only the pixels that are needed.
+"""Builds, opens and reads collections: an archive's tiles as a table, from which only the pixels needed are read.
 
-A `Collection` is a list of tiles with all that their headers say, one row a tile, in one GeoParquet file. DuckDB,
+A `Collection` is a table with one row for each tile, headers included, in one GeoParquet file. DuckDB,
 Polars, pyarrow and GeoPandas read it as a table; its pixels come as NumPy, xarray, GeoPandas, samples at points or a
-TorchGeo dataset; and it is a source, ``extract_embeddings(sites, source=collection)``, that asks for no header again.
+TorchGeo dataset; and it is a source, ``extract_embeddings(sites, source=collection)``, that reads no header again.
 """
 
 from __future__ import annotations

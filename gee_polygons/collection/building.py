@@ -1,4 +1,4 @@
-"""Build a collection, or open one."""
+"""Builds collections from lists of tiles, and opens them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build(
     dataset_id : str
         Of the catalogue: see `datasets`.
     name : str, optional
-        What the collection is called; `load(name)` opens it again. Default: made of what is asked for.
+        Name of the collection; `load(name)` opens it again. Default: made of the other arguments.
     bbox : (west, south, east, north), optional
         EPSG:4326. Default: everywhere, which is many tiles.
     date_range : pair of dates or years, optional
@@ -64,9 +64,9 @@ def build(
     path : str or Path, optional
         Where to keep it. Default: in the cache folder, by its name.
     force : bool
-        Build it anew, though it is there.
+        Build it again if the file exists.
     network : Network, optional
-        How hard to try, how much to ask for at once.
+        Retry and concurrency settings.
     url_rewrite : mapping of str to str, optional
         URL prefixes of the list -> those of a mirror.
 
@@ -77,9 +77,9 @@ def build(
     Raises
     ------
     UsageError
-        If a collection of that name was built of something else.
+        If a collection of that name was built with other arguments.
     ArchiveError
-        If no tile is there.
+        If no tile fits.
     ReadError
         If the list or a header can't be read.
 
@@ -142,7 +142,7 @@ def build_from_table(
     table : table or path
         pyarrow, DuckDB, Polars, pandas or GeoPandas; or a path or URL of a list.
     name : str, optional
-        What it is called; `load(name)` opens it again. Default: made of its files' names.
+        Name of the collection; `load(name)` opens it again. Default: made of its files' names.
     href_column : str, optional
         Column with paths or URLs. Default: `path`, `href`, or the assets of STAC items.
     column_map : mapping of str to str, optional
@@ -155,7 +155,7 @@ def build_from_table(
     base : str or Path
         Folder or URL that relative paths are resolved against.
     annual : bool, optional
-        Whether images are told apart by year rather than by day. Default: where there is a column `year`.
+        Whether the images are annual; others are identified by their day. Default: if there is a column `year`.
     nodata : float, optional
         Value of pixels without data, where files don't say.
     path, force, network
@@ -211,10 +211,10 @@ def load(place: str | Path, *, network: Network | None = None) -> Collection:
     Parameters
     ----------
     place : str or Path
-        A dataset of the catalogue (``"aef/v1-annual"`` opens the published index and reads of it what is needed); the
-        label of a collection that was built; or a path or URL.
+        A dataset of the catalogue (``"aef/v1-annual"`` opens the published index, of which only the rows needed are
+        read); the name of a collection that was built; or a path or URL.
     network : Network, optional
-        How hard to try.
+        Retry and concurrency settings.
 
     Returns
     -------
@@ -249,14 +249,14 @@ def load(place: str | Path, *, network: Network | None = None) -> Collection:
 
 
 def as_collection(data: Any, *, dataset: Dataset | None = None, place: str = "-") -> Collection:
-    """Wrap a table that has all that reading needs, such as a filtered `Collection.to_table()`; nothing is read.
+    """Make a collection of a table with headers, such as a filtered `Collection.to_table()`, without reading anything.
 
     Parameters
     ----------
     data : Collection, path or table
         With the column `header`.
     dataset : Dataset, optional
-        What the tiles hold. Default: AlphaEarth codes where they have 64 bands of int8, else what their headers say.
+        Bands, type and nodata value. Default: AlphaEarth codes if the tiles are so described, else as in their headers.
     place : str
         Named in messages; relative paths are resolved against its folder.
 
@@ -299,7 +299,7 @@ def _dataset_of(metadata: Mapping[str, Any], place: str) -> Dataset:
 
 
 def _guessed(table: Any, place: str) -> Dataset:
-    """AlphaEarth's, unless headers say something else."""
+    """Return AlphaEarth's dataset, or one without bands if the first header shows something else."""
     entry = replace(dataset(AEF_ID), id="", index=place, title="")
     if "header" in table.column_names and len(table):
         header = table["header"][0].as_py()
@@ -350,7 +350,7 @@ def _reopened(target: Path, parameters: dict[str, Any], how: Network) -> Collect
 
 
 def _with_periods(table: Any, entry: Dataset) -> Any:
-    """Tell images that aren't annual apart by their day."""
+    """Add a column `period`, the day as YYYYMMDD, to a table of images that aren't annual."""
     if entry.annual or "period" in table.column_names:
         return table
     import pandas as pd

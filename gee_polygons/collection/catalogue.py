@@ -1,4 +1,4 @@
-"""Datasets by name: where their list of tiles is, and what the tiles hold."""
+"""Lists the datasets that a collection can be built of: where the index of each is, and what its tiles hold."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Dataset:
     id : str
         Its name.
     title : str
-        What it is, in a line.
+        One line of description.
     index : str
         Path or URL of its list of tiles: Parquet, STAC GeoParquet, CSV or GeoPackage.
     bands : tuple of str
         Band names, one for each sample of a file; empty: each asset of an item is a band of that name.
     dtype : str
-        NumPy's name of the pixels' type; empty: what each file says.
+        NumPy's name of the pixels' type; empty: as in each file.
     nodata : float, optional
         Value of pixels without data, where files don't say.
     annual : bool
-        One image a year; otherwise images are told apart by their day.
+        Whether there is one image a year; others are identified by their day.
     column_map : mapping of str to str
         Names in the list -> names of this package.
     href_column : str
@@ -90,11 +90,11 @@ class Dataset:
 
     @property
     def content(self) -> Content:
-        """What its tiles hold."""
+        """Bands, type and nodata value of its tiles, as the reader of headers expects them."""
         return AEF if self.embeddings else Content(self.bands or None, self.dtype or None, self.nodata)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` takes, for JSON."""
+        """Return a dictionary for JSON, of the fields that aren't empty; `from_dict` reads it."""
         return {key: value for key, value in asdict(self).items() if value not in ("", {}, (), None)}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Local copies: of an archive, what some sites need of it; or each site's pixels in a file of its own.
+"""Downloads the pixels of sites: a local archive with the blocks that they touch, or a file for each site.
 
 A local archive has the layout and the index of the one that it is cut from. Its tiles keep their whole grid and hold
 only the blocks that sites touch, smaller ones than published, with the pixels as they were: so zones are chosen, and
@@ -49,18 +49,18 @@ def download(
     format: str = "archive",
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Copy what sites need.
+    """Copy the pixels of sites into a local folder.
 
     Parameters
     ----------
     sites : SiteCollection
         Polygons.
     years : sequence of int
-        Years; those that the source lacks are left out.
+        Years; those that the source doesn't have are left out.
     out : path
-        Folder. A download that was interrupted goes on where it stopped; of other sites or years it is refused.
+        Folder. An interrupted download is continued; a folder with other sites, years or files is refused.
     source : CogSource
-        Where from.
+        The archive to copy from.
     format : {"archive", "tif", "npy"}
         An archive in the published layout; or for each site ``{site_id}.tif`` (with several years
         ``{site_id}_{year}.tif``) or ``{site_id}.npy`` of shape (years, 64, height, width), int8 codes, north-up, with
@@ -109,7 +109,7 @@ def download(
 
 
 def _claim(folder: Path, sites: Any, years: Sequence[int], source: CogSource, format: str) -> None:
-    """Say in the folder what it is for; refuse one that is for something else."""
+    """Write into a new folder what is downloaded to it; raise an error if the folder was used for something else."""
     shapes = b"".join(shapely.to_wkb(polygon) for polygon in sites.polygons)
     ours = {
         "what": "gee_polygons download", "source": source.archive, "years": list(years), "format": format,
@@ -159,7 +159,7 @@ def _write_archive(
 
 
 def _rows(polygons: Polygons, years: Sequence[int], source: CogSource) -> TileIndex:
-    """Return the index rows that zones are chosen by: home zones, and those of every cell that a polygon touches."""
+    """Return the index rows of the polygons' home zones, and of all zones whose cells they touch."""
     archive = source.near(polygons)
     index = archive.of_years(years)
     parts = {(i, str(crs)) for i, crs in enumerate(home_crs(polygons, archive))}
@@ -169,7 +169,7 @@ def _rows(polygons: Polygons, years: Sequence[int], source: CogSource) -> TileIn
 
 
 def _needed(plans: Sequence[Plan], polygons: Polygons) -> dict[tuple[str, int], dict[BlockRef, list[Window]]]:
-    """Tile -> its blocks that are read, with the windows of the pieces in them."""
+    """Return, by tile, the blocks that the plans read, each with the windows of the polygons in it."""
     found: dict[tuple[str, int], dict[BlockRef, list[Window]]] = defaultdict(dict)
     for plan in plans:
         for job in plan.jobs:

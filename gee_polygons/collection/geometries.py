@@ -14,7 +14,7 @@ from gee_polygons.collection.table import as_arrow, checked_bbox
 from gee_polygons.errors import SiteError, UsageError
 
 _NAMES: Final = ("geometry", "geom", "wkb_geometry", "wkb")
-_DEGREES_PER_PIXEL: Final = 1e-7  # what a point is widened to: a centimetre
+_POINT_RADIUS_DEG: Final = 1e-7  # points are widened to squares of about two centimetres
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Geometries:
 
     @property
     def polygons(self) -> NDArray[Any]:
-        """The geometries, points widened to a centimetre so that they have their pixel."""
+        """The geometries, with points widened to tiny squares, so that they cover a part of their pixel."""
         kinds = shapely.get_type_id(self.geometries)
         widened: NDArray[Any] = self.geometries.copy()
         points = np.flatnonzero(kinds == 0)
-        widened[points] = shapely.buffer(self.geometries[points], _DEGREES_PER_PIXEL, cap_style="square")
+        widened[points] = shapely.buffer(self.geometries[points], _POINT_RADIUS_DEG, cap_style="square")
         return widened
 
 
@@ -58,14 +58,14 @@ def read_geometries(geometries: Any, crs: Any = None, column: str | None = None)
         GeoSeries; sites of this package; an Arrow array of WKB, or a table (pyarrow, DuckDB, Polars) with a column
         of it.
     crs : optional
-        CRS of what doesn't say its own. Default: EPSG:4326.
+        CRS of geometries without one. Default: EPSG:4326.
     column : str, optional
         The column with geometries. Default: `geometry` or `geom`.
 
     Raises
     ------
     UsageError
-        For what is none of these.
+        For an object of another kind.
     SiteError
         For a line, an empty geometry or coordinates that aren't degrees.
     """

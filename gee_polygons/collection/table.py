@@ -1,4 +1,4 @@
-"""A collection as a table: one row a tile, with all of its header, in one GeoParquet file."""
+"""Filters tables of tiles, adds the tiles' headers to them, and writes them as GeoParquet."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ HEADER: Final = pa.struct(
 
 
 def as_arrow(table: Any) -> Any:
-    """Return a pyarrow table of anything that is a table; geometries as WKB.
+    """Convert a table of any library to pyarrow, geometries to WKB.
 
     Raises
     ------
     UsageError
-        If it isn't one.
+        If it is no table.
     """
     found = _as_arrow(table)
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Polars' own; Arrow can't take rows of them
@@ -158,7 +158,7 @@ def years_of(date_range: tuple[Any, Any]) -> range:
 
 
 def enrich(table: Any, contents: Sequence[Content] | Content, network: Network = NETWORK) -> Any:
-    """Parse each tile's header, many at once, and add it as a column; `utm_*` become what the files say.
+    """Parse the headers of all tiles, many at once, and add them as a column; `crs` and `utm_*` are taken from them.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A collection: tiles as a table, their pixels, and a source."""
+"""Defines `Collection`: a table of tiles that can be filtered, whose pixels can be read, and that is a source."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 
 class Collection:
-    """Tiles as a table, and their pixels. Made by `build`, `load`, `build_from_table` or `as_collection`.
+    """A table of tiles, and access to their pixels. Made by `build`, `load`, `build_from_table` or `as_collection`.
 
     Parameters
     ----------
     index : pyarrow.Table or str
-        The tiles, with canonical columns; or the path or URL of a list that is read as needed.
+        One row for each tile, with canonical columns; or the path or URL of an index, read as far as needed.
     dataset : Dataset
-        What they hold.
+        Bands, type and nodata value of the tiles.
     place : str
         Path or URL, for messages and provenance.
     network : Network
-        How hard to try.
+        Retry and concurrency settings.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class Collection:
 
     @property
     def years(self) -> list[int]:
-        """Years (for what isn't annual: days, as YYYYMMDD) that it has, ascending."""
+        """Years of the tiles, ascending; days as YYYYMMDD for a dataset that isn't annual."""
         return self.as_source().years()
 
     @property
@@ -100,13 +100,13 @@ class Collection:
     # --- the table
 
     def to_table(self) -> Any:
-        """Return the tiles as a pyarrow table; of a list that is read as needed, all of them."""
+        """Return all tiles as a pyarrow table."""
         if self._table is None:
             self._table = canonical(read_records(self.place, network=self.network), place=self.place)
         return self._table
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Hand the table to DuckDB, Polars, pyarrow and others, without a copy."""
+        """Export the table to DuckDB, Polars, pyarrow and others, without a copy."""
         return self.to_table().__arrow_c_stream__(requested_schema)
 
     def subset(
@@ -117,7 +117,7 @@ class Collection:
         date_range: tuple[Any, Any] | None = None,
         where: Any = None,
     ) -> Collection:
-        """Return the collection of some of the tiles.
+        """Return a collection with some of the tiles.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Collection:
         geometries : optional
             Tiles whose valid pixels' box touches one of them; of any kind that `get_numpy` takes.
         date_range : pair of dates or years, optional
-            Both ends count; of annual tiles, every year that it touches.
+            Both ends are included; of annual tiles, every year that the range touches.
         where : str or pyarrow.compute.Expression, optional
             A condition on the columns. A text is SQL, and needs DuckDB.
 
@@ -185,7 +185,7 @@ class Collection:
         decode : {"codes", "vectors"}
             As stored, or float32 embeddings.
         geometry_crs : optional
-            CRS of geometries that don't say theirs. Default: EPSG:4326.
+            CRS of geometries without one. Default: EPSG:4326.
         geometry_column : str, optional
             Column of a table. Default: `geometry` or `geom`.
 
@@ -194,8 +194,8 @@ class Collection:
         numpy.ma.MaskedArray or list of them
             (years, bands, height, width), north-up, masked where there is no data and outside the geometry (pixels
             that it touches are inside; of a bbox tuple all pixels are). One geometry gives one array; several, of any
-            sizes, give a list of arrays, one each, in their order. Besides this result, what `iter_numpy` holds is
-            held in memory.
+            sizes, give a list of arrays, one each, in their order. Memory: this result, and what `iter_numpy`
+            needs.
 
         Raises
         ------
@@ -226,8 +226,8 @@ class Collection:
     ) -> Iterator[tuple[int, Any]]:
         """Read pixels as `get_numpy` does, and yield each geometry's array as soon as it is complete.
 
-        For more geometries than fit in memory: an array that isn't kept is freed. Held at a time are the geometries
-        that have some of their blocks, but not all (blocks are read row by row), and a few blocks.
+        For more geometries than fit in memory: blocks are read row by row, and held are only the geometries of which
+        some blocks have been read and others not yet, the block that is decoded and those that are fetched ahead.
 
         Parameters
         ----------
@@ -311,8 +311,8 @@ class Collection:
         """Read pixels as a table: one row for each geometry and year.
 
         A geometry that is cut at a zone's edge (see `get_numpy`) has a row for each zone: of the same ground, `valid`
-        is True in one of them only, so that counts add up. Besides the result, what `iter_numpy` holds is held in
-        memory.
+        is True in one of them only, so that counts add up. Memory: the result, and what
+        `iter_numpy` needs.
 
         Parameters
         ----------
@@ -339,8 +339,8 @@ class Collection:
     ) -> Iterator[geopandas.GeoDataFrame]:
         """Read pixels as `get_gdf` does, in tables of about 16 MB of pixels each.
 
-        For more geometries than fit in memory: a table that isn't kept is freed. Held at a time are one table and
-        what `iter_numpy` holds.
+        For more geometries than fit in memory: a table that isn't kept is freed. Memory: one table, and what
+        `iter_numpy` needs.
 
         Parameters
         ----------
@@ -403,7 +403,7 @@ class Collection:
         bands, years
             See `get_numpy`.
         chip_size : int
-            Width and height of a chip, pixels. What is left at a tile's far sides is left out.
+            Width and height of a chip, pixels. Pixels at a tile's far sides that fill no whole chip are left out.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Chips of a collection for training: what a torch DataLoader takes, with samples that look as TorchGeo's do."""
+"""Cuts a collection into chips for training: a dataset for torch's DataLoader, with samples as TorchGeo's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def chips_of(collection: Collection, bands: Sequence[str], years: Sequence[int], chip_size: int) -> Chips:
     """See `Collection.to_torchgeo_dataset`."""
     try:
-        import torch  # noqa: F401 - missing is told now, not in a worker
+        import torch  # noqa: F401 - an error now, rather than in a worker
     except ImportError as error:
         raise DependencyError("torch is missing: pip install 'gee_polygons[torch]'") from error
     if chip_size < 1:
@@ -45,11 +45,11 @@ class Chips:
     Parameters
     ----------
     source : CogSource
-        Where from.
+        The archive to read.
     bands : tuple of str
         Bands of an image.
     chips : sequence of (Tile, Window)
-        Where they are.
+        The tile and the lattice window of each chip.
     vectors : bool
         Whether images are float vectors (0 without data) rather than pixels as stored.
     """

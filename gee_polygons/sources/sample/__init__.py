@@ -1,4 +1,4 @@
-"""The synthetic sample archive: files in the layout of the real one, with values known by formula."""
+"""Builds the synthetic sample archive: files in the published layout, whose true values are known by formula."""
 
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.archive import (

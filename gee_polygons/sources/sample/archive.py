@@ -1,8 +1,8 @@
-"""The sample archive: a small synthetic copy of the published layout, for demos, tests and benchmarks.
+"""Writes the sample archive: synthetic tiles in the published layout, for demos, tests and benchmarks.
 
-Everything here is made up by `gee_polygons.sources.sample.landscape` and labelled so, in each file: no value is
-AlphaEarth's. The layout is the published one: planar int8 tiles of 64 bands, south-up, in UTM, beside an index with
-the published columns; `path` in the index is relative to the index's folder, so an archive can be moved.
+All values are computed by `gee_polygons.sources.sample.landscape`, and each file says so: none is AlphaEarth's. The
+layout is the published one: planar int8 tiles of 64 bands, south-up, in UTM, beside an index with the published
+columns; `path` in the index is relative to the index's folder, so that an archive can be moved.
 
 The scene lies in south-east Brazil, where UTM zones 22S and 23S meet (48 W). Tiles A and B (zone 22S) abut, B and C
 (zone 23S) both reach 1 km across the seam::
@@ -12,8 +12,8 @@ The scene lies in south-east Brazil, where UTM zones 22S and 23S meet (48 W). Ti
                                  |-----:-------------|
                                         C (23S)
 
-Tile A is missing in 2020; C in 2021 and B in 2022 have nodata in part of what lies beyond their zone's edge; a
-reservoir is masked in all years.
+Tile A is missing in 2020. C in 2021 and B in 2022 have nodata in a part of their overlap with the other zone. A
+reservoir is nodata in all years.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Tile:
-    """One place of the archive; each year has a file of its own."""
+    """Position of a tile; each year has a file of its own."""
 
     name: str
     zone: str
@@ -185,7 +185,7 @@ def _is_complete(out: Path, years: Iterable[int]) -> bool:
 
 
 def _manifest(out: Path) -> dict[str, Any]:
-    """Return what the manifest of a sample archive says; of anything else, a manifest of no files."""
+    """Return the manifest of a sample archive; without a valid one, a manifest that lists no files."""
     try:
         manifest = json.loads((out / MANIFEST).read_text("utf-8"))
         if manifest["what"] == SYNTHETIC and isinstance(manifest["files"], dict):
@@ -230,7 +230,7 @@ def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
 def _build(
     folder: Path, years: tuple[int, ...], progress: bool | Callable[[int], object], max_workers: int | None
 ) -> None:
-    # first of all, so that a half-built folder is known for what it is
+    # written first, so that a half-built folder says what it is
     (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {package_version()}.\n", "utf-8")
     root = folder / INDEX_PATH.parent
     jobs = [(year, tile) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
@@ -277,7 +277,7 @@ def _valid_bounds(tile: _Tile, year: int) -> tuple[float, float, float, float]:
     """Return west, south, east, north in degrees of the valid pixels, clipped at the zone's edges, as published."""
     window = tile.grid.window
     valid = truth_label(tile.crs, window, year) != UNLABELLED
-    # pixels with a masked neighbour or on the rim: the outline is all that bounds need
+    # bounds depend only on valid pixels at the rim or next to a masked one
     inner = np.zeros_like(valid)
     inner[1:-1, 1:-1] = valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]
     rows, cols = np.nonzero(valid & ~inner)

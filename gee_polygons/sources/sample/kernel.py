@@ -1,4 +1,4 @@
-"""Pixels of the synthetic land surface, in numba: parcels, rivers, patches, textures, quantised vectors.
+"""Computes the pixels of the synthetic land surface in numba: parcels, rivers, patches, textures, quantised vectors.
 
 No fastmath and no transcendental functions: their results depend on how a loop was vectorised. Everything random is a
 hash of integers, so a pixel has the same bits in any window, tile, block or thread.
@@ -131,7 +131,7 @@ def _masked(x: float, y: float, edges: Any, starts: Any, boxes: Any) -> bool:
 
 @numba.njit
 def _parcel_cover(cx: float, cy: float, h: Any, keys: Any) -> int:
-    """Land cover of a parcel: what its region favours, with chance."""
+    """Return the land cover of a parcel: the one that its region favours, or another at random."""
     wood = _value(cx, cy, _REGION_M, keys[_REGION_A]) + np.float32(0.45) * _byte(h, 0)
     tilled = _value(cx, cy, _REGION_M, keys[_REGION_B]) + np.float32(0.45) * _byte(h, 1)
     if _byte(h, 2) > np.float32(0.95):

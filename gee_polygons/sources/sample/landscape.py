@@ -1,9 +1,9 @@
-"""A synthetic land surface: embeddings as a deterministic function of ground position and year.
+"""Computes synthetic embeddings and land cover as a deterministic function of ground position and year.
 
 Not AlphaEarth data, and no value is taken from it: only its published statistics are imitated (spatial and yearly
 correlation, spread of the codes, compressibility), so that readers, kernels and pictures meet realistic input.
 
-How a pixel comes about. Its centre is taken to metres in one local frame, whatever the CRS. There the land is a
+A pixel's centre is projected to metres in one local frame, whatever the CRS. There the land is a
 mosaic of parcels (warped Voronoi cells), each of one land cover with an offset of its own; rivers with woods along
 them run through it; `Patch` polygons lie on top and change over the years. Land cover, parcel, smooth texture and
 year add up in a small latent space, an orthonormal basis takes them to 64 dimensions, and the result, with a little
@@ -54,18 +54,18 @@ _TEXTURE, _YEARLY, _PARCEL_YEAR, _NOISE, _BASIS, _DRIFT, _SIZE = range(100, 800,
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A polygon whose land cover follows a path of its own.
+    """A polygon whose land cover changes over the years.
 
     Parameters
     ----------
     polygon : shapely Polygon or MultiPolygon
         In metres of the landscape's local frame.
     covers : tuple of 3 str
-        Land cover before, on the way, and at the end; three times the same for land that stays.
+        Land cover before, during and after the change; three times the same for land that doesn't change.
     start_year : int
         First year that shows the change.
     pace : float
-        Share of the way covered in a year, 0..1; the way is taken from 0 at `start_year` - 0.5 on.
+        Share of the change completed in each year, 0..1, from `start_year` - 0.5 on.
     """
 
     polygon: shapely.Geometry
@@ -74,7 +74,7 @@ class Patch:
     pace: float = 0.0
 
     def progress(self, year: int) -> float:
-        """Return the share of the way covered in a year, 0..1.
+        """Return the share of the change completed by a year, 0..1.
 
         Examples
         --------

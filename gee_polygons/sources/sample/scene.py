@@ -1,4 +1,4 @@
-"""The scene of the sample archive: where its sites lie, what happens to them, and the truth behind each pixel.
+"""Defines the sites of the sample archive, their land cover over the years, and the true value of each pixel.
 
 Positions are metres east and north of the origin, in the landscape's local frame: x = 0 is the seam of UTM zones
 22S and 23S (48 W).
@@ -25,7 +25,7 @@ from gee_polygons.zonal.grid import Window
 
 _LON, _LAT, _SEED = -48.0, -22.35, 1
 
-# Beyond its zone's edge a tile may end before its file does: what a zone's tiles of a year don't show.
+# By zone and year, the area (metres) in which the zone's tiles have nodata, beyond the zone's edge.
 _NOT_PUBLISHED: Final = {
     ("EPSG:32723", 2021): shapely.box(-1e5, -1e5, -300, 1e5),
     ("EPSG:32722", 2022): shapely.box(600, -1e5, 1e5, 1e5),
@@ -46,7 +46,7 @@ class _SampleSite:
 
 
 def outline(x: float, y: float, area_ha: float, stretch: float = 1.3, turn: float = 0.0) -> shapely.Polygon:
-    """Return a natural-looking outline around (x, y) with the area asked for.
+    """Return an irregular, smooth outline around (x, y) with a given area.
 
     A circle with four harmonics whose phases come from its place, stretched and turned (radians).
 
@@ -161,7 +161,7 @@ def _scene_of(crs: str, year: int) -> Landscape:
 
 
 def truth_codes(crs: str, window: Window, year: int) -> NDArray[np.int8]:
-    """Return what the sample archive holds at a window: the truth behind its pixels.
+    """Return the true codes of the sample archive in a window.
 
     Parameters
     ----------
