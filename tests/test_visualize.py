@@ -792,6 +792,22 @@ def test_a_map_says_what_grey_means(sample_sites):
     assert vis.plot_sites(frame).get_legend() is None
 
 
+@pytest.mark.parametrize("values", [["#ff0000", "#00ff00"], ["wood", "grass"], [0.5, 1.5], [2020, 2022]])
+def test_points_without_a_value_are_grey_and_named(values):
+    table = yearly_table()
+    table["property"] = pd.Series([values[i % 2] for i in range(len(table))], dtype=object)
+    table.loc[3, "property"] = None
+    table["property"] = table["property"].infer_objects()
+    ax = vis.plot_pca_scatter(table, color="property")
+    drawn = np.concatenate([points.get_facecolor() for points in ax.collections])
+    assert len(drawn) == len(table)
+    assert len(np.unique(drawn, axis=0)) == 3
+    grey = np.ptp(drawn[:, :3], axis=1) == 0
+    assert grey.sum() == 1
+    legend = [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
+    assert values[0] == "#ff0000" or "no value" in legend or ax.get_title(loc="left") == "grey: no value"
+
+
 def test_names_on_a_map_stand_beside_their_sites_and_cover_no_other(sample_sites):
     frame = sample_sites.to_geodataframe()
     ax = vis.plot_sites(frame)

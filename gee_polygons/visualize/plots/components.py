@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
+from gee_polygons.visualize.plots.coloring import colours_of
 from gee_polygons.visualize.plots.figure import (
     INK,
     LEGEND,
     OKABE_ITO,
     axes_or_new,
-    class_colours,
     colour_bar,
     column_named,
-    is_colour_column,
     tidy,
 )
 from gee_polygons.visualize.plots.labels import place_labels
@@ -52,7 +51,8 @@ def plot_pca_scatter(
     components : tuple of two int, 1..3
         Which ones, along x and y.
     color : str, optional
-        A column to colour by (numbers: viridis; words: Okabe-Ito); by default, the colour that the basis gives.
+        A column to colour by (numbers: viridis; text: Okabe-Ito; grey: no value); by default, the colours of the
+        basis.
     size : float, optional
         Area of a point in square points.
 
@@ -71,10 +71,11 @@ def plot_pca_scatter(
     points = float(np.clip(4000 / max(1, len(at)), 3, 36)) if size is None else size
     if color is None:
         colours: Any = basis.rgb(band_matrix(table)[present]) / 255
-        _scatter(ax, at[:, 0], at[:, 1], points, colours)
         ax.set_title(f"Colours: {basis.describe()}", fontsize=8, color=INK)
     else:
-        _by_column(ax, table.loc[present, column_named(table, color)], at[:, 0], at[:, 1], points)
+        colours = colours_of(ax, table.loc[present, column_named(table, color)], color)
+    # a thin dark edge keeps pale points visible on white
+    ax.scatter(at[:, 0], at[:, 1], s=points, c=colours, edgecolors="#00000055", linewidths=0.3, zorder=2)
     return ax
 
 
@@ -252,23 +253,3 @@ def _label_components(ax: Axes, basis: PcaColors, x: int, y: int) -> None:
     ax.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
     ax.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
     tidy(ax)
-
-
-def _scatter(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], size: float, colours: Any, **more: Any) -> Any:
-    # a thin dark edge keeps pale points visible on white
-    return ax.scatter(x, y, s=size, c=colours, edgecolors="#00000055", linewidths=0.3, zorder=2, **more)
-
-
-def _by_column(ax: Axes, column: pd.Series[Any], x: NDArray[np.float64], y: NDArray[np.float64], size: float) -> None:
-    if is_colour_column(column):
-        _scatter(ax, x, y, size, column.tolist())
-    elif pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        points = _scatter(ax, x, y, size, column.to_numpy(np.float64), cmap="viridis")
-        colour_bar(ax, points, str(column.name), whole=pd.api.types.is_integer_dtype(column))
-    else:
-        for value, colour in class_colours(column).items():
-            own = (column.astype(str) == value).to_numpy()
-            _scatter(ax, x[own], y[own], size, colour, label=value)
-        # small points are hardly seen in a legend
-        large = max(1.0, 5.0 / size**0.5)
-        ax.legend(title=str(column.name), markerscale=large, **LEGEND)

@@ -132,20 +132,6 @@ def column_named(table: pd.DataFrame, name: str) -> str:
     return name
 
 
-def is_colour_column(column: pd.Series[Any]) -> bool:
-    """Whether every value is a colour like ``#00ff00``."""
-    present = column.dropna()
-    return len(present) > 0 and bool(present.astype(str).str.fullmatch(r"#[0-9a-fA-F]{6}").all())
-
-
-def class_colours(column: pd.Series[Any]) -> dict[str, str]:
-    """Return one colour per class."""
-    classes = sorted(column.dropna().astype(str).unique())
-    if len(classes) > len(OKABE_ITO):
-        raise UsageError(f"there are colours for {len(OKABE_ITO)} classes, found {len(classes)}; group them")
-    return dict(zip(classes, OKABE_ITO, strict=False))
-
-
 def readable_on(rgba: Any) -> str:
     """Return black or white, whichever has the higher contrast to a colour of 0..1 (WCAG 2.1)."""
     brightness = luminance(np.asarray(rgba[:3], float) * 255)

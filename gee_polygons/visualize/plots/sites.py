@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,27 +10,14 @@ import pandas as pd
 
 from gee_polygons.errors import UsageError
 from gee_polygons.visualize.pictures.text import length_text, round_length
-from gee_polygons.visualize.plots.figure import (
-    INK,
-    LEGEND,
-    NO_DATA,
-    OKABE_ITO,
-    axes_or_new,
-    class_colours,
-    colormap,
-    colour_bar,
-    column_named,
-    is_colour_column,
-    tidy,
-    white_edge,
-)
+from gee_polygons.visualize.plots.coloring import colours_of
+from gee_polygons.visualize.plots.figure import INK, OKABE_ITO, axes_or_new, column_named, tidy, white_edge
 from gee_polygons.visualize.plots.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_MOST_STEPS: Final = 8
 _MARKER_PT: Final = 6.0  # the point that stands for a small site
 _METRES_PER_DEGREE: Final = 111_195.0  # of latitude, on a sphere of the Earth's mean radius
 
@@ -114,32 +100,9 @@ def _values_of(frame: Any, color: Any) -> tuple[pd.Series[Any] | None, str]:
 
 
 def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: str, cmap: str, span: float) -> None:
-    from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PathCollection
-    from matplotlib.colors import Normalize
 
-    if values is None:
-        colours: list[Any] = [OKABE_ITO[0]] * len(frame)
-    elif is_colour_column(values):
-        colours = [NO_DATA if pd.isna(v) else v for v in values]
-    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        numbers = values.to_numpy(np.float64)
-        shown = numbers[np.isfinite(numbers)] if np.isfinite(numbers).any() else np.array([0.0, 1.0])
-        flat = 0.5 if shown.min() == shown.max() else 0.0
-        norm, scale = Normalize(shown.min() - flat, shown.max() + flat), colormap(cmap)
-        colours = [scale(norm(v)) if np.isfinite(v) else NO_DATA for v in numbers]
-        steps = np.unique(shown)
-        whole = bool(np.all(shown == np.rint(shown)))
-        if whole and len(steps) <= _MOST_STEPS:  # a few years are easier to read from a list than from a colour bar
-            _legend(ax, {f"{v:.0f}": scale(norm(v)) for v in steps}, title, gaps=NO_DATA in colours)
-        else:
-            colour_bar(ax, ScalarMappable(norm, scale), title, whole=whole)
-            if NO_DATA in colours:
-                ax.set_title("grey: no value", fontsize=8, color=INK, loc="left")
-    else:
-        classes = class_colours(values)
-        colours = [NO_DATA if pd.isna(v) else classes[str(v)] for v in values]
-        _legend(ax, classes, title, gaps=NO_DATA in colours)
+    colours = [OKABE_ITO[0]] * len(frame) if values is None else colours_of(ax, values, title, cmap)
     outlines = PathCollection(
         [_outline(geometry) for geometry in frame.geometry],
         facecolors=colours,
@@ -156,16 +119,6 @@ def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: s
         points = frame.geometry.iloc[small].representative_point()
         own = [colours[i] for i in small]
         ax.scatter(points.x, points.y, s=_MARKER_PT**2, color=own, edgecolors=INK, linewidths=0.5, zorder=3)
-
-
-def _legend(ax: Axes, colours: dict[str, Any], title: str, *, gaps: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    shown = {**colours, "no value": NO_DATA} if gaps else colours
-    style: dict[str, Any] = {"marker": "s", "linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
-    handles = [Line2D([], [], color=c, label=name, **style) for name, c in shown.items()]
-    # a long title would push the map aside
-    ax.legend(handles=handles, title=textwrap.fill(title, 18), **LEGEND)
 
 
 def _scale_bar(ax: Axes, span: float) -> None:
