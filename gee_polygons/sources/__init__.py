@@ -1,4 +1,4 @@
-"""Where pixels or statistics come from: the protocols in `base`, one module per kind of source."""
+"""Sources of embeddings, a folder or a module for each kind; `opening` opens one by its name, path or URL."""
 
 from gee_polygons.sources.opening import open_source
 

@@ -1,7 +1,7 @@
-"""A single raster of one year: any GeoTIFF that GDAL reads, or a NumPy array with a stated grid.
+"""Reads a single raster of one year: any GeoTIFF that GDAL reads, or a NumPy array with a grid.
 
-Holds int8 codes (-128 = nodata) or float vectors (NaN or the file's nodata value = nodata), with one band per
-embedding component.
+It holds int8 codes (-128 = nodata) or float vectors (nodata: NaN, or the value that the file states), one band for
+each component of the embedding.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
+from gee_polygons.reduction.overlaps import is_missing
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.reduction.planning import make_plan
 from gee_polygons.reduction.polygons import Polygons
@@ -75,21 +76,21 @@ class RasterSource:
         year: int | None = None,
         bands: Sequence[str] | None = None,
     ) -> None:
+        self.archive = "array" if isinstance(data, np.ndarray) else str(data)
+        raster: _Array | _File
         if isinstance(data, np.ndarray):
-            self.archive = "array"
-            raster: _Array | _File = _Array("array", data, grid)
-        elif str(data).lower().endswith((".npy", ".npz")):
-            self.archive = str(data)
-            raster = _load_numpy(str(data), grid)
+            raster = _Array("array", data, grid)
+        elif self.archive.lower().endswith((".npy", ".npz")):
+            raster = _load_numpy(self.archive, grid)
+        elif grid is not None:
+            raise UsageError(f"{data}: a GeoTIFF states its own grid; leave grid= out")
         else:
-            self.archive = str(data)
-            if grid is not None:
-                raise UsageError(f"{data}: a GeoTIFF states its own grid; leave grid= out")
-            raster = _File(str(data))
+            raster = _File(self.archive)
         if raster.dtype != np.int8 and not np.issubdtype(raster.dtype, np.floating):
             raise TileError(f"{self.archive}: holds {raster.dtype}; embeddings are int8 codes or float vectors")
         transformer("EPSG:4326", raster.grid.crs)  # refuses a CRS that isn't one
         self._raster = raster
+        self._nodata = NODATA if raster.dtype == np.int8 else np.nan
         self.bands = _band_names(self.archive, raster, bands)
         self.year = year if year is not None else _year(self.archive, raster)
         self.grid = raster.grid
@@ -101,7 +102,7 @@ class RasterSource:
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """(height, width) of what is read at a time; blocks of this source are its own, not the file's."""
+        """(height, width) of the pixels read at a time, whatever blocks the file has."""
         height, width = self.grid.shape
         return min(_BLOCK, height), min(_BLOCK, width)
 
@@ -118,21 +119,20 @@ class RasterSource:
         return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
-        """Return the requests and bytes (uncompressed) that reading a block costs: all bands, or the first few."""
+        """Return 1 request and the uncompressed bytes of a block, of all bands or the first few."""
         n_bands = len(self.bands) if n_bands is None else n_bands
         return 1, ref.inside.height * ref.inside.width * n_bands * self._raster.dtype.itemsize
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
-        """Say which parts of the raster hold which polygons (EPSG:4326)."""
+        """Find the blocks that hold polygons (EPSG:4326)."""
         polygons = Polygons.of(polygons)
-        pieces = [
-            Piece(i, self.grid.lattice) for i in np.flatnonzero(near_grid(polygons.geometries, self.grid)).tolist()
-        ]
+        near = np.flatnonzero(near_grid(polygons.geometries, self.grid))
+        pieces = [Piece(i, self.grid.lattice) for i in near.tolist()]
         tiles = [self] if self.year in years else []
         return make_plan(source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles)
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[_RasterBlock | ReadError]:
-        """Read blocks, in order; what can't be read comes as its error."""
+        """Read blocks, in order; for a block that can't be read, yield the error."""
         wanted = self._numbers(bands)
         for ref in refs:
             try:
@@ -146,8 +146,7 @@ class RasterSource:
         wanted = self._numbers(names)
         lattice = self.grid.lattice
         window = lattice_window(bounding_boxes(np.array([region], object))[0], lattice)
-        nodata = NODATA if self._raster.dtype == np.int8 else np.nan
-        values = np.full((len(names), window.height, window.width), nodata, self._raster.dtype)
+        values = np.full((len(names), window.height, window.width), self._nodata, self._raster.dtype)
         for ref in refs_in(self, window) if year == self.year else ():
             paste(values, window, _RasterBlock(ref, self._pixels(ref, wanted)))
         return EmbeddingImage(values=values, grid=lattice.grid(window), bands=names, year=year, source=self.archive)
@@ -167,9 +166,9 @@ class RasterSource:
         if pixels.dtype != np.int8:
             pixels = _vectors(f"{self.place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}", pixels)
         # a vector that lacks a component is no vector
-        missing = pixels == NODATA if pixels.dtype == np.int8 else np.isnan(pixels)
+        missing = is_missing(pixels, self._nodata)
         if (some := missing.any(axis=0) & ~missing.all(axis=0)).any():
-            pixels = np.where(some, NODATA if pixels.dtype == np.int8 else np.nan, pixels).astype(pixels.dtype)
+            pixels = np.where(some, np.array(self._nodata, pixels.dtype), pixels)
         planes = np.full((len(bands), height * width + PADDING), 0, pixels.dtype)
         inner = planes[:, : height * width].reshape(len(bands), height, width)
         inner[:, : pixels.shape[1], : pixels.shape[2]] = pixels
@@ -177,7 +176,7 @@ class RasterSource:
 
 
 class _RasterBlock:
-    """Pixels of one block, decoded already."""
+    """The decoded pixels of one block."""
 
     checks_norms = False  # a user's raster may hold anything that is a vector
     n_parts = 1
@@ -203,9 +202,7 @@ class _Array:
         if values.ndim != 3:
             raise TileError(f"{place}: an array of shape (bands, height, width) is needed, found {values.shape}")
         if grid is None:
-            raise UsageError(
-                f"{place}: a NumPy array doesn't say where it is; give grid=Grid(crs=..., transform=..., shape=...)"
-            )
+            raise UsageError(f"{place}: a NumPy array has no grid; give grid=Grid(crs=..., transform=..., shape=...)")
         if values.shape[1:] != grid.shape:
             raise UsageError(f"{place}: the array is {values.shape[1:]} pixels, the grid {grid.shape}")
         self._values = values

@@ -1,37 +1,33 @@
-"""One image across the boundary of UTM zones."""
+"""Fills images across the boundary of UTM zones with pixels of the neighbouring zones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.patches import Patch, Region, degrees_of, pixels_at, read_regions
+from gee_polygons.sources.cog.patches import Patch, Region, TileSource, degrees_of, pixels_at, read_regions
 from gee_polygons.sources.cog.zoning import ZonePart, rows_near
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.zones import cells_touched
 
-if TYPE_CHECKING:
-    from gee_polygons.sources.cog.source import CogSource
-
 
 def fill_from_neighbours(
-    source: CogSource, area: shapely.Geometry, patch: Patch, year: int, bands: Sequence[str]
+    source: TileSource, area: shapely.Geometry, patch: Patch, year: int, bands: Sequence[str]
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Fill what an image lacks beyond its zone's boundary with the pixels of the zones next to it.
+    """Fill the pixels that an image lacks beyond its zone's boundary from the neighbouring zones.
 
-    A zone's tiles end a little way beyond its boundary. What lies further belongs to the zone in whose cell the
-    pixel's centre lies, as it does for statistics; the nearest pixel there is taken as it is, so every vector is one
-    that is stored. A pixel that its own zone has masked stays masked.
+    A zone's tiles end a little way beyond its boundary. A pixel further away is taken from the zone that its centre
+    lies in: the nearest pixel there, as it is stored. A pixel that its own zone has masked stays masked.
 
     Parameters
     ----------
-    source : CogSource
-        Where from.
+    source : TileSource
+        The archive.
     area : shapely geometry, EPSG:4326
         What the patch shows.
     patch : Patch
@@ -68,7 +64,7 @@ def fill_from_neighbours(
 
 
 def _nearest(
-    source: CogSource,
+    source: TileSource,
     areas: Polygons,
     crs: str,
     lon: NDArray[np.float64],

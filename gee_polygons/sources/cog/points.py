@@ -6,7 +6,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
@@ -16,18 +16,15 @@ from gee_polygons.errors import ReadError
 from gee_polygons.reduction.overlaps import by_precedence, is_missing
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.patches import Region, pixels_at, regions_of
+from gee_polygons.sources.cog.patches import Region, TileSource, pixels_at, regions_of
 from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.zonal.grid import Lattice
-
-if TYPE_CHECKING:
-    from gee_polygons.sources.cog.source import CogSource
 
 _REACH_DEG = 0.001  # tiles are looked for so much further for each pixel of reach: enough for pixels of 100 m
 
 
 def sample(
-    source: CogSource, lon: NDArray[Any], lat: NDArray[Any], years: Sequence[int], bands: Sequence[str], reach: int = 0
+    source: TileSource, lon: NDArray[Any], lat: NDArray[Any], years: Sequence[int], bands: Sequence[str], reach: int = 0
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Read the pixel at each point, or the nearest one with data within so many pixels.
 
@@ -35,8 +32,8 @@ def sample(
 
     Parameters
     ----------
-    source : CogSource
-        Where from.
+    source : TileSource
+        The archive.
     lon, lat : float arrays, shape (points,)
         EPSG:4326.
     years, bands : sequences

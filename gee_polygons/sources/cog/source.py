@@ -1,6 +1,6 @@
-"""The archive of AlphaEarth tiles: an index plus files in the published layout.
+"""Reads archives of AlphaEarth tiles: an index and Cloud Optimized GeoTIFFs in the published layout.
 
-The index says which tiles may hold a polygon; their headers say which blocks do; each block is then fetched once and
+The index says which tiles may hold a polygon, their headers say which blocks do. Each block is then fetched once and
 decoded once, however many polygons touch it.
 """
 
@@ -52,13 +52,13 @@ class CogSource:
     ----------
     index : str, Path or ArchiveIndex
         The index file (Parquet, STAC GeoParquet, CSV, GeoPackage), or the folder that holds ``aef_index.parquet``
-        (also below ``v1/annual``), or a collection's file. One far away is read as far as needed.
+        (also below ``v1/annual``), or a collection's file. A remote one is read as far as it is needed.
     name : str
-        What `name` says.
+        Name of the source, for tables and messages.
     content : Content
-        What its tiles hold.
+        Bands, type and nodata value of its tiles.
     network : Network, optional
-        How hard to try, how much to ask for at once, and which mirror to read.
+        Retry and concurrency settings, and mirrors.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class CogSource:
         self._content = content
         self.index = index if isinstance(index, ArchiveIndex) else ArchiveIndex(_find_index(str(index)), network)
         self.archive = self.index.place
-        # what pictures say of their data: a sample archive is synthetic under any path
+        # the label of images: a sample archive is synthetic under any path
         self._label = f"{name} (synthetic)" if name != "sample" and self.index.synthetic else name
         self._tiles: dict[tuple[str, int], Tile] = {}
 
@@ -93,14 +93,14 @@ class CogSource:
         return self.index.years()
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
-        """Say which blocks hold which polygons; reads the index and headers of the tiles concerned.
+        """Find the blocks that hold polygons; reads the index, and the headers of the tiles concerned.
 
         Parameters
         ----------
         polygons : array of shapely Polygon or MultiPolygon
             EPSG:4326.
         years : sequence of int
-            Years asked for; those that the archive lacks cost nothing.
+            Years to read; those that the archive lacks cost nothing.
 
         Returns
         -------
@@ -112,19 +112,19 @@ class CogSource:
         return self._plan(asked, years, zone_parts(asked, index, archive), index)
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
-        """Plan anew for site-years whose home zone has files beyond its boundary, but no data in them.
+        """Plan again for polygons and years whose home zone has files beyond its boundary, but no data in them.
 
         Parameters
         ----------
         polygons : Polygons
-            Those planned for before.
+            The polygons of the first plan.
         incomplete : sequence of (polygon, year)
-            Those with pixels missing.
+            Numbers of polygons, and years, with missing pixels.
 
         Returns
         -------
         Plan or None
-            In which these polygons are split at the zone boundary; None where that can't help.
+            With these polygons split at the zone boundary; None where that can't help.
         """
         years = sorted({year for _, year in incomplete})
         index = self.near(polygons).of_years(years)
@@ -132,7 +132,7 @@ class CogSource:
         return self._plan(polygons, years, parts, index) if parts else None
 
     def near(self, polygons: Polygons) -> TileIndex:
-        """Return the tiles that can matter, with the bounds of their files."""
+        """Return the tiles that may hold pixels of polygons, with the bounds of their files."""
         index = self.index.near(shapely.bounds(polygons.geometries))
         unknown = np.isnan(index.utm[:, 0])
         if not unknown.any():
@@ -147,7 +147,7 @@ class CogSource:
             tile = self._tiles.get((index.place[row], int(index.year[row])))
             if tile is not None:
                 utm[row] = tile.grid.bounds
-            else:  # unreadable: what lies there will fail, by name
+            else:  # it can't be read: polygons there will get an error that names it
                 project = transformer("EPSG:4326", str(index.crs[row])).transform_bounds
                 utm[row] = project(*index.wgs84[row])
         return replace(index, utm=utm)
@@ -168,7 +168,7 @@ class CogSource:
         )
 
     def cost_of(self, plan: Plan) -> tuple[int, int]:
-        """Return the requests that reading a plan's blocks takes, neighbouring ranges merged, and their bytes."""
+        """Return the requests (with neighbouring ranges merged) and the bytes of a plan."""
         refs = [ref for job in plan.jobs for ref in job.reads]
         tiles = self._tiles_of([*refs, *(part for ref in refs for part in ref.preceding)])
         blocks = [tiles[ref.tile, ref.year].want(ref, range(len(BANDS))) for ref in refs]
@@ -177,12 +177,12 @@ class CogSource:
         return requests + more, n_bytes + more_bytes
 
     def holds(self, ref: BlockRef) -> bool:
-        """Whether a block was ever written: a local copy holds only those that its sites touch."""
+        """Whether the file holds a block: a local copy has only those that its sites touch."""
         tile = self._tiles_of([ref])[ref.tile, ref.year]
         return isinstance(tile, Tile) and bool(tile.held(ref, [0]))
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
-        """Fetch blocks in order, ahead of what is asked for; what can't be read comes as its error."""
+        """Fetch blocks in order, some ahead; for a block that can't be read, yield the error."""
         if self._content == AEF:
             _check_bands(bands)  # before any request
         opened = self._tiles_of(refs)
@@ -207,7 +207,7 @@ class CogSource:
             fetched.close()
 
     def _tiles_of(self, refs: Sequence[BlockRef]) -> dict[tuple[str, int], Any]:
-        """Return each reference's tile, or why it can't be opened; a plan may have been made elsewhere."""
+        """Return each block's tile, or the error that opening it gave; a plan may come from another process."""
         keys = list(dict.fromkeys((ref.tile, ref.year) for ref in refs))
         errors = self._open_keys([key for key in keys if key not in self._tiles])
         return {key: errors.get(key) or self._tiles[key] for key in keys}
@@ -225,7 +225,7 @@ class CogSource:
         """Return the pixels of a small region, north-up, in the UTM zone of its centroid.
 
         Across a zone's boundary, what that zone lacks is filled with the nearest pixels of the zone next to it, and
-        the image says so (`EmbeddingImage.resampled`): a picture is whole. Statistics never do that.
+        the image says so (`EmbeddingImage.resampled`). Statistics are never filled.
 
         Parameters
         ----------
@@ -250,7 +250,7 @@ class CogSource:
         )
 
     def open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
-        """Parse the headers not known yet, many at a time. Returns the tiles in the index's order, and what failed."""
+        """Parse the headers that aren't known yet. Returns tiles in the index's order, and the errors of the others."""
         keys = list(zip(index.place.tolist(), index.year.tolist(), strict=True))
         for key, header in zip(keys, index.headers, strict=True):
             if header is not None and key not in self._tiles:
@@ -283,5 +283,5 @@ def _check_bands(bands: Sequence[str]) -> None:
 
 
 def _band_numbers(bands: Sequence[str], tile: Any) -> list[int]:
-    """Return the samples of a tile that hold some bands; a file may hold a few of a collection's only."""
+    """Return the samples of a tile that hold some bands; a file may lack bands of its collection."""
     return [tile.bands.index(band) for band in bands if band in tile.bands] if isinstance(tile, Tile) else []

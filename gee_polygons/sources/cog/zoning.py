@@ -1,4 +1,4 @@
-"""Which UTM zone of an archive measures which polygon."""
+"""Chooses the UTM zone, or zones, that each polygon is measured in."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from gee_polygons.zonal.zones import cells_touched, home_zones
 
 Box = tuple[float, float, float, float]
 
-_TOUCH_M2: Final = 1e-4  # a millionth of a pixel: polygons that only share an edge with a file aren't served by it
+_TOUCH_M2: Final = 1e-4  # a millionth of a pixel: sharing an edge with a file is not touching it
 
 
 @dataclass(frozen=True)
 class ZonePart:
     """A polygon, or its part inside a zone's cell, measured in one zone.
 
-    `skip` are the years in which other parts serve the polygon.
+    `clip` is the box (degrees) that the part lies in; None: the whole polygon. `skip` are the years in which the
+    polygon is measured by its other parts.
     """
 
     polygon: int
@@ -44,10 +45,10 @@ class ZonePart:
 
 
 def home_crs(polygons: Polygons, archive: TileIndex) -> NDArray[np.object_]:
-    """Return the zone that measures each polygon: that of its centroid, unless only another zone claims the place.
+    """Return the zone of each polygon's centroid, or another zone if only that one has valid pixels there.
 
-    A tile's wgs84 box is that of its valid pixels, clipped at the zone's edge: where it holds a centroid outside its
-    nominal zone, the archive's zones are irregular there (as UTM's are around Norway), and the archive is right.
+    A tile's wgs84 box holds its valid pixels and ends at the zone's edge. Where it holds a centroid outside its nominal
+    zone, the archive's zones are irregular (as UTM's are around Norway), and the archive is followed.
     """
     home = home_zones(polygons.geometries).astype(object)
     if not len(archive):
@@ -76,11 +77,11 @@ def zone_parts(polygons: Polygons, index: TileIndex, archive: TileIndex) -> list
     Parameters
     ----------
     polygons : Polygons
-        What is asked for.
+        EPSG:4326.
     index : TileIndex
-        Tiles of the years asked for.
+        Tiles of the years to be read.
     archive : TileIndex
-        Tiles of all years: a polygon's home doesn't depend on the years asked for.
+        Tiles of all years, so that a polygon's zone doesn't depend on the years that are read.
     """
     home = home_crs(polygons, archive)
     years = frozenset(int(year) for year in index.year)
@@ -97,8 +98,8 @@ def zone_parts(polygons: Polygons, index: TileIndex, archive: TileIndex) -> list
 def split_parts(polygons: Polygons, pairs: Iterable[tuple[int, int]], index: TileIndex) -> list[ZonePart]:
     """Split polygons at the zone boundary in the years named by (polygon, year) pairs.
 
-    For polygons that their home zone's files cover, but whose pixels beyond the boundary turned out to have no data.
-    Pairs that lie within one zone, or were split before, give no part.
+    For polygons that the files of their home zone cover, but with no data beyond the boundary. Pairs that lie within
+    one zone, or were split before, give no part.
     """
     wanted: dict[int, set[int]] = defaultdict(set)
     for polygon, year in pairs:
@@ -117,7 +118,7 @@ def split_parts(polygons: Polygons, pairs: Iterable[tuple[int, int]], index: Til
 
 
 def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box]]]]:
-    """Yield the polygons that lie in several zones' cells, with those."""
+    """Yield the polygons that lie in several zones, with those zones and their boxes of degrees."""
     bounds = shapely.bounds(polygons.geometries)
     for i in np.flatnonzero(crosses_cells(bounds)).tolist():
         cells = [
@@ -130,7 +131,7 @@ def _across_cells(polygons: Polygons) -> Iterator[tuple[int, list[tuple[str, Box
 
 
 def crosses_cells(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which bounding boxes, in degrees, reach into several zones' cells."""
+    """Return which bounding boxes, in degrees, lie in several zones."""
     west, south, east, north = bounds.T
     crosses: NDArray[np.bool_] = (np.floor((west + 180) / 6) != np.floor((east + 180) / 6)) | (
         (south < 0) & (north > 0)
@@ -155,7 +156,7 @@ def rows_near(polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex) -
 def polygons_near(
     polygons: Polygons, parts: Sequence[ZonePart], index: TileIndex, place: str, year: int
 ) -> tuple[int, ...]:
-    """Return the polygons that one file of the index would serve in a year."""
+    """Return the polygons that one file of the index holds pixels of, in a year."""
     row = int(np.flatnonzero((index.place == place) & (index.year == year))[0])
     crs, file = str(index.crs[row]), shapely.box(*index.utm[row])
     members = [part for part in parts if part.crs == crs and year not in part.skip]
@@ -171,13 +172,13 @@ def polygons_near(
 
 
 def misaligned(tiles: Sequence[Tile]) -> dict[tuple[str, int], TileError]:
-    """Return the tiles whose grid doesn't match that of the first of their zone and year, by place and year.
+    """Return the tiles whose grid differs from the first one's (by path) of their zone and year, by place and year.
 
-    Their pixels could be counted twice: who touches one of them can't be measured.
+    Their pixels could be counted twice, so polygons that touch one of them can't be measured.
     """
     owner: dict[tuple[str, int], Tile] = {}
     found: dict[tuple[str, int], TileError] = {}
-    for tile in tiles:
+    for tile in sorted(tiles, key=lambda tile: tile.place):
         first = owner.setdefault((tile.grid.crs, tile.year), tile)
         if first.grid.lattice != tile.grid.lattice:
             found[tile.place, tile.year] = TileError(
