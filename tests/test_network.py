@@ -160,7 +160,7 @@ def test_a_prefix_gives_the_same_pixels_with_fewer_bytes(one_tile, rows, margin,
         server.reset()
         values = np.full((3, window.height, window.width), NODATA, np.int8)
         for ref in refs:
-            fetched = next(stream([tile.want(ref, [1, 4, 6])], QUICK))
+            fetched = next(stream([tile.ranges(ref, [1, 4, 6])], QUICK))
             paste(values, window, tile.block(ref, [1, 4, 6], fetched, QUICK))
         assert np.array_equal(values, codes[[1, 4, 6], rows[0] : rows[1], 100:800])
         whole = sum(int(tile.lengths[[1, 4, 6], *ref.index].sum()) for ref in refs)

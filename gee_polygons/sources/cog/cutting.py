@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.index import TileIndex
@@ -70,7 +69,7 @@ def settled_parts(
     incomplete: list[tuple[int, int]] = []
     for i, (patch,) in seen.items():
         touched = inside(areas, i, patch)
-        valid: NDArray[np.bool_] = patch.valid.all(axis=1)
+        valid = np.asarray(patch.valid.all(axis=1))
         incomplete += [(i, year) for y, year in enumerate(years) if not valid[y][touched].all()]
     if not incomplete:
         return parts

@@ -1,4 +1,4 @@
-"""Holds an archive's index: one row a tile, with the published columns; read whole, or near the places asked for."""
+"""Holds an archive's index: one row a tile, with the published columns; read whole or in parts."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class ArchiveIndex:
 
     @property
     def has_headers(self) -> bool:
-        """Whether it keeps the tiles' headers, so that none is asked for."""
+        """Whether it keeps the headers of all tiles, so that none needs a request."""
         return self._whole is not None and all(header is not None for header in self._whole.headers)
 
     def whole(self) -> TileIndex:

@@ -106,10 +106,10 @@ class CogSource:
         -------
         Plan
         """
-        asked = Polygons.of(polygons)
-        archive = self.near(asked)
+        polygons = Polygons.of(polygons)
+        archive = self.near(polygons)
         index = archive.of_years(years)
-        return self._plan(asked, years, zone_parts(asked, index, archive), index)
+        return self._plan(polygons, years, zone_parts(polygons, index, archive), index)
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
         """Plan again for polygons and years whose home zone has files beyond its boundary, but no data in them.
@@ -171,38 +171,37 @@ class CogSource:
         """Return the requests (with neighbouring ranges merged) and the bytes of a plan."""
         refs = [ref for job in plan.jobs for ref in job.reads]
         tiles = self._tiles_of([*refs, *(part for ref in refs for part in ref.preceding)])
-        blocks = [tiles[ref.tile, ref.year].want(ref, range(len(BANDS))) for ref in refs]
-        hiding = [tiles[part.tile, part.year].want(part, [0]) for ref in refs for part in ref.preceding]
+        blocks = [tiles[ref.tile, ref.year].ranges(ref, range(len(BANDS))) for ref in refs]
+        hiding = [tiles[part.tile, part.year].ranges(part, [0]) for ref in refs for part in ref.preceding]
         (requests, n_bytes), (more, more_bytes) = cost(blocks), cost(hiding)
         return requests + more, n_bytes + more_bytes
 
     def holds(self, ref: BlockRef) -> bool:
         """Whether the file holds a block: a local copy has only those that its sites touch."""
         tile = self._tiles_of([ref])[ref.tile, ref.year]
-        return isinstance(tile, Tile) and bool(tile.held(ref, [0]))
+        return isinstance(tile, Tile) and bool(tile.written_parts(ref, [0]))
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
         """Fetch blocks in order, some ahead; for a block that can't be read, yield the error."""
         if self._content == AEF:
             _check_bands(bands)  # before any request
         opened = self._tiles_of(refs)
-        asked = [(ref, _band_numbers(bands, opened[ref.tile, ref.year])) for ref in refs]
-        usable = [(ref, numbers) for ref, numbers in asked if isinstance(opened[ref.tile, ref.year], Tile)]
-        fetched = stream([opened[ref.tile, ref.year].want(ref, numbers) for ref, numbers in usable], self.network)
+        tiles = [opened[ref.tile, ref.year] for ref in refs]
+        # a file may lack bands of its collection
+        samples = [[t.bands.index(b) for b in bands if b in t.bands] if isinstance(t, Tile) else [] for t in tiles]
+        reads = zip(refs, tiles, samples, strict=True)
+        fetched = stream([t.ranges(ref, some) for ref, t, some in reads if isinstance(t, Tile)], self.network)
         try:
-            for ref, numbers in asked:
-                tile = opened[ref.tile, ref.year]
+            for ref, tile, some in zip(refs, tiles, samples, strict=True):
                 if not isinstance(tile, Tile):
                     yield ReadError(str(tile), url=ref.tile, year=ref.year)
                     continue
-                answer = next(fetched)
                 try:
-                    block = tile.block(ref, numbers, answer, self.network)
+                    block = tile.block(ref, some, next(fetched), self.network)
                 except ReadError as error:
                     yield error
-                    continue
-                del answer
-                yield block
+                else:
+                    yield block
         finally:
             fetched.close()
 
@@ -280,8 +279,3 @@ def _check_bands(bands: Sequence[str]) -> None:
     unknown = [band for band in bands if band not in BANDS]
     if unknown:
         raise UsageError(f"unknown band {unknown[0]!r}; the archive has A00..A63")
-
-
-def _band_numbers(bands: Sequence[str], tile: Any) -> list[int]:
-    """Return the samples of a tile that hold some bands; a file may lack bands of its collection."""
-    return [tile.bands.index(band) for band in bands if band in tile.bands] if isinstance(tile, Tile) else []

@@ -94,26 +94,26 @@ class Tile:
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return the requests and bytes of a block, of all bands or the first few, before neighbours are merged."""
-        lengths = self.want(ref, range(len(self.bands))[:n_bands]).lengths
+        lengths = self.ranges(ref, range(len(self.bands))[:n_bands]).lengths
         return len(lengths), sum(lengths)
 
     def parts(self, bands: Sequence[int]) -> Sequence[int]:
         """Return the compressed parts that hold some bands."""
         return bands if self.planar else [0]
 
-    def held(self, ref: BlockRef, bands: Sequence[int]) -> list[int]:
+    def written_parts(self, ref: BlockRef, bands: Sequence[int]) -> list[int]:
         """Return the parts of a block that were ever written; the others have length 0 and are all nodata."""
         row, col = ref.index
         return [part for part in self.parts(bands) if self.lengths[part, row, col] > 0]
 
-    def want(self, ref: BlockRef, bands: Sequence[int]) -> RangeRequest:
+    def ranges(self, ref: BlockRef, bands: Sequence[int]) -> RangeRequest:
         """Return the byte ranges of a block."""
         row, col = ref.index
-        held = self.held(ref, bands)
-        lengths = self.lengths[held, row, col]
+        parts = self.written_parts(ref, bands)
+        lengths = self.lengths[parts, row, col]
         if (share := self.prefix_share(ref)) < 1:
             lengths = np.ceil(lengths * share).astype(np.int64)
-        return RangeRequest(self.place, self.offsets[held, row, col].tolist(), lengths.tolist())
+        return RangeRequest(self.place, self.offsets[parts, row, col].tolist(), lengths.tolist())
 
     def prefix_share(self, ref: BlockRef) -> float:
         """Return the share of a block's bytes to read for the rows that are needed, with a margin; 1: all of it."""
@@ -127,7 +127,7 @@ class Tile:
     def block(
         self, ref: BlockRef, bands: Sequence[int], fetched: list[Any] | FailedRange, network: Network = NETWORK
     ) -> TileBlock:
-        """Combine the answer to `want` to a block.
+        """Combine the answer to `ranges` to a block.
 
         Raises
         ------
@@ -136,10 +136,10 @@ class Tile:
         """
         payloads: dict[int, Any] = {}
         if isinstance(fetched, list):
-            payloads = dict(zip(self.held(ref, bands), fetched, strict=True))
+            payloads = dict(zip(self.written_parts(ref, bands), fetched, strict=True))
         block = TileBlock(self, ref, tuple(bands), [payloads.get(part) for part in self.parts(bands)], network)
         if isinstance(fetched, FailedRange):
-            part = self.held(ref, bands)[fetched.span]
+            part = self.written_parts(ref, bands)[fetched.span]
             raise block.error(list(self.parts(bands)).index(part), str(fetched.error)) from fetched.error
         return block
 
@@ -150,7 +150,7 @@ class Tile:
 
 
 class TileBlock:
-    """Compressed bytes of one block, for the bands asked for."""
+    """The compressed bytes of one block, for some of its bands."""
 
     checks_norms = True  # published pixels are unit vectors: a damaged one shows
 
@@ -167,11 +167,11 @@ class TileBlock:
 
     @property
     def n_parts(self) -> int:
-        """How many separately compressed parts hold the bands asked for."""
+        """Number of separately compressed parts that hold these bands."""
         return len(self._payloads)
 
     def part_bands(self, part: int) -> Sequence[int]:
-        """Positions, among the bands asked for, that a part holds."""
+        """Positions, among these bands, that a part holds."""
         return (part,) if self.tile.planar else range(len(self.bands))
 
     @cached_property
@@ -182,7 +182,7 @@ class TileBlock:
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
         """Decode a part to pixels, shape (bands of the part, pixels + PADDING).
 
-        Rows past the reference's `rows` may hold anything.
+        Where the block reference names a number of rows, later rows may hold anything.
         """
         tile = self.tile
         height, width = tile.block_shape
