@@ -68,9 +68,10 @@ def extract_embeddings(
         After a failed read: stop with an error, or give its rows the status ``"error"`` and list the messages in
         ``table.attrs["errors"]``.
     on_damage : {"warn", "raise"}
-        What pixels of the open archive do that can't be unit vectors, although a second reading of their block gave the
-        same bytes: count as they are, with a `DataWarning` and an entry ``"damaged_pixels"`` in
-        ``table.attrs["provenance"]``; or be a failed read. Pixels that lack some bands are left out with ``"warn"``.
+        Pixels of an archive whose codes can't be those of a unit vector, also when their block is read again: count
+        them as they are, with a `DataWarning` and an entry ``"damaged_pixels"`` in ``table.attrs["provenance"]``, but
+        leave out those that lack some bands; or treat them as a failed read. Pixels of single rasters, of the mosaic
+        and of Earth Engine need not be unit vectors, and aren't checked.
     progress : bool or callable
         A progress bar, or a function called with (blocks done, blocks in all).
     max_workers : int, optional

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from click.testing import CliRunner
 from oracles import (
     SHARED,
     archive,
     can_be_unit,
+    index_row,
     on_grid,
     one_line,
     open_tile,
@@ -28,14 +30,20 @@ from oracles import (
     small_grid,
     unit_codes,
     write_gdal,
+    write_index,
 )
+from rangeserver import serve
 
 from gee_polygons import extract_embeddings
 from gee_polygons.alphaearth import BANDS
+from gee_polygons.cli.main import main
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import DataWarning, ReadError, UsageError
 from gee_polygons.network import ranges as _fetch
+from gee_polygons.network.request import Network
+from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.cog.writing import write_tile
+from gee_polygons.sources.raster import RasterSource
 from gee_polygons.sources.sample.landscape import Landscape
 
 SHAPE, BLOCK = (192, 192), 64
@@ -484,6 +492,48 @@ def test_readings_that_differ_are_read_until_two_agree(tile, frame, sound, tmp_p
         extract_embeddings(frame, source=swapped(stable, *sources))
     assert one_line(error.value)
     assert named_in(str(error.value))[1:3] == (1, 2)
+
+
+def test_a_block_far_away_is_fetched_again_once(tile, frame, tmp_path):
+    near = with_one_pixel(tile, tmp_path)
+    on_disk, _ = warned(frame, source=near)
+    with serve(tmp_path) as server:
+        row = index_row(f"{server.url}/tile.tiff", GRID)
+        source = CogSource(write_index(tmp_path, [row]), network=Network(first_wait_s=0.001, timeout_s=10))
+        table, (message,) = warned(frame, source=source)
+        block = [(first, last) for _, first, last, _ in server.log if block_holds(tile, 21, 1, 2, first, last)]
+    same(table, on_disk)
+    assert f"{server.url}/tile.tiff: block (row 1, column 2), 2024: 1 of 4096 pixels" in message
+    assert len(block) == 2
+
+
+def block_holds(tile, band, row, col, first, last):
+    """Whether a range of bytes holds one block of one band."""
+    start, length = block_place(tile, band, row, col)
+    return first <= start and start + length - 1 <= last
+
+
+def test_single_rasters_need_not_hold_unit_vectors(codes, frame):
+    halves = (codes // 2).astype(np.int8)
+    source = RasterSource(halves[:, :: -1 if GRID.flip_y else 1], grid=GRID, year=2024)
+    for on_damage in ("warn", "raise"):
+        table, messages = warned(frame, source=source, on_damage=on_damage)
+        assert set(table["status"]) == {"ok"}
+        assert messages == []
+
+
+def test_the_command_lets_damage_count_or_stops(tile, frame, tmp_path):
+    with_one_pixel(tile, tmp_path)
+    frame.to_file(tmp_path / "sites.geojson", driver="GeoJSON")
+    command = ["extract", str(tmp_path / "sites.geojson"), "--years", "2024"]
+    command += ["--source", str(tmp_path / "aef_index.parquet"), "-o", str(tmp_path / "t.csv")]
+    stopped = CliRunner().invoke(main, [*command, "--on-damage", "raise"])
+    assert stopped.exit_code == 1
+    assert "can't be unit vectors" in stopped.output
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0
+    assert "1 pixels in 1 blocks can't be unit vectors" in done.output
+    assert "damaged_pixels" in (tmp_path / "t.csv-metadata.json").read_text()
 
 
 # --- no false alarms
