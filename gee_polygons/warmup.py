@@ -75,10 +75,10 @@ def warm_up() -> WarmUp:
         polygons = sample_sites().geometry.to_numpy()
         for source, names in _sources(archive, shapely.union_all(polygons[:2]), Path(folder)):
             # a column of an array with one column is contiguous, which numba compiles separately: one polygon, one band
-            for asked in (polygons, polygons[:1]):
+            for some in (polygons, polygons[:1]):
                 for bands in (BANDS, BANDS[:1]):
-                    wanted = [name for name in names if name != "medoid" or len(bands) == N_BANDS]
-                    reduce_polygons(source, asked, [_YEAR], bands=bands, statistics=wanted)
+                    statistics = [name for name in names if name != "medoid" or len(bands) == N_BANDS]
+                    reduce_polygons(source, some, [_YEAR], bands=bands, statistics=statistics)
     compiled, found = (after - first for after, first in zip(_counts(), before, strict=True))
     return WarmUp(compiled=compiled, found=found, seconds=time.perf_counter() - start)
 

@@ -138,7 +138,7 @@ def damage_error(ref: BlockRef, bands: Sequence[str], damage: DamagedPixels) -> 
     return ReadError(
         f"{ref.tile}: block (row {ref.index[0]}, column {ref.index[1]}), band {bands[damage.band]} (most likely): "
         f"damaged: {len(damage.positions)} pixels can't be unit vectors: the first (row {row}, column {col}) {found}; "
-        "a second reading gave the same, so the file itself has them: on_damage='warn' goes on with them",
+        "a second reading gave the same, so the file holds them; on_damage='warn' lets them count",
         url=ref.tile,
         year=ref.year,
     )

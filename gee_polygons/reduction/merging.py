@@ -34,7 +34,7 @@ class Results:
     n_pixels, valid_fraction : float64 array, shape (polygons, years)
         Coverage-weighted valid pixels, and their share of the polygon's area.
     similarity : float64 array, shape (polygons, years)
-        Cosine of the medoid to the mean; NaN unless the medoid was asked for.
+        Cosine of the medoid to the mean; NaN unless the medoid is among the statistics.
     status : object array, shape (polygons, years)
         ``"ok"``, ``"masked"``, ``"no_data"`` or ``"error"``.
     failures : list of Failure
@@ -153,10 +153,10 @@ class Merger:
     def _pieces(self, job: Job, ref: BlockRef) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the job's pieces that are measured in a block's year and a mask of them."""
         pieces = np.array(job.pieces, np.int64)
-        wanted = np.ones(len(pieces), np.bool_)
+        measured = np.ones(len(pieces), np.bool_)
         if self._skips:
-            wanted[:] = [ref.year not in self._skips.get(i, ()) for i in job.pieces]
-        return pieces[wanted], wanted
+            measured[:] = [ref.year not in self._skips.get(i, ()) for i in job.pieces]
+        return pieces[measured], measured
 
     def alone(self, job: Job, ref: BlockRef) -> NDArray[np.bool_]:
         """Whether each of a job's pieces is its whole polygon, and lies in this block alone."""
@@ -172,12 +172,11 @@ class Merger:
 
     def add(self, job: Job, ref: BlockRef, outcome: BlockSums | ReadError) -> None:
         """Merge one block, or note that it can't be read."""
-        pieces, wanted = self._pieces(job, ref)
+        pieces, measured = self._pieces(job, ref)
         owner, year = self._owner[pieces], self._column[ref.year]
         self._blocks_left[owner, year] -= 1
         if isinstance(outcome, ReadError):
-            polygons = tuple(np.unique(owner).tolist())
-            self._fail(Failure(str(outcome), ref.year, polygons, outcome.url))
+            self._fail_block(ref, owner, outcome)
             return
         reduced = outcome.reduced
         self._piece_area[list(job.pieces)] = outcome.areas
@@ -186,7 +185,7 @@ class Merger:
         self._scale = reduced.scale
         slots = self._slot[owner, year]
         alone = slots < 0
-        rows = np.flatnonzero(wanted)
+        rows = np.flatnonzero(measured)
         self._write(owner[alone], year, reduced.partials.take(rows[alone]), reduced.quantiles[rows[alone]])
         # pieces of one polygon lie in different zones, so no slot comes twice
         self._kept.add(reduced.partials.take(rows[~alone]), slots[~alone])
@@ -204,15 +203,14 @@ class Merger:
 
     def add_candidates(self, job: Job, ref: BlockRef, outcome: Candidates | ReadError) -> None:
         """Merge the medoid candidates of one block."""
-        _, wanted = self._pieces(job, ref)
+        _, measured = self._pieces(job, ref)
         year = self._column[ref.year]
         owner = self._owner[list(job.pieces)]
         if isinstance(outcome, ReadError):
-            polygons = tuple(np.unique(owner[wanted]).tolist())
-            self._fail(Failure(str(outcome), ref.year, polygons, outcome.url))
+            self._fail_block(ref, owner[measured], outcome)
             return
         values, similarity = self._results.statistics["medoid"], self._results.similarity
-        for row in np.flatnonzero(wanted & np.isfinite(outcome.similarity)):
+        for row in np.flatnonzero(measured & np.isfinite(outcome.similarity)):
             key = (int(owner[row]), year)
             here = outcome.take([row])
             if key not in self._candidates or self._candidates[key].better(here)[0]:
@@ -232,6 +230,9 @@ class Merger:
         self._results.status[self._failed] = "error"
         for numbers in self._results.numbers():
             numbers[self._failed] = np.nan
+
+    def _fail_block(self, ref: BlockRef, polygons: NDArray[np.int64], error: ReadError) -> None:
+        self._fail(Failure(str(error), ref.year, tuple(np.unique(polygons).tolist()), error.url))
 
     def _fail(self, failure: Failure) -> None:
         if self._on_error == "raise":

@@ -81,10 +81,10 @@ def reduce_polygons(
     ReadError
         With ``on_error="raise"``, for the first read that failed.
     """
-    wanted, needs = parse_statistics(statistics)
+    statistic_names, needs = parse_statistics(statistics)
     prepared = Polygons.of(polygons)
     settings = _Settings(
-        source=source, polygons=prepared, years=tuple(years), bands=tuple(bands), names=wanted, needs=needs,
+        source=source, polygons=prepared, years=tuple(years), bands=tuple(bands), names=statistic_names, needs=needs,
         on_error=on_error, on_damage=on_damage, workers=max_workers or os.cpu_count() or 1,
     )  # fmt: skip
     with _collector_paused():

@@ -29,10 +29,10 @@ from gee_polygons.embeddings.quantization import SCALE, signed_squares
 from gee_polygons.zonal.clipping import BlockCoverage
 from gee_polygons.zonal.kernels import CHUNK, add_norms, off_norm, touched_chunks
 
-# Pixels whose length is off by more than this are looked at closely. Real ones are within 0.010; the check of all
-# pixels has the squared length in 16 bits, and can't know the bounds of each.
+# The check of all pixels finds those whose length is off by more than this; their codes are then judged by the bounds
+# above. Real pixels are within 0.010, so a sound block is hardly ever read twice.
 LENGTH_TOLERANCE: Final = 0.012
-# what add_norms gives for these lengths: it rounds down 64 times, so it may be up to 64 too low
+# the same in the units of `add_norms`, which rounds down 64 times and so is up to 64 too low
 _NORM_LIMITS: Final = (
     int((1 - LENGTH_TOLERANCE) ** 2 * 127.5**4 / 2**14) + 1,
     int((1 + LENGTH_TOLERANCE) ** 2 * 127.5**4 / 2**14) - 64,

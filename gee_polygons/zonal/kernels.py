@@ -5,7 +5,7 @@ pixels it is the integer sum of weight * sign(k) k^2 with weights in units of 2^
 order of work can't change a bit of the result.
 
 Each kernel works on one flat plane: one band of one block, in the block's memory order, followed by `PADDING` elements
-that may hold anything. Pixels are given as `BlockCoverage.spans`; what is found for polygon i is added to row i of the
+that may hold anything. Pixels are given as `BlockCoverage.spans`; the result for polygon i is added to row i of the
 output. No kernel holds Python's global lock, so blocks are reduced in parallel by threads.
 
 Two things make the loops fast and look odd. Indices are unsigned (`_u`): numba lets a signed index count from the
@@ -310,15 +310,15 @@ def touched_chunks(n_pixels: int, runs: Any, positions: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True)
 def add_norms(plane: Any, chunks: Any, norms: Any, missing: Any) -> None:
-    """Add up, for each pixel of the touched chunks (one after the other), what shows damage after 64 bands.
+    """Add one band's term of the squared length of each pixel in the touched chunks, and count its nodata bands.
 
-    `norms` (uint16, saturating) gets k^4 / 2^14: a unit vector has 127.5^4 / 2^14 = 16,129, less 32 lost in rounding.
-    `missing` (uint8) counts the bands that are nodata: all or none, in a sound pixel. Sixteen bits and eight keep this
-    check far cheaper than decoding.
+    `norms` (uint16, saturating) sums k^4 / 2^14: a unit vector comes to 127.5^4 / 2^14 = 16,129, less about 32 from
+    rounding down. `missing` (uint8) counts nodata: in a sound pixel all bands or none. Numbers of 16 and 8 bits keep
+    this check far cheaper than decoding.
     """
     first = 0
     while first < len(chunks):
-        # neighbouring chunks at one go: whether the arrays overlap is asked once a loop
+        # neighbouring chunks in one loop, because a vectorised loop first checks that its arrays don't overlap
         stop = first + 1
         while stop < len(chunks) and chunks[stop] == chunks[stop - 1] + 1:
             stop += 1
@@ -336,7 +336,7 @@ def add_norms(plane: Any, chunks: Any, norms: Any, missing: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def off_norm(norms: Any, missing: Any, low: int, high: int, n_bands: int) -> Any:
-    """Return which pixels of `add_norms` have neither no data nor a length within low..high."""
+    """Return which pixels of `add_norms` are suspect: not nodata in all bands, and with a norm outside low..high."""
     wrong = np.empty(len(norms), np.bool_)
     for i in range(len(norms)):
         sound = (missing[i] == 0) & (norms[i] >= low) & (norms[i] <= high)

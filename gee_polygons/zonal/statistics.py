@@ -53,7 +53,7 @@ _MOST_WEIGHT: Final = 2**55
 
 @dataclass(frozen=True)
 class Needs:
-    """What must be computed from the pixels for the statistics asked for, beside sums and counts.
+    """What must be computed from the pixels for some statistics, besides sums and counts.
 
     Parameters
     ----------

@@ -137,10 +137,11 @@ def cells_touched(bounds: Box) -> list[tuple[str, Box]]:
     ['EPSG:32722', 'EPSG:32723']
     """
     west, south, east, north = bounds
+    hemispheres = [lat for lat, is_touched in ((-1.0, south < 0), (1.0, north > 0)) if is_touched]
     cells = []
     for turn in range(math.floor((west + 180) / 6), math.ceil((east + 180) / 6)):
         lon = turn * 6 - 177.0
-        for lat in [lat for lat, wanted in ((-1.0, south < 0), (1.0, north > 0)) if wanted]:
+        for lat in hemispheres:
             crs = zone_crs(lon, lat)
             cell = zone_cell(crs, lon)
             assert cell is not None
