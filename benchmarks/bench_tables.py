@@ -1,4 +1,4 @@
-"""What large tables cost: the nearest rows of a vector, and an audit.
+"""Time and memory of `nearest_sites` and `audit` on a table of a million rows.
 
 Prints a table and writes it to TABLES_RESULTS.md. A minute and 2.5 GB: `python benchmarks/bench_tables.py`.
 """
@@ -25,7 +25,7 @@ OUT = Path(__file__).parent / "TABLES_RESULTS.md"
 
 
 def table(dtype: str) -> pd.DataFrame:
-    """Return a million plausible rows: sites of a few kinds of land, each with its years."""
+    """Return a million plausible rows: sites of twenty kinds of land, each with eight years."""
     rng = np.random.default_rng(0)
     n_sites = N_ROWS // N_YEARS
     kinds = rng.normal(size=(20, 64))
@@ -43,7 +43,7 @@ def table(dtype: str) -> pd.DataFrame:
 
 
 def seconds(what: Callable[[], Any], rounds: int) -> str:
-    """Return the median and the range of some runs."""
+    """Return the median and the range of the times of some runs."""
     took = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -53,7 +53,7 @@ def seconds(what: Callable[[], Any], rounds: int) -> str:
 
 
 def brute_force(rows: pd.DataFrame, vector: Any) -> Any:
-    """Compare in one go, as one would write it."""
+    """Return the ten nearest rows in plain NumPy, on the whole matrix at once."""
     m = rows[list(BANDS)].to_numpy(np.float64)
     cosine = (m @ vector) / np.linalg.norm(m, axis=1) / np.linalg.norm(vector)
     return np.argsort(-cosine, kind="stable")[:10]

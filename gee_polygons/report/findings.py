@@ -1,4 +1,4 @@
-"""What a report is written from: the table, what was found in it, and who is who among its sites."""
+"""The input of a report: the table, the results of change and recovery, and the roles of the sites."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
-    """What a report is written from.
+    """The table, the results of change and recovery, and the roles of the sites.
 
     Parameters
     ----------
     table : DataFrame
-        As `extract_embeddings` gives it.
+        As `extract_embeddings` returns it.
     sites : SiteCollection or None
-        Its polygons.
+        The polygons of the table's sites.
     changed : Change
-        Found by `change`.
+        Result of `change`.
     recovered : Recovery or None
-        Found by `recovery`; None without references or start years.
+        Result of `recovery`; None without references or start years.
     references : sequence of site ids
-        What sites should become.
+        Sites that show what the others should become.
     background : sequence of site ids
-        Sites that are said not to have changed, references among them.
+        Sites that are assumed not to have changed, which may include references.
     """
 
     table: pd.DataFrame
@@ -43,11 +43,11 @@ class Findings:
 
     @property
     def controls(self) -> list[str]:
-        """The background without the references."""
+        """Ids of the background sites that aren't references."""
         targets = set(map(str, self.references))
         return [site_id for site_id in map(str, self.background) if site_id not in targets]
 
     @property
     def roles(self) -> dict[str, str]:
-        """What references and controls are, by id."""
+        """The role of each reference and control site, by id."""
         return dict.fromkeys(self.controls, "control") | dict.fromkeys(map(str, self.references), "reference")

@@ -1,4 +1,4 @@
-"""Where the sites lie: their outlines in a flat frame that one far-away site doesn't ruin."""
+"""Draws the outlines of sites as SVG paths in the frame of the map; sites far from all others are left out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
 MAP_WIDTH: Final = 1000.0
-_LEAST_RADIUS: Final = 4.0  # of the map's units: a site of a pixel must still be seen and clicked
+_LEAST_RADIUS: Final = 4.0  # in units of the map: a site of one pixel must be visible and clickable
 _SIMPLIFY: Final = 0.4
 _METRES_PER_DEGREE: Final = 111_320.0
-_MARGIN: Final = (20.0, 20.0, 20.0, 55.0)  # west, north, east, south: below is the scale bar's place
+_MARGIN: Final = (20.0, 20.0, 20.0, 55.0)  # west, north, east, south: the scale bar is below
 _FAR_PART: Final = 0.05  # of the sites, or one, may be left out of the frame,
 _FAR_GAIN: Final = 3.0  # if the frame becomes so many times smaller
 
 
 def map_of(records: list[dict[str, Any]], sites: SiteCollection) -> dict[str, Any] | None:
-    """Give each record the path of its polygon, and return the map's frame; None without polygons."""
+    """Add the SVG path of its polygon to each record, and return the frame of the map; None without polygons."""
     names = {str(site_id) for site_id in sites.site_ids}
     known = [r for r in records if r["id"] in names]
     if not known:
@@ -53,7 +53,7 @@ def map_of(records: list[dict[str, Any]], sites: SiteCollection) -> dict[str, An
 
 
 def _far(shapes: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Return which few sites lie so far off that the others would be dots beside them."""
+    """Return which few sites are so far away that the others would be dots on a map of all."""
     centres = shapely.get_coordinates(shapely.centroid(shapes))
     distance = np.linalg.norm(centres - np.median(centres, axis=0), axis=1)
     few = max(1, int(_FAR_PART * len(shapes)))
