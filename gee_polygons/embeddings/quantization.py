@@ -72,7 +72,7 @@ def codes_to_vectors(codes: NDArray[np.int8], dtype: Any = np.float32) -> NDArra
     [0.992172, -0.16, nan]
     """
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise UsageError(f"vectors are float32 or float64, asked for {np.dtype(dtype)}")
+        raise UsageError(f"dtype is float32 or float64, found {np.dtype(dtype)}")
     table = signed_squares(np.arange(-128, 128).astype(np.int8)) / SCALE
     table[0] = np.nan
     values: NDArray[Any] = table.astype(dtype)[_codes(codes).astype(np.int16) + 128]

@@ -1,5 +1,5 @@
 """Pictures of images; the public names are in `gee_polygons.visualize`.
 
-`styles`: values to colours. `view`: ground to picture. `overlays`, `text`: what stands over pixels. `render`: one
-picture. `frames`, `gif`: strips and films. `series`, `caption`: a site's years.
+`styles`: values to colours. `view`: ground to picture. `overlays`, `text`: boundaries, labels, scale bars.
+`render`: one picture. `frames`, `gif`: strips and films. `series`, `caption`: a site's years.
 """

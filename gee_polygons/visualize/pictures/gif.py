@@ -1,8 +1,8 @@
 """Encodes frames as a GIF with one palette for all of them, so that a colour that doesn't change doesn't flicker.
 
-imageio and Pillow choose a palette for each frame. Pillow can be given one, but its `Image.save` merges equal frames
-into one, and neither mixes shades in a pattern that stays in its place: so palette and mixing are chosen here, and
-the file is put together from Pillow's parts.
+imageio and Pillow choose a palette for each frame. Pillow can be given one, but its `Image.save` merges equal frames,
+and its dithering of one part of a frame depends on the other parts, so that unchanged pixels flicker. Therefore
+palette and dithering are made here, and the file is written with Pillow's functions for headers and frames.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def encode_gif(pictures: Sequence[Image.Image], durations: Sequence[int], loop: 
 def _with_one_palette(pixels: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], bytes]:
     """Return frames as indices into one palette of 256 colours, and the palette, 768 bytes.
 
-    Other colours are mixed from two of the palette, in a pattern that depends on the place alone: what stands still
-    doesn't flicker, and gradients keep their shades.
+    Other colours are mixed from two of the palette by ordered dithering. Its pattern depends on the position alone, so
+    that colours which don't change don't flicker, and gradients keep their shades.
     """
     packed = [p.astype(np.uint32) @ _CHANNELS for p in pixels]
     distinct = np.unique(np.concatenate([np.unique(p) for p in packed]))
@@ -80,7 +80,7 @@ def _unpacked(colours: NDArray[np.uint32]) -> NDArray[np.uint8]:
 
 
 def _bayer(steps: int) -> NDArray[np.float64]:
-    """Return thresholds 0..1, 2^steps on a side, whose every part is spread evenly (B. E. Bayer, 1973)."""
+    """Return the thresholds of ordered dithering, 0..1, 2^steps on a side (B. E. Bayer, 1973)."""
     pattern = np.zeros((1, 1))
     for _ in range(steps):
         pattern = np.block([[4 * pattern, 4 * pattern + 2], [4 * pattern + 3, 4 * pattern + 1]])

@@ -1,4 +1,4 @@
-"""Draws what stands over pixels: boundary, label, scale bar, north arrow, colour bar; and the pattern for "no data".
+"""Draws overlays on pictures: boundary, label, scale bar, north arrow, colour bar, and the pattern for "no data".
 
 Sizes follow the picture, so that a frame looks the same at 300 and at 1200 pixels. Text stands on dark, half
 transparent plates and lines have a halo of the opposite lightness: both can be read on any background.

@@ -59,7 +59,7 @@ def export_timestrip(
     source : Source or str, optional
         As `open_source` takes it.
     vis_params : VisParams, mapping, PcaColors, SimilarityColors or "pca", optional
-        The colours of all years. ``"pca"`` fits one basis to all frames, and saves it beside the picture as
+        The colours of all years. ``"pca"`` fits one basis to all frames, and saves it next to the picture as
         ``<name>.pca.json``.
     buffer_m : float
         Metres of ground shown around the site.
@@ -174,7 +174,7 @@ class _Series:
             self.images = (_images(region, opened, self.years, bands) for region in self.regions)
 
     def written(self, path: Path) -> Path:
-        """Save the basis that was fitted, if there is one, beside the picture that was written; return its path."""
+        """Save a fitted basis next to the picture that was written; return the picture's path."""
         if self.fitted is not None:
             self.fitted.save(path.with_suffix(".pca.json"))
         return path

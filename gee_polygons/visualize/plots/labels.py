@@ -55,7 +55,7 @@ def place_labels(
     marker : float
         Size in points of a marker at the middle of each box: a smaller box counts as large as its marker.
     obstacles : float array, shape (m, 4), optional
-        What else isn't to be covered besides the boxes, in data units.
+        Boxes in data units that the texts must not cover either.
     always : bool
         Whether a text without a free place is written where it covers least; by default it is left out.
     """
