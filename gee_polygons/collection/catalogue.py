@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gee_polygons.alphaearth import BANDS, NODATA, SOURCE_COOP_INDEX
+from gee_polygons.alphaearth import BANDS, NODATA, PRODUCERS, SOURCE_COOP_INDEX
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.sources.cog.header import AEF, Content
 from gee_polygons.sources.sample.archive import sample_archive_path
@@ -20,9 +20,6 @@ from gee_polygons.store.cache import cache_folder
 
 AEF_ID: Final = "aef/v1-annual"
 SAMPLE_ID: Final = "gee-polygons/sample"
-_ATTRIBUTION: Final = (
-    "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
-)
 
 
 # the annotations of `Dataset` -> what `isinstance` takes
@@ -116,7 +113,7 @@ class Dataset:
 
 
 def _built_in() -> dict[str, Dataset]:
-    codes: dict[str, Any] = {"bands": BANDS, "dtype": "int8", "nodata": float(NODATA), "attribution": _ATTRIBUTION}
+    codes: dict[str, Any] = {"bands": BANDS, "dtype": "int8", "nodata": float(NODATA), "attribution": PRODUCERS}
     return {
         AEF_ID: Dataset(
             id=AEF_ID,

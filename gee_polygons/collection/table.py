@@ -17,6 +17,7 @@ from gee_polygons.collection.catalogue import Dataset
 from gee_polygons.errors import UsageError
 from gee_polygons.network.places import hide_query, is_url, join, rewrite
 from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.periods import parse_dates
 from gee_polygons.sources.cog.columns import SIDES
 from gee_polygons.sources.cog.header import Content, header_of, open_tiles
 from gee_polygons.sources.cog.tile import Tile
@@ -70,8 +71,6 @@ def _as_arrow(table: Any) -> Any:
         return pa.table(table.collect())
     if hasattr(table, "to_table") and hasattr(table, "schema"):  # a pyarrow dataset
         return table.to_table()
-    if hasattr(table, "columns") and hasattr(table, "iloc"):  # pandas before the Arrow interface
-        return pa.Table.from_pandas(table, preserve_index=False)
     raise UsageError(f"a table is one of pyarrow, DuckDB, Polars, pandas or GeoPandas, found {type(table).__name__}")
 
 
@@ -134,21 +133,12 @@ def checked_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def checked_dates(date_range: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Check a pair of dates or years; both ends count."""
-    import pandas as pd
-
+    """Return the first and the last day of a pair of dates or years; both ends are included."""
     try:
-        first, last = date_range
-        if isinstance(date_range, str):
-            raise ValueError("a text")
-        dates = [pd.Timestamp(f"{v}-01-01" if isinstance(v, int | np.integer) else v) for v in (first, last)]
+        first, last = () if isinstance(date_range, str) else date_range
     except (TypeError, ValueError) as error:
         raise UsageError(f"date_range is a pair such as ('2018-01-01', '2024-12-31'), found {date_range!r}") from error
-    if isinstance(last, int | np.integer):
-        dates[1] = pd.Timestamp(f"{last}-12-31")
-    if dates[1] < dates[0]:
-        raise UsageError(f"date_range runs backwards: {first} to {last}; swap them")
-    return dates[0], dates[1]
+    return parse_dates(first, last)
 
 
 def years_of(date_range: tuple[Any, Any]) -> range:
