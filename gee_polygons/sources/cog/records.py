@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,7 +190,10 @@ def _read_gpkg(place: str, network: Network) -> Any:
     import geopandas
     import pyarrow as pa
 
-    frame = geopandas.read_file(_opened(place, network, whole=True), fid_as_index=True)
+    with warnings.catch_warnings():
+        # GDAL misses the extension .gpkg: bytes that were fetched have no file name
+        warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
+        frame = geopandas.read_file(_opened(place, network, whole=True), fid_as_index=True)
     if "fid" not in frame:
         frame = frame.rename_axis("fid").reset_index()
     return pa.table(frame.to_arrow(index=False))
