@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import shapely
 
-from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, EMBEDDING_YEARS
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, EMBEDDING_YEARS, checked_bands
 from gee_polygons.errors import UsageError
 
 __all__ = [
@@ -114,10 +114,7 @@ def _bands(bands: Sequence[str] | None) -> list[str] | None:
     if bands is None:
         return None
     names = [bands] if isinstance(bands, str) else list(bands)
-    if not names:
-        raise UsageError("bands is empty; leave it out for all 64, or name some of A00..A63")
-    if unknown := [b for b in names if b not in EMBEDDING_BANDS]:
-        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    checked_bands(list(dict.fromkeys(names)))  # an image may have a band twice
     return names
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, N_BANDS
-from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, N_BANDS, checked_bands
+from gee_polygons.errors import ReadError
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Job, Piece, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import lattice_window
@@ -142,10 +142,8 @@ def image_of_codes(
 ) -> EmbeddingImage:
     """Return the codes of a region's bounding box (EPSG:4326), north-up, in the UTM zone of its centroid."""
     names = tuple(bands) if bands is not None else BANDS
-    if unknown := [name for name in names if name not in BANDS]:
-        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    distinct = list(checked_bands(list(dict.fromkeys(names))))
     lattice, window = window_of_region(region, ALPHA_EMBEDDINGS.scale_m)
-    distinct = list(dict.fromkeys(names))
     codes = _codes(service, lattice, window, [year], distinct)[0][[distinct.index(name) for name in names]]
     return EmbeddingImage(values=codes, grid=lattice.grid(window), bands=names, year=year, source="earthengine")
 
