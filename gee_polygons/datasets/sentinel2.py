@@ -138,8 +138,9 @@ def with_cloud_mask(layer: ContinuousLayer, cloud_mask: str) -> ContinuousLayer:
     if cloud_mask not in CLOUD_MASKS:
         raise UsageError(f"cloud_mask must be one of {', '.join(CLOUD_MASKS)}, found {cloud_mask!r}")
     related = (_CLOUD_SCORE_ID,) if cloud_mask == "cloud_score_plus" else ()
-    prepare = _Prepare(cloud_mask, indices=layer.name == SENTINEL2_INDICES.name)
-    return replace(layer, prepare=prepare, related_ids=related)
+    if not isinstance(layer.prepare, _Prepare):
+        raise UsageError(f"layer {layer.name!r} isn't made by this module; give one of its Sentinel-2 layers")
+    return replace(layer, prepare=replace(layer.prepare, cloud_mask=cloud_mask), related_ids=related)
 
 
 def get_sentinel2_image(

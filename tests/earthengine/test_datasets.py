@@ -1,6 +1,7 @@
 """The dataset modules' images, evaluated by the local Earth Engine, with the answers by hand."""
 
 import pickle
+from dataclasses import replace
 
 import ee
 import numpy as np
@@ -258,3 +259,7 @@ def test_a_layer_with_another_mask_is_another_layer():
     assert other != SENTINEL2_INDICES
     assert pickle.loads(pickle.dumps(other)) == other
     assert with_cloud_mask(other, "scl") == SENTINEL2_INDICES
+    renamed = replace(SENTINEL2_INDICES, name="mine", bands=("NDVI",))
+    assert with_cloud_mask(renamed, "cloud_score_plus").prepare == other.prepare
+    with pytest.raises(UsageError, match="isn't made by this module"):
+        with_cloud_mask(DYNAMIC_WORLD_PROBABILITIES, "scl")
