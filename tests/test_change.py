@@ -11,7 +11,9 @@ from gee_polygons.alphaearth import BANDS
 from gee_polygons.change import change, ring_sites
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.drift import Drift, robust_location
-from gee_polygons.change.significance import adjusted_p_values, learned_null, robust_z, to_p, to_z
+from gee_polygons.change.numerics import adjusted_p_values, p_to_z, z_to_p
+from gee_polygons.change.significance import empirical_null, robust_z
+from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import DataWarning, UsageError
 from gee_polygons.extract import extract_embeddings
 
@@ -47,20 +49,20 @@ def test_adjusted_p_values_of_the_paper():
 
 def test_z_and_p_are_each_others_inverse():
     z = np.array([-3.0, 0.0, 1.6448536269514722, 8.0])
-    assert to_z(to_p(z)) == pytest.approx(z)
-    assert to_p(z)[2] == pytest.approx(0.05)
+    assert p_to_z(z_to_p(z)) == pytest.approx(z)
+    assert z_to_p(z)[2] == pytest.approx(0.05)
 
 
-def test_a_learned_null_only_ever_makes_tests_more_cautious():
+def test_an_empirical_null_only_ever_makes_tests_more_cautious():
     rng = np.random.default_rng(0)
-    calm = np.concatenate([rng.normal(0, 1, 600), rng.uniform(5, 30, 400)])
-    centre, scale = learned_null(calm)
+    z = np.concatenate([rng.normal(0, 1, 600), rng.uniform(5, 30, 400)])
+    centre, scale = empirical_null(z)
     assert 0 <= centre < 0.3
     assert 1 <= scale < 1.3
-    centre, scale = learned_null(1.5 + 1.8 * calm)
+    centre, scale = empirical_null(1.5 + 1.8 * z)
     assert centre == pytest.approx(1.5, abs=0.5)
     assert scale == pytest.approx(1.8, abs=0.5)
-    assert learned_null(calm[:10]) == (0.0, 1.0)
+    assert empirical_null(z[:10]) == (0.0, 1.0)
 
 
 def test_robust_z_by_hand():
@@ -69,7 +71,7 @@ def test_robust_z_by_hand():
     assert np.isnan(robust_z(lengths, np.zeros(5, bool))).all()
 
 
-def test_robust_location_isn_t_moved_by_a_third_of_strangers():
+def test_robust_location_isn_t_moved_by_a_third_of_outliers():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(90, 64)) * 0.01
     points[:30, 0] += 3.0
@@ -79,14 +81,22 @@ def test_robust_location_isn_t_moved_by_a_third_of_strangers():
 
 
 @pytest.mark.parametrize("model", ["translation", "rotation"])
-def test_drift_taken_off_and_put_on_is_nothing(model):
+def test_vectors_moved_by_a_drift_are_home_again_without_it(model):
     rng = np.random.default_rng(0)
-    centre = np.eye(64)[0]
-    drift = Drift(steps=rng.normal(size=(3, 64)) * 0.02, centre=centre, known=np.ones(3, bool), model=model)
-    home = centre + rng.normal(size=(5, 64)) * 0.05
-    home /= np.linalg.norm(home, axis=1, keepdims=True)
-    there = np.stack([drift.add(home, y) for y in range(3)], axis=1)
-    assert np.abs(drift.remove(there) - home[:, None]).max() < (1e-9 if model == "rotation" else 0.01)
+    centre, steps = np.eye(64)[0], rng.normal(size=(3, 64)) * 0.02
+    home = normalize(centre + rng.normal(size=(5, 64)) * 0.05)
+    if model == "translation":
+        moved = normalize(home[:, None] + steps)
+    else:  # the smallest rotation from a to b: of the part of a vector that lies in the plane of both
+        moved = np.empty((5, 3, 64))
+        for y, b in enumerate(normalize(centre + steps)):
+            across = normalize(b - (b @ centre) * centre)
+            x, z = home @ centre, home @ across
+            cos, sin = b @ centre, b @ across
+            turned = np.outer(cos * x - sin * z - x, centre) + np.outer(sin * x + cos * z - z, across)
+            moved[:, y] = home + turned
+    drift = Drift(steps=steps, centre=centre, known=np.ones(3, bool), model=model)
+    assert np.abs(drift.remove(moved) - home[:, None]).max() < (1e-9 if model == "rotation" else 0.01)
 
 
 def test_shares_of_direction_by_hand():
@@ -101,7 +111,7 @@ def test_shares_of_direction_by_hand():
 # --- whole series ---
 
 
-def test_a_shared_step_is_no_site_s_change():
+def test_drift_is_no_site_s_change():
     rng = np.random.default_rng(0)
     site = rng.normal(size=(40, 1, 64)) * 0.05 + np.eye(64)[0]
     step = rng.normal(size=(1, 8, 64)) * 0.05
@@ -113,7 +123,7 @@ def test_a_shared_step_is_no_site_s_change():
     assert found.drift["share"].iloc[1:].min() > 0.9
 
 
-def test_a_pulse_returns_and_a_step_stays_and_the_last_year_is_not_yet_told():
+def test_a_pulse_returns_a_step_persists_and_the_last_year_is_not_classified():
     rng = np.random.default_rng(0)
     v = np.eye(64)[0] + rng.normal(size=(30, 8, 64)) * 0.01
     v[0, 3:5, 1] += 0.4
@@ -196,7 +206,7 @@ def test_most_sites_may_change_if_each_does_so_in_its_own_way(sample_table):
 
 def test_a_few_sites_are_no_background(sample_table):
     own = sample_table[sample_table["site_id"].isin(["pasture-fast", "stalled"])]
-    with pytest.warns(DataWarning, match="2 sites can't tell") as said:
+    with pytest.warns(DataWarning, match="a table of 2 sites is too small") as said:
         found = change(own)
     assert said[0].filename == __file__  # where the reader called it
     assert found.sites["flag"].tolist() == [True, False]

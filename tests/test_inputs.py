@@ -184,7 +184,7 @@ def test_controls_without_any_data_take_nothing_off():
     table.loc[table["site_id"] == "s1", list(BANDS)] = np.nan
     with pytest.raises(UsageError, match="none of the 1 named site has data"):
         change(table, background=["s1"])
-    assert change(table, background=["s1", "s2", "s3"]).background == "the step of 2 control sites"
+    assert change(table, background=["s1", "s2", "s3"]).background == "the drift of 2 control sites"
 
 
 @pytest.mark.parametrize("background", ["all", None, ["s1", "s2"]])
@@ -274,7 +274,7 @@ def test_warnings_are_one_line_each_on_the_command_line(files):
     few.to_csv(files / "few.csv", index=False)
     done = CliRunner().invoke(main, ["change", str(files / "few.csv"), "-o", str(files / "few_o.csv")])
     assert done.exit_code == 0
-    assert done.stderr.startswith("warning: 2 sites can't tell the scene's step from its own")
+    assert done.stderr.startswith("warning: a table of 2 sites is too small to estimate the drift")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""What bands are made of: noise, scatter of few sites, own ends; each against numbers made by hand or drawn anew."""
+"""Confidence intervals and the errors they are drawn from: noise, scatter of few sites, drift; by hand or simulated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from simulated_scenes import simulate_scene
 from simulated_sites import simulate
 
 from gee_polygons.alphaearth import BANDS
-from gee_polygons.change.drift import Drift, unseen_steps
-from gee_polygons.change.noise import PRIOR_VARIANCE, estimate_noise, spectral_freedom
-from gee_polygons.change.series import Series, ar1
-from gee_polygons.change.stable_sites import densest
+from gee_polygons.change.drift import Drift, step_covariance
+from gee_polygons.change.noise import PRIOR_VARIANCE, estimate_noise
+from gee_polygons.change.numerics import ar1_correlation
+from gee_polygons.change.series import Series
+from gee_polygons.change.stable_sites import most_similar_sites
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.recovery import recovery
-from gee_polygons.recovery.geometry import mean_start
-from gee_polygons.recovery.scatter import balanced, scatter_of
+from gee_polygons.recovery.geometry import local_mean_start
+from gee_polygons.recovery.scatter import estimate_scatter, fill_gaps
 
 E = np.eye(64)
 
@@ -25,7 +26,7 @@ def noisy(n=60, t=9, memory=0.0, variance=0.01, seed=0):
     rng = np.random.default_rng(seed)
     size = np.exp(-np.arange(64) / 12)
     size = np.sqrt(variance * size / size.sum())
-    noise = np.linalg.cholesky(ar1(t, memory)) @ rng.normal(size=(n, t, 64)) * size
+    noise = np.linalg.cholesky(ar1_correlation(t, memory)) @ rng.normal(size=(n, t, 64)) * size
     return E[0] + rng.normal(size=(n, 1, 64)) * 0.02 + noise
 
 
@@ -48,22 +49,21 @@ def test_a_path_isn_t_noise():
     assert np.median(moving.variance) == pytest.approx(np.median(still.variance), rel=0.25)
 
 
-def test_without_enough_years_the_prior_tells():
+def test_with_too_few_years_the_prior_is_used():
     found = estimate_noise(noisy(n=3, t=2), np.array([1.0, 2.0, 4.0]), np.zeros((3, 2), bool))
     assert found.variance.tolist() == pytest.approx([PRIOR_VARIANCE, PRIOR_VARIANCE / 2, PRIOR_VARIANCE / 4])
-    assert spectral_freedom(np.eye(64)) == pytest.approx(64)
 
 
 @pytest.mark.parametrize("m", [2, 3, 10])
-def test_the_mean_of_few_sites_errs_as_student_says(m):
-    # whatever the sites are: of repeated samples, 90 % of the bands hold the true mean
+def test_the_error_of_the_mean_of_few_sites_is_student_s_t(m):
+    # 90 % of the intervals of repeated samples hold the true mean
     rng = np.random.default_rng(m)
     slope = E[None, None, 5]
     inside = []
     for _ in range(300):
         own = rng.normal(size=(m, 64)) * 0.05
-        scatter = scatter_of(own[:, None], np.eye(64) / 64)
-        drawn = scatter.of_mean(slope, scatter.stretches(300, rng), rng)[:, 0, 0]
+        scatter = estimate_scatter(own[:, None], np.eye(64) / 64)
+        drawn = scatter.draw_mean(slope, scatter.stretches(300, rng), rng)[:, 0, 0]
         low, high = np.quantile(drawn, [0.05, 0.95])
         inside.append(low <= own.mean(axis=0)[5] <= high)
     assert np.mean(inside) == pytest.approx(0.9, abs=0.07)
@@ -71,10 +71,10 @@ def test_the_mean_of_few_sites_errs_as_student_says(m):
 
 def test_scatter_of_sites_by_hand():
     units = np.stack([E[0] + 0.1 * E[1], E[0] - 0.1 * E[1]])[:, None]
-    found = scatter_of(units, np.eye(64) / 64)
+    found = estimate_scatter(units, np.eye(64) / 64)
     assert found.length == pytest.approx(np.sqrt(2 * 0.1**2))
     assert found.freedom == pytest.approx(1 + 30)  # all directions alike: the average tells as much as it may
-    one = scatter_of(units[:1], np.eye(64) / 64, 0.04)
+    one = estimate_scatter(units[:1], np.eye(64) / 64, 0.04)
     assert one.length == pytest.approx(0.2)
 
 
@@ -82,36 +82,36 @@ def test_a_gap_in_one_reference_doesn_t_move_the_mean():
     units = normalize(E[0] + 0.2 * np.array([[E[1]], [-E[1]], [E[2]]]) + 0.05 * E[3] * np.arange(4)[None, :, None])
     holed = units.copy()
     holed[0, 2] = np.nan
-    assert np.abs(balanced(holed) - units).max() < 1e-3
+    assert np.abs(fill_gaps(holed) - units).max() < 1e-3
     assert np.abs(np.nanmean(holed, axis=0) - units.mean(axis=0)).max() > 0.05
-    assert balanced(units) is units
+    assert fill_gaps(units) is units
 
 
-def test_the_unchanged_are_found_though_they_are_the_fewer():
+def test_stable_sites_are_found_even_if_they_are_a_minority():
     rng = np.random.default_rng(0)
     step = np.cumsum(rng.normal(size=(8, 64)) * 0.01, axis=0)
     units = E[0] + step + rng.normal(size=(30, 8, 64)) * 0.004
     for i in range(8, 30):  # 22 of 30 change towards the same cover, each in its own time
         units[i] += np.clip((np.arange(8) - rng.integers(1, 5)) / rng.uniform(1, 6), 0, 1)[:, None] * 0.6 * E[1]
     series = Series(site_ids=list(range(30)), years=np.arange(8), units=normalize(units), n_effective=np.ones(30))
-    found = densest(series, np.arange(8) == 0)
+    found = most_similar_sites(series, np.arange(8) == 0)
     assert found.sum() == 6
     assert not found[8:].any()
 
 
-def test_one_cover_doesn_t_show_the_part_of_a_step_that_points_at_it():
+def test_sites_of_one_cover_do_not_determine_the_part_of_a_step_that_points_at_them():
     drift = Drift(steps=np.array([0 * E[0], 0.1 * E[3]]), centre=E[0], known=np.ones(2, bool), model="translation")
-    found = unseen_steps(drift, E[[0, 0, 0]], np.full(3, 1e-4))
+    found = step_covariance(drift, E[[0, 0, 0]], np.full(3, 1e-4))
     assert not found[0].any()
     assert E[0] @ found[1] @ E[0] == pytest.approx(0.01 / 63, rel=0.05)
     assert E[5] @ found[1] @ E[5] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_middle_of_a_kind_isn_t_drawn_towards_the_site():
+def test_the_mean_start_of_a_cover_isn_t_drawn_towards_the_site():
     rng = np.random.default_rng(0)
     size = np.exp(-np.arange(64) / 6)
     sites = normalize(E[0] + rng.normal(size=(60, 64)) * 0.25 * np.sqrt(size / size.sum()))
-    middle = mean_start(sites)
+    middle = local_mean_start(sites)
     apart = sites - sites.mean(axis=0)
     lean = np.sum((middle - sites.mean(axis=0)) * apart, axis=1) / np.sum(apart**2, axis=1)
     assert abs(np.median(lean)) < 0.1
@@ -128,7 +128,7 @@ def recovered(sim, **options):
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
-def test_bands_hold_on_a_simulator_that_is_unlike_the_estimator(ratio):
+def test_intervals_hold_on_a_simulator_that_is_unlike_the_estimator(ratio):
     inside, errors = [], []
     for seed in (11, 12, 13):
         sim = simulate_scene(ratio=ratio, n_sites=80, seed=seed)
@@ -140,7 +140,7 @@ def test_bands_hold_on_a_simulator_that_is_unlike_the_estimator(ratio):
 
 
 @pytest.mark.parametrize("m", [1, 2, 3])
-def test_few_references_make_wide_bands_that_hold(m):
+def test_few_references_make_wide_intervals_that_hold(m):
     inside, width = [], []
     for seed in range(1, 5):
         for n, kept in ((m, inside), (20, None)):
@@ -152,7 +152,7 @@ def test_few_references_make_wide_bands_that_hold(m):
     assert np.mean(width[::2]) > 1.2 * np.mean(width[1::2])
 
 
-def test_stand_ins_that_differ_make_the_band_wider():
+def test_stand_ins_that_differ_widen_the_interval():
     sim = simulate(ratio=1.0, n_sites=60, seed=3)
     name = sim.start.dropna().index[0]
     table = sim.table[(sim.table["site_id"] != name) | (sim.table["year"] >= sim.start[name])]
@@ -178,7 +178,7 @@ def test_stand_ins_that_differ_make_the_band_wider():
 
 
 def straight(ids, shares, years):
-    """Sites on the straight way between two states, by their shares in each year."""
+    """Sites on a straight trajectory between two states, by their shares in each year."""
     p = np.array(shares)[..., None]
     v = ((1 - p) * E[0] + p * E[1]).reshape(-1, 64)
     table = pd.DataFrame(v, columns=list(BANDS))
@@ -218,7 +218,7 @@ def test_statuses_groups_and_years_by_hand():
     assert young["rate"] == pytest.approx(0.1)
 
 
-def test_groups_look_at_the_whole_way_and_at_the_last_years():
+def test_classes_depend_on_all_years_and_on_the_last_four():
     years = np.arange(2017, 2026)
     ways = {
         "burnt at the end": [0, 0, 0.3, 0.6, 0.85, 1.05, 0, 0, 0],

@@ -1,4 +1,4 @@
-"""Recovery: shares by hand, bands on simulated sites, and the sample archive's own truth."""
+"""Recovery: shares by hand, intervals on simulated sites, and the sample archive's own truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.recovery import block_sites, recovery
-from gee_polygons.recovery.geometry import interpolated_year, share_of_way
+from gee_polygons.recovery.geometry import interpolated_year, locate
 
 REFERENCES = ["forest-reference-1", "forest-reference-2"]
 
@@ -27,20 +27,20 @@ def test_the_share_of_a_mixture_is_its_share(p):
     rng = np.random.default_rng(0)
     a, r = normalize(rng.normal(size=(2, 64)))
     u = normalize((1 - p) * a + p * r)
-    place = share_of_way(u, a, r, a)
+    place = locate(u, a, r, a)
     assert float(place.share) == pytest.approx(p, abs=1e-9)
     assert float(place.off_deg) == pytest.approx(0, abs=1e-5)
     step = rng.normal(size=64) * 1e-6
-    moved = share_of_way(normalize(u + step), a, r, a)
-    assert float(moved.share - place.share) == pytest.approx(float(place.slope @ step), abs=1e-9)  # a derivative
+    moved = locate(normalize(u + step), a, r, a)
+    assert float(moved.share - place.share) == pytest.approx(float(place.gradient @ step), abs=1e-9)  # a derivative
 
 
-def test_what_stays_of_a_site_s_own_changes_its_share_in_no_case():
+def test_what_a_site_keeps_of_its_own_does_not_change_its_share():
     e = np.eye(64)
     a, own, r = e[0] - 0.4 * e[1], 0.3 * e[2], e[0] + 0.4 * e[1]
     for kept in (0.0, 1.0):  # of what sets it apart, at the end
         u = normalize(0.5 * (a + own) + 0.5 * (r + kept * own))
-        place = share_of_way(u, normalize(a + own), normalize(r), normalize(a))
+        place = locate(u, normalize(a + own), normalize(r), normalize(a))
         assert float(place.share) == pytest.approx(0.5, abs=0.01)
 
 
@@ -77,7 +77,7 @@ def test_without_a_background_slow_recovery_is_misjudged():
     assert errors[1] > 2 * errors[0]
 
 
-def test_a_small_site_has_a_wider_band():
+def test_a_small_site_has_a_wider_interval():
     sim = simulate(ratio=1.0, n_sites=80)
     starts = sim.start.dropna().to_dict()
     name = next(iter(starts))
@@ -116,7 +116,7 @@ def test_a_site_without_years_before_its_start_has_no_share_unless_degraded_site
     assert stood_in.sites.set_index("site_id").loc["pasture-fast", "share"] > 0.7
 
 
-def test_bands_from_blocks_of_pixels(sample_sites, sample_table):
+def test_intervals_from_blocks_of_pixels(sample_sites, sample_table):
     pieces = block_sites(sample_sites["pasture-medium"], block_m=150)
     table = extract_embeddings(pieces, years=range(2018, 2025), source="sample")
     about = pieces.to_geodataframe().set_index("site_id")
@@ -145,7 +145,7 @@ def test_wrong_calls_say_what_to_do(sample_table, options, words):
         recovery(sample_table, **({"references": REFERENCES, "start_years": {"pasture-fast": 2019}} | options))
 
 
-def test_a_hand_made_way():
+def test_a_trajectory_by_hand():
     way = np.linspace(0, 1, 5)[:, None]
     e = np.eye(64)
     table = pd.DataFrame(np.vstack([(1 - way) * e[0] + way * e[1], e[[1] * 5]]), columns=list(BANDS))

@@ -1,8 +1,8 @@
-"""The step that all land shares in a year: estimated from a background, robustly, and taken off.
+"""Estimates drift, the change that all land shares in a year, from background sites, and removes it.
 
-Two models. *Translation*: the same vector d(y) is added to every place's vector before it is scaled to length 1, so a
-site moves by the part of d that is tangent to the sphere where it lies. *Rotation*: all directions are turned alike,
-by the smallest rotation that takes the background's mean direction of the base year to that of the year.
+Two models. *Translation*: one vector d(y) is added to all vectors before they are scaled to length 1, so that a site
+moves by the part of d that is tangent to the sphere at its place. *Rotation*: all vectors are rotated alike, by the
+smallest rotation that takes the background's mean direction of the base year to its mean direction of the year.
 
 Sources: Weiszfeld's algorithm for the geometric median (Vardi & Zhang, PNAS 97, 2000); Tukey's biweight (Maronna,
 Martin & Yohai, *Robust Statistics*, 2006).
@@ -10,32 +10,32 @@ Martin & Yohai, *Robust Statistics*, 2006).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
-from gee_polygons.change.series import Flags, Floats, Series
+from gee_polygons.change.numerics import Flags, Floats
+from gee_polygons.change.series import Series, has_data
 from gee_polygons.embeddings.directional import normalize
 
 _ITERATIONS: Final = 40
-_CUTOFF: Final = 2.5  # biweight: what is further off than so many median distances counts for nothing
-_CLEARLY: Final = 0.9  # sites of one cover show both models nearly alike: a small gain is chance
-_RIDGE: Final = 1e-3  # keeps the tangent spaces' equations solvable for one or two background sites
+_CUTOFF: Final = 2.5  # biweight: points further off than so many median distances have no weight
+_CLEARLY: Final = 0.9  # sites of one cover fit both models nearly alike, so that a smaller gain may be chance
+_RIDGE: Final = 1e-3  # keeps the equations over tangent spaces solvable for one or two background sites
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drift:
-    """What is shared by year, relative to the base years.
+    """The shared change of each year relative to the base years.
 
     Parameters
     ----------
     steps : float array, shape (years, 64)
-        Translation of each year; 0 where the background can't tell.
+        Translation of each year; 0 in years without background data.
     centre : float array, shape (64,)
-        Mean direction of the background in the base years: what a rotation turns.
+        Mean direction of the background in the base years, which a rotation turns.
     known : bool array, shape (years,)
         Whether the background has data in the year.
     model : str
@@ -49,36 +49,29 @@ class Drift:
 
     @classmethod
     def none(cls, n_years: int) -> Drift:
-        """Return the drift that isn't corrected."""
+        """Return a drift that changes nothing."""
         steps = np.zeros((n_years, N_BANDS))
         return cls(steps=steps, centre=steps[0], known=np.ones(n_years, np.bool_), model="none")
 
     def remove(self, units: Floats) -> Floats:
-        """Take it off vectors of shape (sites, years, 64): as if every year were the base year."""
-        if self.model == "none":
-            return units
-        if self.model == "rotation":
-            return np.stack([units[:, y] @ self._turn(y) for y in range(len(self.steps))], axis=1)
-        return normalize(units - self.steps)
+        """Return vectors of shape (sites, years, 64) as they would be in the base years."""
+        return np.stack([self.remove_from_year(units[:, year], year) for year in range(len(self.steps))], axis=1)
 
-    def add(self, vector: Floats, year: int) -> Floats:
-        """Carry vectors (..., 64) from the base years to a year: what they would be there without a change."""
+    def remove_from_year(self, vectors: Floats, year: int) -> Floats:
+        """Return vectors of one year, shape (n, 64), as they would be in the base years."""
         if self.model == "none":
-            return vector
-        if self.model == "rotation":
-            return vector @ self._turn(year).T
-        return normalize(vector + self.steps[year])
-
-    def _turn(self, year: int) -> Floats:
-        """Return R^T of the rotation R from the base years to a year: row vectors times it go back."""
+            return vectors
+        if self.model == "translation":
+            return normalize(vectors - self.steps[year])
+        # rows times R^T, with R the rotation from a to b
         a, b = self.centre, normalize(self.centre + self.steps[year])
         k = np.outer(b, a) - np.outer(a, b)
-        turn: Floats = np.eye(N_BANDS) + k + k @ k / (1 + a @ b)
-        return turn
+        found: Floats = vectors @ (np.eye(N_BANDS) + k + k @ k / (1 + a @ b))
+        return found
 
 
 def base_years(present: Flags) -> Flags:
-    """Return the first year in which at least half as many sites have data as in the best year, as a mask."""
+    """Return, as a mask, the first year in which at least half as many sites have data as in the best year."""
     count = present.sum(axis=0)
     first = int(np.argmax(2 * count >= count.max()))
     chosen: Flags = np.arange(len(count)) == first
@@ -86,13 +79,17 @@ def base_years(present: Flags) -> Flags:
 
 
 def robust_location(points: Floats, noise: Floats) -> tuple[Floats, Floats]:
-    """Return where most of the points are, and the weight of each: geometric median, then Tukey's biweight.
+    """Estimate the centre of points with outliers: geometric median, then Tukey's biweight.
 
     Parameters
     ----------
     points : float array, shape (n, bands)
     noise : float array, shape (n,)
         Relative standard deviation of each.
+
+    Returns
+    -------
+    The centre, shape (bands,), and the weight of each point, shape (n,).
     """
     centre: Floats = np.median(points, axis=0)
     for _ in range(_ITERATIONS):
@@ -102,7 +99,6 @@ def robust_location(points: Floats, noise: Floats) -> tuple[Floats, Floats]:
         if np.linalg.norm(moved - centre) < 1e-7:
             break
         centre = moved
-    weight = np.ones(len(points))
     for _ in range(5):
         distance = np.linalg.norm(points - centre, axis=1) / noise
         scale = max(float(np.median(distance)), 1e-12)
@@ -111,26 +107,23 @@ def robust_location(points: Floats, noise: Floats) -> tuple[Floats, Floats]:
     return centre, weight
 
 
-def estimate_drift(background: Series, base: Flags, model: str = "auto", trusted: Flags | None = None) -> Drift:
-    """Estimate each year's shared step from background sites.
+def estimate_drift(background: Series, base: Flags, model: str = "auto") -> Drift:
+    """Estimate each year's drift from background sites.
 
     Parameters
     ----------
     background : Series
-        Sites that mostly didn't change.
+        Sites most of which didn't change.
     base : bool array, shape (years,)
         Base years.
     model : {"auto", "translation", "rotation"}
-        ``"auto"``: whichever leaves less of the background's movement (median over sites and years).
-    trusted : bool array, shape (sites,), optional
-        Sites to use; all by default.
+        ``"auto"``: the model that leaves less of the background's movement (median over sites and years).
     """
-    units = background.units if trusted is None else background.units[trusted]
-    n_eff = background.n_effective if trusted is None else background.n_effective[trusted]
-    home = _mean_where(units, np.broadcast_to(base, units.shape[:2]))
-    noise = 1 / np.sqrt(n_eff)
+    units = background.units
+    home = _mean_direction(units, base)
+    noise = 1 / np.sqrt(background.n_effective)
     steps, known = _steps(units, home, noise, base)
-    # a control that is restless for reasons of its own (a crop that rotates) counts for less than a calm one
+    # a control that varies for reasons of its own (crop rotation) gets less weight than a stable one
     moved = np.sum((normalize(units - steps) - home[:, None]) ** 2, axis=2)[:, ~base]
     own = np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in moved])
     if np.isfinite(own).sum() > 2 and np.nanmedian(own) > 0:
@@ -138,18 +131,19 @@ def estimate_drift(background: Series, base: Flags, model: str = "auto", trusted
         steps, known = _steps(units, home, noise, base)
     seen = np.isfinite(home[:, 0])
     centre = normalize(home[seen].mean(axis=0)) if seen.any() else np.eye(N_BANDS)[0]
-    found = [Drift(steps=steps, centre=centre, known=known, model=m) for m in ("translation", "rotation")]
-    if model != "auto":
-        return found[model == "rotation"]
-    left = [_what_is_left(drift, units, home, noise) for drift in found]
-    return found[left[1] < _CLEARLY * left[0]]
+    translation = Drift(steps=steps, centre=centre, known=known, model="translation")
+    rotation = replace(translation, model="rotation")
+    if model == "auto":
+        left, left_by_rotation = (_median_distance(drift, units, home, noise) for drift in (translation, rotation))
+        return rotation if left_by_rotation < _CLEARLY * left else translation
+    return rotation if model == "rotation" else translation
 
 
 def _steps(units: Floats, home: Floats, noise: Floats, base: Flags) -> tuple[Floats, Flags]:
-    """Return each year's translation from the base years, and whether there was anything to tell it from."""
+    """Return each year's translation from the base years, and whether the year has data."""
     steps, known = np.zeros((units.shape[1], N_BANDS)), base.copy()
     for year in np.flatnonzero(~base):
-        both = np.isfinite(home[:, 0]) & np.isfinite(units[:, year, 0])
+        both = has_data(home) & has_data(units[:, year])
         if not both.any():
             continue
         known[year] = True
@@ -163,35 +157,48 @@ def _steps(units: Floats, home: Floats, noise: Floats, base: Flags) -> tuple[Flo
     return steps, known
 
 
-def unseen_steps(drift: Drift, witnesses: Floats, variance: Floats) -> Floats:
-    """Return the covariance of what the background can't tell of each year's translation, shape (years, 64, 64).
+def step_covariance(drift: Drift, places: Floats, variance: Floats) -> Floats:
+    """Return the covariance of the part of each year's translation that the background can't determine.
 
-    A site shows only what is tangent to the sphere where it lies: sites of one cover hardly show the part that points
-    at them. For places with directions x_j and noise v_j a direction (squared, summed over the bands), and steps whose
-    own variance a direction is s = |step|^2 / 63, that covariance is ``(sum (I - x_j x_j^T) / v_j + I / s)^-1`` (Gelman
-    et al., *Bayesian Data Analysis*, 2013, 14.2), less what it is where all sites show it.
+    A site shows only what is tangent to the sphere at its place: sites of one cover hardly show the part that points
+    at them. For sites at directions x_j with noise variances v_j, and steps whose own variance along a direction is
+    s = |step|^2 / 63, that covariance is ``(sum (I - x_j x_j^T) / v_j + I / s)^-1`` (Gelman et al., *Bayesian Data
+    Analysis*, 2013, 14.2), less its smallest eigenvalue, which holds along directions that all sites show.
+
+    Parameters
+    ----------
+    drift : Drift
+        Only translations have such a part.
+    places : float array, shape (sites, 64)
+        Mean direction of each background site.
+    variance : float array, shape (sites,)
+        Squared length of each site's noise in a year.
+
+    Returns
+    -------
+    float64 array, shape (years, 64, 64).
     """
     found = np.zeros((len(drift.steps), N_BANDS, N_BANDS))
-    if drift.model != "translation" or not len(witnesses):
+    if drift.model != "translation" or not len(places):
         return found
     weight = (N_BANDS - 1) / (2 * variance)  # a step is a difference of two years
-    seen = weight.sum() * np.eye(N_BANDS) - (witnesses * weight[:, None]).T @ witnesses
+    precision = weight.sum() * np.eye(N_BANDS) - (places * weight[:, None]).T @ places
     for y, step in enumerate(drift.steps):
-        own = float(step @ step) / (N_BANDS - 1)
-        if own > 0:
-            values, axes = np.linalg.eigh(seen + np.eye(N_BANDS) / own)
+        prior = float(step @ step) / (N_BANDS - 1)
+        if prior > 0:
+            values, axes = np.linalg.eigh(precision + np.eye(N_BANDS) / prior)
             found[y] = (axes * (1 / values - 1 / values[-1])) @ axes.T
     return found
 
 
-def _what_is_left(drift: Drift, units: Floats, home: Floats, noise: Floats) -> float:
+def _median_distance(drift: Drift, units: Floats, home: Floats, noise: Floats) -> float:
+    """Return the median distance from home that is left without the drift, relative to each site's noise."""
     distance = np.linalg.norm(drift.remove(units) - home[:, None], axis=2) / noise[:, None]
     seen = distance[np.isfinite(distance)]
     return float(np.median(seen)) if len(seen) else 0.0
 
 
-def _mean_where(units: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Mean direction over some of the years; NaN where none of them has data."""
-    use = chosen & np.isfinite(units[..., 0])
-    total = np.where(use[..., None], units, 0.0).sum(axis=1)
-    return normalize(total)
+def _mean_direction(units: Floats, years: Flags) -> Floats:
+    """Return the mean direction over some of the years, shape (sites, 64); NaN where none of them has data."""
+    use = years & has_data(units)
+    return normalize(np.where(use[..., None], units, 0.0).sum(axis=1))

@@ -1,16 +1,16 @@
-"""How large a site's yearly noise is, which directions it has, and how long it remembers.
+"""Estimates the yearly noise of sites: its variance, its directions, and its autocorrelation.
 
-A series is ``x(y) = state + path + noise``. What is left when the state is taken out (and, for a site that may change,
-its best path) is ``r = M x`` with a projection M over the years, so for noise of variance s^2 a year that remembers
-like an AR(1) process, ``C = phi^|i - j|``, its expected squares are ``s^2 M C M``. Two moments, the size and the lag-1
-product, give s^2 and phi; M does away with the bias that plain residual autocorrelations have in short series.
+A series is ``x(y) = state + path + noise``. Taking out the state (and, of a site that may change, its best path)
+leaves ``r = M x`` with a projection M over the years. For noise of variance s^2 a year with AR(1) correlation
+``C = phi^|i - j|``, the expected products of r are ``s^2 M C M``. Two moments, the size and the lag-1 product, give s^2
+and phi; with M they are free of the bias that plain residual autocorrelations have in short series.
 
-A site's own variance is known as well as its years allow; all sites together tell what to expect of one of its size.
-The two are weighed as Smyth has it: ``(d0 v + d s^2) / (d0 + d)``, with d0 from how much sites differ beyond chance.
+The variance of one site is known only as well as its years allow, so it is shrunk towards the variance that all sites
+let expect for its size: ``(d0 v + d s^2) / (d0 + d)``, with d0 from how much sites differ beyond chance.
 
 Sources: Marriott & Pope, *Bias in the estimation of autocorrelations*, Biometrika 41 (1954); Smyth, *Linear models and
 empirical Bayes methods for assessing differential expression in microarray experiments*, Stat. Appl. Genet. Mol. Biol.
-3 (2004), eqs. for the moderated variance; Satterthwaite, *Biometrics* 2 (1946), for the number of free directions.
+3 (2004), eqs. for the moderated variance.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from typing import Final
 import numpy as np
 
 from gee_polygons.alphaearth import N_BANDS
-from gee_polygons.change.series import Flags, Floats, ar1
+from gee_polygons.change.numerics import Flags, Floats, ar1_correlation, effective_dimensions, median_and_scale
+from gee_polygons.change.series import has_data
 from gee_polygons.change.templates import MIN_YEARS, Templates, fit_templates
 from gee_polygons.embeddings.directional import normalize
 
-# Where the table can't tell: a pixel's squared step from year to year is 2 (1 - 0.973) by the median cosine; the scene
-# shares 0.44..0.87 of it, the middle is 0.655; a step has the noise of two years.
+# Without enough data: the squared step of a pixel from year to year is 2 (1 - 0.973) by its median cosine. 0.655 of it
+# was taken to be shared by the scene (measured since: 0.23..0.67, median 0.41); a step has the noise of two years.
 PRIOR_VARIANCE: Final = (1 - 0.655) * 2 * (1 - 0.973) / 2
-_ENOUGH: Final = 30.0  # years in which sites are known not to change, beyond their means: then these alone tell
-_PRIOR_YEARS: Final = 5.0  # that the prior counts for, of directions
-_MEMORIES: Final = np.linspace(0.0, 0.9, 19)
-_OUTLIER: Final = 3.0  # a variance beyond so many times what is expected counts as that when all sites are pooled
-_FEW: Final = 5  # sites; fewer don't tell how much sites differ, nor how size matters
-_FEW_COUNT: Final = 4.0  # degrees of freedom that the law of size then has against a site's own
-_MAD: Final = 0.6744897501960817
+_ENOUGH: Final = 30.0  # degrees of freedom in years known to be stable; with more, only these years are used
+_PRIOR_YEARS: Final = 5.0  # weight of a covariance that is the same in all directions
+_COEFFICIENTS: Final = np.linspace(0.0, 0.9, 19)  # AR(1) coefficients to interpolate between
+_OUTLIER: Final = 3.0  # larger variances, relative to the expected one, are cut to this when sites are pooled
+_FEW: Final = 5  # with fewer sites the effect of size, and how much sites differ, can't be estimated
+_FEW_FREEDOM: Final = 4.0  # d0 in that case
 _FIT_ROUNDS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Noise:
-    """The noise of one year's mean.
+    """The noise of yearly means.
 
     Parameters
     ----------
@@ -57,34 +57,31 @@ class Noise:
     memory: float
 
     def along(self, directions: Floats) -> Floats:
-        """Return the standard deviation of the noise of variance 1 along vectors of shape (..., 64)."""
+        """Return the standard deviation of noise of variance 1 along vectors of shape (..., 64)."""
         found: Floats = np.sqrt(np.maximum(np.einsum("...b,...b->...", directions @ self.shape, directions), 0.0))
         return found
 
 
-def spectral_freedom(shape: Floats) -> float:
-    """Return how many directions of equal size would scatter alike: ``(sum l)^2 / sum l^2`` (Satterthwaite 1946)."""
-    return float(np.trace(shape) ** 2 / np.sum(shape * shape))
-
-
-def estimate_noise(units: Floats, n_effective: Floats, known: Flags) -> Noise:
-    """Estimate the noise of series of shape (sites, years, 64), NaN = no data, with the common drift taken off.
+def estimate_noise(units: Floats, n_effective: Floats, stable: Flags) -> Noise:
+    """Estimate the noise of series with the drift removed.
 
     Parameters
     ----------
     units : float array, shape (sites, years, 64)
+        NaN without data.
     n_effective : float array, shape (sites,)
-        Effective pixels.
-    known : bool array, shape (sites, years)
-        Years in which a site is known not to change: references always, restoration sites before their start. They
-        tell the noise's directions and memory; where there are too few, all series do, without their best paths.
+        Effective sample size in pixels.
+    stable : bool array, shape (sites, years)
+        Years in which a site is known not to change: all years of references, the years before the start of
+        restoration sites. Directions and autocorrelation are estimated from them; if they are too few, from all
+        series without their best paths.
     """
     t = units.shape[1]
     expected = PRIOR_VARIANCE / n_effective
-    prior = np.eye(N_BANDS) / N_BANDS
-    still = _without_mean(np.isfinite(units[..., 0]) & known)
+    isotropic = np.eye(N_BANDS) / N_BANDS
+    still = _mean_remover(has_data(units) & stable)
     moving, left = _without_path(units)
-    always = (known | ~np.isfinite(units[..., 0])).all(axis=1)
+    always = (stable | ~has_data(units)).all(axis=1)
     moving[always] = still[always]
     x = np.nan_to_num(units)
     left[always] = still[always] @ x[always]
@@ -94,24 +91,24 @@ def estimate_noise(units: Floats, n_effective: Floats, known: Flags) -> Noise:
     square = np.einsum("ntb,ntb->n", r, r)
     use = (freedom > 0.5) & (square > 1e-12)
     if not use.any():
-        return Noise(shape=prior, variance=expected, memory=0.0)
-    memory = _memory(r[use], square[use], m[use], freedom[use])
-    flat = (r[use] * np.sqrt(freedom[use] / square[use])[:, None, None]).reshape(-1, N_BANDS)  # sites count by years
+        return Noise(shape=isotropic, variance=expected, memory=0.0)
+    memory = _ar1_coefficient(r[use], square[use], m[use], freedom[use])
+    scaled = (r[use] * np.sqrt(freedom[use] / square[use])[:, None, None]).reshape(-1, N_BANDS)  # sites weigh by years
     weight = float(freedom[use].sum())
-    shape = (flat.T @ flat + _PRIOR_YEARS * prior) / (weight + _PRIOR_YEARS)
-    years = np.einsum("nij,jk,nki->n", moving, ar1(t, memory), moving)
+    shape = (scaled.T @ scaled + _PRIOR_YEARS * isotropic) / (weight + _PRIOR_YEARS)
+    years = np.einsum("nij,jk,nki->n", moving, ar1_correlation(t, memory), moving)
     square = np.einsum("ntb,ntb->n", left, left)
     use = (years > 0.5) & (square > 1e-12)
-    if not use.any():
-        return Noise(shape=shape / np.trace(shape), variance=expected, memory=memory)
-    own, freedom = square[use] / years[use], years[use] * spectral_freedom(shape)
-    variance, d0 = _expected(own, freedom, n_effective, use)
-    variance[use] = (d0 * variance[use] + freedom * own) / (d0 + freedom)
+    variance = expected
+    if use.any():
+        own, freedom = square[use] / years[use], years[use] * effective_dimensions(shape)
+        variance, d0 = _expected_variance(own, freedom, n_effective, use)
+        variance[use] = (d0 * variance[use] + freedom * own) / (d0 + freedom)
     return Noise(shape=shape / np.trace(shape), variance=variance, memory=memory)
 
 
-def _without_mean(seen: Flags) -> Floats:
-    """Return M of each site, shape (sites, years, years): onto what is not the mean of the years seen."""
+def _mean_remover(seen: Flags) -> Floats:
+    """Return the projection of each site's years that subtracts their mean, shape (sites, years, years)."""
     one = seen.astype(np.float64)
     count = np.maximum(one.sum(axis=1), 1.0)
     found: Floats = np.eye(seen.shape[1])[None] * one[:, None, :]
@@ -120,14 +117,14 @@ def _without_mean(seen: Flags) -> Floats:
 
 
 def _without_path(units: Floats) -> tuple[Floats, Floats]:
-    """Return M onto what is neither mean nor best path, and what is left, shape (sites, years, 64).
+    """Return the projection that takes out mean and best path, and what is left, shape (sites, years, 64).
 
-    No template is quite the true path, and a path on a sphere bends: so what is left in the plane that it runs in
-    (the mean and the path's direction) is taken out too. Two of 64 directions are lost.
+    No template is quite the true path, and a path on a sphere is curved. So what is left in the plane of the path (the
+    mean and the path's direction) is taken out too, at the cost of two of the 64 dimensions.
     """
     t = units.shape[1]
-    seen = np.isfinite(units[..., 0])
-    found, x = _without_mean(seen), np.nan_to_num(units)
+    seen = has_data(units)
+    found, x = _mean_remover(seen), np.nan_to_num(units)
     if t < MIN_YEARS:
         return np.zeros_like(found), np.zeros_like(x)
     bank = Templates.over(t)
@@ -145,48 +142,45 @@ def _without_path(units: Floats) -> tuple[Floats, Floats]:
     return found, left * np.sqrt(N_BANDS / (N_BANDS - 2))
 
 
-def _memory(left: Floats, square: Floats, m: Floats, freedom: Floats) -> float:
-    """Return the AR(1) coefficient whose expected lag-1 products are those seen; every site counts by its years."""
+def _ar1_coefficient(left: Floats, square: Floats, m: Floats, freedom: Floats) -> float:
+    """Return the AR(1) coefficient whose expected lag-1 products match those seen; sites weigh by their years."""
     lag_one = np.einsum("ntb,ntb->n", left[:, 1:], left[:, :-1]) / square
     seen = float(np.average(lag_one, weights=freedom))
     expected = []
-    for memory in _MEMORIES:
-        c = m @ ar1(m.shape[1], memory) @ m
+    for coefficient in _COEFFICIENTS:
+        c = m @ ar1_correlation(m.shape[1], coefficient) @ m
         ratio = np.trace(c[:, 1:, :-1], axis1=1, axis2=2) / np.maximum(np.trace(c, axis1=1, axis2=2), 1e-12)
         expected.append(float(np.average(ratio, weights=freedom)))
-    return float(np.interp(seen, np.maximum.accumulate(expected), _MEMORIES))
+    return float(np.interp(seen, np.maximum.accumulate(expected), _COEFFICIENTS))
 
 
-def _expected(own: Floats, freedom: Floats, n_effective: Floats, use: Flags) -> tuple[Floats, float]:
-    """Return the variance to expect of each site, and for how many of its own degrees of freedom that counts.
+def _expected_variance(own: Floats, freedom: Floats, n_effective: Floats, use: Flags) -> tuple[Floats, float]:
+    """Return the variance expected of each site, and the degrees of freedom d0 that it counts for.
 
-    A part that averages over pixels and one that doesn't: ``v = v0 + v1 / n_effective``, neither negative.
+    A part that averages over pixels and a part that doesn't: ``v = v0 + v1 / n_effective``, neither negative.
     """
-    x, every = 1 / n_effective[use], 1 / n_effective
+    x, all_x = 1 / n_effective[use], 1 / n_effective
     if len(own) < _FEW:
-        # too few to tell the two parts apart: the known law of size, at the level of these sites
+        # too few to separate the two parts: all of it averages over pixels, at the level of these sites
         level = float(np.median(own / x)) if len(own) > 1 else float(np.sqrt(own[0] / x[0] * PRIOR_VARIANCE))
-        return level * every, _FEW_COUNT
+        return level * all_x, _FEW_FREEDOM
     v0, v1 = 0.0, float(np.median(own / x))
     for _ in range(_FIT_ROUNDS):
         now = v0 + v1 * x
-        y, w = np.minimum(own, _OUTLIER * now), 1 / now**2
-        v0, v1 = _line(x, y, w)
-    expected = v0 + v1 * x
-    ratio = np.log(own / expected)
-    spread = float(np.median(np.abs(ratio - np.median(ratio)))) / _MAD
+        v0, v1 = _nonnegative_line(x, np.minimum(own, _OUTLIER * now), 1 / now**2)
+    _, spread = median_and_scale(np.log(own / (v0 + v1 * x)))
     extra = spread**2 - float(np.mean(2 / freedom))
-    return v0 + v1 * every, 2 / max(extra, 1e-3)
+    return v0 + v1 * all_x, 2 / max(extra, 1e-3)
 
 
-def _line(x: Floats, y: Floats, w: Floats) -> tuple[float, float]:
-    """Weighted least squares of a line whose two coefficients aren't negative."""
-    mx, my = float(np.average(x, weights=w)), float(np.average(y, weights=w))
-    spread = float(np.average((x - mx) ** 2, weights=w))
-    v1 = float(np.average((x - mx) * (y - my), weights=w)) / spread if spread > 1e-12 else 0.0
-    v0 = my - v1 * mx
-    if v1 <= 0:
+def _nonnegative_line(x: Floats, y: Floats, weights: Floats) -> tuple[float, float]:
+    """Fit a line by weighted least squares; return its intercept and slope, neither negative."""
+    mx, my = float(np.average(x, weights=weights)), float(np.average(y, weights=weights))
+    spread = float(np.average((x - mx) ** 2, weights=weights))
+    slope = float(np.average((x - mx) * (y - my), weights=weights)) / spread if spread > 1e-12 else 0.0
+    intercept = my - slope * mx
+    if slope <= 0:
         return my, 0.0
-    if v0 < 0:
-        return 0.0, float(np.average(x * y, weights=w) / np.average(x * x, weights=w))
-    return v0, v1
+    if intercept < 0:
+        return 0.0, float(np.average(x * y, weights=weights) / np.average(x * x, weights=weights))
+    return intercept, slope

@@ -1,9 +1,10 @@
-"""A table as yearly series: site x year x band, on the unit sphere, gaps as NaN."""
+"""Arranges a table of embeddings as yearly series: an array site x year x band of unit vectors, NaN without data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
@@ -11,15 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
+from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.errors import UsageError
 
-_LONGEST: Final = 1.5  # means of unit vectors are at most 1, made-up tables have some noise on it; codes are far longer
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+_LONGEST: Final = 1.5  # means of unit vectors are at most 1 long, simulated ones a little more; codes are far longer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +34,7 @@ class Series:
     units : float array, shape (sites, years, 64)
         Means scaled to length 1; NaN without data.
     n_effective : float array, shape (sites,)
-        Effective pixels (median over the years); 1 where the table doesn't tell `n_pixels`.
+        Effective sample size in pixels (median over the years); 1 if the table has no `n_pixels`.
     """
 
     site_ids: list[Any]
@@ -46,7 +45,12 @@ class Series:
     @property
     def present(self) -> Flags:
         """Whether a site has data in a year, shape (sites, years)."""
-        found: Flags = np.isfinite(self.units[..., 0])
+        return has_data(self.units)
+
+    @property
+    def with_data(self) -> Flags:
+        """Whether a site has data in any year, shape (sites,)."""
+        found: Flags = np.any(self.present, axis=1)
         return found
 
     def take(self, rows: NDArray[np.intp] | Flags) -> Series:
@@ -55,13 +59,15 @@ class Series:
         ids = [self.site_ids[i] for i in chosen]
         return Series(site_ids=ids, years=self.years, units=self.units[chosen], n_effective=self.n_effective[chosen])
 
-    def with_units(self, units: Floats) -> Series:
-        """Return the same sites with other vectors."""
-        return Series(site_ids=self.site_ids, years=self.years, units=units, n_effective=self.n_effective)
+
+def has_data(units: Floats) -> Flags:
+    """Return which vectors, shape (..., 64), aren't NaN."""
+    found: Flags = np.isfinite(units[..., 0])
+    return found
 
 
-def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Series:
-    """Arrange a table by site and year.
+def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Series:
+    """Arrange a table by site and year; `years` limits it to these.
 
     Raises
     ------
@@ -69,13 +75,13 @@ def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Se
         If columns are missing, a site has a year twice, no row has data, years aren't whole numbers, or vectors are
         longer than means of unit vectors can be.
     """
-    vectors = band_matrix(table)  # says so if this isn't a table of embeddings
+    vectors = band_matrix(table)  # raises if the table has no embeddings
     for name in ("site_id", "year"):
         if name not in table.columns:
             raise UsageError(f"the table has no column {name!r}: one row per site and year is needed")
     if table["site_id"].isna().any():
         raise UsageError("the table has rows without a site_id; give each row its site's id, or leave it out")
-    row_years = _years_in(table["year"])
+    row_years = _whole_years(table["year"])
     lengths = np.linalg.norm(vectors, axis=1)
     if np.nanmax(lengths, initial=0.0) > _LONGEST:
         i = int(np.nanargmax(lengths))
@@ -93,13 +99,12 @@ def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Se
     site_codes, ids = pd.factorize(table["site_id"])
     all_years = np.unique(row_years) if years is None else years
     kept = np.isin(row_years, all_years)
-    column = np.searchsorted(all_years, row_years[kept])
     cube = np.full((len(ids), len(all_years), N_BANDS), np.nan)
-    cube[site_codes[kept], column] = units[kept]
+    cube[site_codes[kept], np.searchsorted(all_years, row_years[kept])] = units[kept]
     n_effective = np.ones(len(ids))
     if "n_pixels" in table.columns:
         n_pixels = table["n_pixels"].to_numpy(np.float64, na_value=np.nan)
-        wrong = np.flatnonzero((n_pixels <= 0) & np.isfinite(units[:, 0]))
+        wrong = np.flatnonzero((n_pixels <= 0) & has_data(units))
         if len(wrong):
             i = int(wrong[0])
             raise UsageError(
@@ -111,28 +116,25 @@ def series_of(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Se
     return Series(site_ids=ids.tolist(), years=all_years, units=cube, n_effective=n_effective)
 
 
-def _years_in(column: pd.Series[Any]) -> NDArray[np.int64]:
-    """Return whole years, and refuse what only looks like some."""
+def _whole_years(column: pd.Series[Any]) -> NDArray[np.int64]:
+    """Return a column of years as integers; dates, texts and fractions are refused."""
     if column.isna().any():
         raise UsageError("the table has rows without a year")
-    for year in () if pd.api.types.is_numeric_dtype(column) else column:
-        if not isinstance(year, int | float | np.integer):
+    for year in column.unique().tolist():
+        if not isinstance(year, Real) or year % 1 != 0:
             raise UsageError(
                 f"years are whole numbers like 2018, found {year!r} in the column 'year'; convert it first"
             )
-    values = column.to_numpy(np.float64)
-    if (wrong := values[values % 1 != 0]).size:
-        raise UsageError(f"years are whole numbers like 2018, found {wrong[0]:g} in the column 'year'")
-    return values.astype(np.int64)
+    return column.to_numpy(np.float64).astype(np.int64)
 
 
-def positions_of(series: Series, ids: Iterable[Any], what: str) -> NDArray[np.intp]:
-    """Return where sites are; 3107 and "3107" are the same one.
+def site_positions(series: Series, ids: Iterable[Any], what: str) -> NDArray[np.intp]:
+    """Return the rows of sites given by id, each once; 3107 and "3107" are the same id.
 
     Raises
     ------
     UsageError
-        If there is none, or one is unknown.
+        If none is given, or one is unknown; `what` names the argument in the message.
     """
     if isinstance(ids, str | bytes):
         raise UsageError(f"{what} is a list of site ids, found the text {ids!r}")
@@ -164,42 +166,30 @@ def start_years_of(series: Series, start_years: Any) -> list[int | None]:
     return [found.get(str(site_id)) for site_id in series.site_ids]
 
 
-def ar1(n_years: int, memory: float, lasting: float = 1.0) -> Floats:
-    """Return the correlation matrix of an AR(1) process, of which a part lasts and the rest is each year's own."""
-    lag = np.abs(np.subtract.outer(np.arange(n_years), np.arange(n_years)))
-    found: Floats = np.where(lag == 0, 1.0, lasting * float(memory) ** lag)
-    return found
+def baseline_mask(series: Series, baseline: Any) -> Flags:
+    """Return which years are each site's baseline, where it has data: shape (sites, years).
 
-
-def years_of_sites(series: Series, baseline: Any) -> Flags:
-    """Return which years are each site's baseline, shape (sites, years), where it has data.
-
-    `baseline` is None (each site's first year with data), a year, a sequence of years, or a mapping from site id
-    to either.
+    `baseline` is None (each site's first year with data), a year, several years, or a mapping from site id to either.
     """
     present = series.present
-    chosen = np.zeros(present.shape, np.bool_)
     if baseline is None:
-        rows = np.flatnonzero(present.any(axis=1))
-        chosen[rows, present[rows].argmax(axis=1)] = True
-        return chosen
-    wanted = baseline if isinstance(baseline, Mapping) else dict.fromkeys(series.site_ids, baseline)
+        first: Flags = present & (present.cumsum(axis=1) == 1)
+        return first
     if isinstance(baseline, Mapping):
-        positions_of(series, baseline, "baseline")  # says which id is unknown
-    by_name = {str(site_id): _asked(years) for site_id, years in wanted.items()}
-    for i, site_id in enumerate(series.site_ids):
-        asked = by_name.get(str(site_id), [])
-        unknown = [year for year in asked if year not in series.years]
-        if unknown:
-            span = f"{series.years[0]}..{series.years[-1]}"
-            raise UsageError(f"the baseline year {unknown[0]} isn't in the table: {span}")
-        chosen[i] = np.isin(series.years, asked)
-    return chosen & present
+        site_positions(series, baseline, "baseline")  # raises for an unknown id
+        by_id = {str(site_id): _baseline_years(years) for site_id, years in baseline.items()}
+        chosen = [by_id.get(str(site_id), []) for site_id in series.site_ids]
+    else:
+        chosen = [_baseline_years(baseline)] * len(series.site_ids)
+    unknown = [year for years in chosen for year in years if year not in series.years]
+    if unknown:
+        raise UsageError(f"the baseline year {unknown[0]} isn't in the table: {series.years[0]}..{series.years[-1]}")
+    return np.array([np.isin(series.years, years) for years in chosen]) & present
 
 
-def _asked(years: Any) -> list[int]:
+def _baseline_years(years: Any) -> list[int]:
     """Return the years of a baseline, given as one or as several."""
-    several = [years] if np.ndim(years) == 0 and not isinstance(years, Iterable) else years
+    several = years if isinstance(years, Iterable) else [years]
     try:
         found = [] if isinstance(several, str | bytes) else [float(year) for year in several]
     except (TypeError, ValueError):

@@ -1,32 +1,34 @@
-"""How far along the way from one state to another: the geometry of `gee_polygons.recovery.estimation`."""
+"""Locates embeddings on the trajectory from a starting state to a reference state: share of recovery and offset."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.change.series import Floats
+from gee_polygons.change.numerics import Floats
+from gee_polygons.change.series import has_data
 from gee_polygons.embeddings.directional import normalize
 
-_LEAST_HEIGHT: Final = 0.05  # cosine; a vector so far off the way's middle has no share of it
-_NEIGHBOURS: Final = 15  # sites that are surely of a kind
-_NEAR: Final = 1.5  # times as far as these from the middle: still of that kind
-_SHIFTS: Final = 4  # times that the mean of the sites near is taken for the middle
-_LEAST_WAY: Final = 0.25  # of the way's squared length that must be left beside what sets a site apart
-_NOTHING: Final = 1e-12  # squared length of what sets a site apart from a kind that is the site alone
+_LEAST_HEIGHT: Final = 0.05  # cosine to the middle of the trajectory; vectors with less have no share of recovery
+_NEIGHBOURS: Final = 15  # sites that are taken to be of one cover
+_NEAR: Final = 1.5  # times as far from the middle as these: still the same cover
+_SHIFTS: Final = 4  # rounds of mean shift
+_LEAST_LENGTH: Final = 0.25  # of the squared length, to be left without the site's own deviation
+_NOTHING: Final = 1e-12  # squared length of the deviation of a site that is alone
 
 
-def mean_start(start: Floats) -> Floats:
-    """Return the mean starting state of each site's kind: where the way of its kind begins.
+def local_mean_start(start: Floats) -> Floats:
+    """Return, for each site, the mean starting state of the sites with a similar cover, shape (sites, 64).
 
-    A site's own neighbours lean towards it, the more the more directions it has; so all sites near *their* mean are
-    taken, and again (mean shift; Fukunaga & Hostetler, IEEE Trans. Inf. Theory 21, 1975). Near is what isn't much
-    further off than the nearest few: in 64 dimensions sites of one cover are all about equally far from its middle.
+    The mean of a site's nearest neighbours is drawn towards the site, the more the more dimensions there are. So all
+    sites near that mean are averaged, and again (mean shift; Fukunaga & Hostetler, IEEE Trans. Inf. Theory 21, 1975).
+    Near: not much further off than the nearest few, as in 64 dimensions sites of one cover are all about equally far
+    from its mean.
     """
-    seen = np.flatnonzero(np.isfinite(start[:, 0]))
+    seen = np.flatnonzero(has_data(start))
     found = start.copy()
     k = min(_NEIGHBOURS, len(seen) // 2)
     if k < 2:
@@ -41,88 +43,86 @@ def mean_start(start: Floats) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Place:
-    """Where vectors are on their ways.
+class Position:
+    """Positions of vectors relative to their trajectories.
 
     Parameters
     ----------
     share : float array, shape (...)
-        Share of the way, not cut to 0..1.
-    slope : float array, shape (..., 64)
-        Its derivative in the vector, for carrying noise over.
+        Share of recovery: 0 at the start, 1 at the references, not clipped.
+    gradient : float array, shape (..., 64)
+        Derivative of the share by the vector, for error propagation.
     off_deg : float array, shape (...)
-        Angle to the nearest point of the way, degrees.
-    aside : float array, shape (..., 64)
-        From that point to the vector, on the unit sphere, without what the site had of its own from the start.
+        Off-trajectory distance: angle to the nearest point of the trajectory, degrees.
+    offset : float array, shape (..., 64)
+        From that point to the vector, on the unit sphere, without the site's own deviation at its start.
     length_squared : float array, shape (...)
-        Of the way, measured as the share is.
-    mixed : float array, shape (...)
-        Length of the mixture, at most 1: the shorter a mean is, the further the same noise turns it.
+        Squared length of the trajectory, as the share measures it.
+    mixture_length : float array, shape (...)
+        Length of the mixture of start and reference, at most 1: the same noise turns a shorter mean further.
     """
 
     share: Floats
-    slope: Floats
+    gradient: Floats
     off_deg: Floats
-    aside: Floats
+    offset: Floats
     length_squared: Floats
-    mixed: Floats
+    mixture_length: Floats
+
+    def take(self, rows: slice) -> Position:
+        """Return some of the sites."""
+        return Position(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
-def share_of_way(vectors: Floats, start: Floats, target: Floats, kind: Floats) -> Place:
-    """Measure the share of the way that vectors have gone.
+def locate(vectors: Floats, start: Floats, target: Floats, cover: Floats) -> Position:
+    """Measure the share of recovery of vectors, and how far they lie off their trajectories.
 
-    A mixture ``(1 - p) a + p r``, scaled to length 1, lies on the great circle from a to r. Scaled to a plane
-    ``x . (k + r) = 1``, with k the mean start of the site's kind, it is on a straight line again. What sets the site
-    apart from its kind, ``o = a - k``, may stay or go as it recovers: ``u - a = p (r - a) + q o`` with an unknown q.
-    So ``p = (u - a) . e / ((r - a) . e)``, with e the way of the kind, r - k, without its part along o (partial
-    regression; Frisch & Waugh, *Econometrica* 1, 1933): whatever the site keeps of its own, p is the same. Along
-    r - a it would be off by up to a fifth, and by what the noise of a has in common with itself.
+    A mixture ``(1 - p) a + p r`` of start a and reference r, scaled to length 1, lies on the great circle from a to r.
+    Scaled to the plane ``x . (k + r) = 1``, with k the mean start of the site's cover, it is on a straight line again.
+    The site's own deviation from its cover, ``o = a - k``, may persist or vanish as it recovers:
+    ``u - a = p (r - a) + q o`` with an unknown q. So ``p = (u - a) . e / ((r - a) . e)``, with e the direction r - k
+    without its part along o (partial regression; Frisch & Waugh, *Econometrica* 1, 1933): p is the same for any q.
+    Along r - a it would be off by up to a fifth, and by the correlation of the noise of a with itself.
 
     Parameters
     ----------
-    vectors, start, target, kind : float arrays, shape (..., 64)
-        Unit vectors u, a, r, and the mean start of the site's kind.
+    vectors, start, target, cover : float arrays, shape (..., 64)
+        Unit vectors u, a, r, and the mean start k of the site's cover.
     """
-    across = normalize(kind + target)
+    across = normalize(cover + target)
     height = np.sum(vectors * across, axis=-1, keepdims=True)
-    a, r, k, on_plane = (_on_plane(v, across) for v in (start, target, kind, vectors))
-    apart, e = a - k, r - k
-    square = np.sum(apart * apart, axis=-1, keepdims=True)
-    lean = np.sum(e * apart, axis=-1, keepdims=True) / np.where(square > _NOTHING, square, np.inf)
-    beyond = e - lean * apart
-    # a site that is ahead of its kind on the same way differs by nothing else: without that part no way is left
-    e = np.where(
-        np.sum(beyond**2, axis=-1, keepdims=True) > _LEAST_WAY * np.sum(e**2, axis=-1, keepdims=True), beyond, e
-    )
+    a, r, k, u = (_on_plane(v, across) for v in (start, target, cover, vectors))
+    own, e = a - k, r - k
+    square = np.sum(own * own, axis=-1, keepdims=True)
+    square = np.where(square > _NOTHING, square, np.inf)
+    without = e - np.sum(e * own, axis=-1, keepdims=True) / square * own
+    # a site ahead of its cover on the same trajectory deviates along e alone: then nothing is taken out
+    is_long = np.sum(without**2, axis=-1, keepdims=True) > _LEAST_LENGTH * np.sum(e**2, axis=-1, keepdims=True)
+    e = np.where(is_long, without, e)
     length = np.sum((r - a) * e, axis=-1, keepdims=True)
-    p = np.sum((on_plane - a) * e, axis=-1) / length[..., 0]
-    slope = (e - np.sum(on_plane * e, axis=-1, keepdims=True) * across) / (height * length)
-    mixed = (1 - p)[..., None] * start + p[..., None] * target
-    on_way = normalize(mixed)
-    off = np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(vectors - on_way, axis=-1) / 2, 0, 1)))
-    rest = on_plane - a - p[..., None] * (r - a)
-    kept = np.sum(rest * apart, axis=-1, keepdims=True) / np.where(square > _NOTHING, square, np.inf)
-    aside = (rest - kept * apart) * height
-    scale = np.sum(target * across, axis=-1) ** 2
-    return Place(
+    p = np.sum((u - a) * e, axis=-1) / length[..., 0]
+    mixture = (1 - p)[..., None] * start + p[..., None] * target
+    off = np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(vectors - normalize(mixture), axis=-1) / 2, 0, 1)))
+    rest = u - a - p[..., None] * (r - a)
+    kept = np.sum(rest * own, axis=-1, keepdims=True) / square
+    return Position(
         share=p,
-        slope=slope,
+        gradient=(e - np.sum(u * e, axis=-1, keepdims=True) * across) / (height * length),
         off_deg=off,
-        aside=aside,
-        length_squared=length[..., 0] * scale,
-        mixed=np.linalg.norm(mixed, axis=-1),
+        offset=(rest - kept * own) * height,
+        length_squared=length[..., 0] * np.sum(target * across, axis=-1) ** 2,
+        mixture_length=np.linalg.norm(mixture, axis=-1),
     )
 
 
 def _on_plane(vectors: Floats, across: Floats) -> Floats:
-    """Scale vectors so that their product with `across` is 1; NaN where they lie nearly beside it."""
+    """Scale vectors so that their product with `across` is 1; NaN for those nearly perpendicular to it."""
     height = np.sum(vectors * across, axis=-1, keepdims=True)
-    scaled: Floats = vectors / np.where(height > _LEAST_HEIGHT, height, np.nan)
-    return scaled
+    return vectors / np.where(height > _LEAST_HEIGHT, height, np.nan)
 
 
 def interpolated_year(years: NDArray[np.float64], share: Floats, level: float) -> float:
-    """Return when a share first reaches a level and isn't below it in the next year with data, between years."""
+    """Return when a share first reaches a level without falling below it in the next year with data, between years."""
     for i in np.flatnonzero(share >= level):
         if i + 1 < len(share) and share[i + 1] < level:
             continue

@@ -1,207 +1,157 @@
-"""Bands around shares: what the references, the years' noise and the pixels leave open.
+"""Draws confidence intervals of shares of recovery by a parametric bootstrap.
 
-A share p is ``(u - a) . e / ((r - a) . e)``: its error is, to first order, the sum of
+A share p is ``(u - a) . e / ((r - a) . e)``. To first order its error is the sum of
 
-* the site's own noise in the year, less 1 - p of what its starting state had (both of one AR(1) series, so that what
-  a site remembers from its start cancels); or, with a table of blocks, the scatter of spatial blocks of pixels
+* the site's own noise in the year, less 1 - p times the noise of its starting state (both of one AR(1) series, so that
+  what persists from the start cancels); or, with a table of blocks, the scatter of spatial blocks of pixels,
   resampled together for all years;
-* p times how far the chosen references' mean lies off that of all such sites (`between`: Student's t), and how far the
-  site's own end lies off it. References differ for good, and so may ends: how much, the sites tell themselves, by how
-  far they lie *beside* the way (`beside`);
-* p (1 - p) times how far the way may bend (`beside`, again);
-* for stand-ins, 1 - p times how far degraded sites differ;
-* the noise of the background's step and of the references' mean, the same for all sites of a year.
+* p times the error of the references' mean as the mean of all such sites (`scatter`: Student's t), and p times the
+  deviation of the site's own end from it: the offsets of the sites show how much their ends differ (`curvature`);
+* p (1 - p) times the curvature along the trajectory (`curvature`);
+* for stand-ins, 1 - p times the difference between degraded sites;
+* the noise of the drift's step and of the references' mean, the same for all sites of a year.
 
-Drawn together in each replicate, so that rates have the same errors as shares.
+All are drawn together in each replicate, so that rates have the same errors as shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from gee_polygons.alphaearth import N_BANDS
-from gee_polygons.change.noise import Noise
-from gee_polygons.change.series import Floats, Series, ar1
+from gee_polygons.change.numerics import Floats, ar1_correlation
+from gee_polygons.change.series import Series
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
-from gee_polygons.recovery.curvature import Bend
+from gee_polygons.recovery.geometry import Position
 from gee_polygons.recovery.scatter import Scatter
-from gee_polygons.recovery.trajectories import Starts, Ways
+from gee_polygons.recovery.trajectories import StartingStates
+from gee_polygons.recovery.uncertainty import Uncertainty
 
 _SITES_AT_A_TIME: Final = 250  # x 2,000 draws x 9 years: 36 MB an array
-_NOTHING: Final = 1e-9  # squared length of a way to references that lie where the site starts
+_NOTHING: Final = 1e-9  # squared length of a trajectory to references that lie where the site starts
+
+Value = TypeVar("Value", float, Floats)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Doubt:
-    """What the bands are drawn from.
-
-    Parameters
-    ----------
-    noise : Noise
-        Of the sites that are measured.
-    references : Scatter
-        How reference sites differ for good.
-    reference_variance : float
-        Squared length of the noise of the references' mean in a year.
-    degraded : Scatter, optional
-        The same of degraded stand-ins.
-    step_variance : float
-        Squared length of the noise of the background's step in a year; 0 without a background.
-    unseen_steps : float array, shape (years, 64, 64)
-        Covariance of what the background can't tell of a year's step.
-    own_background : bool
-        Whether the references are the background.
-    own_end : float
-        Variance of the sites' ends about the references' mean, as a share of the references' own.
-    bend : Bend
-        How far ways bend.
-    """
-
-    noise: Noise
-    references: Scatter
-    reference_variance: float
-    degraded: Scatter | None
-    step_variance: float
-    unseen_steps: Floats
-    own_background: bool
-    own_end: float
-    bend: Bend
+def interval(value: Value, deviations: Floats, confidence: float) -> tuple[Value, Value]:
+    """Return the ends of the confidence interval of a value, from bootstrap deviations of shape (draws, ...)."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(deviations, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return value + low, value + high
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Bands:
-    """Bootstrap deviations of some sites' shares, shape (draws, sites, years)."""
-
-    deviations: Floats
-
-    def interval(self, share: Floats, confidence: float) -> tuple[Floats, Floats]:
-        """Return the band of each share."""
-        with np.errstate(invalid="ignore"):
-            low, high = np.quantile(self.deviations, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-        return share + low, share + high
-
-
-def bootstrap_bands(
-    ways: Ways, sites: Series, starts: Starts, doubt: Doubt, blocks: pd.DataFrame | None, draws: int, seed: int
-) -> Iterator[tuple[slice, Bands]]:
-    """Draw deviations of all shares, some sites at a time; first-order in each source of doubt."""
-    own_blocks = {} if blocks is None else _blocks_of(blocks, sites)
+def bootstrap_deviations(
+    position: Position,
+    sites: Series,
+    starts: StartingStates,
+    errors: Uncertainty,
+    blocks: pd.DataFrame | None,
+    draws: int,
+    seed: int,
+) -> Iterator[tuple[slice, Floats]]:
+    """Draw deviations of all shares, some sites at a time: their slice, and an array (draws, sites, years)."""
+    block_sums = {} if blocks is None else _sums_by_block(blocks, sites)
     for first in range(0, len(sites.site_ids), _SITES_AT_A_TIME):
         part = slice(first, first + _SITES_AT_A_TIME)
-        # the same draws for all sites: no site's band depends on which others there are, nor on their order
+        # the same draws for all sites: no interval depends on which other sites there are, nor on their order
         rng = np.random.default_rng(seed)
-        yield part, _drawn(_part_of(ways, part), sites, starts, doubt, own_blocks, part, draws, rng)
-
-
-def _part_of(ways: Ways, part: slice) -> Ways:
-    values = {field.name: getattr(ways.place, field.name)[part] for field in fields(ways.place)}
-    return replace(
-        ways,
-        place=replace(ways.place, **values),
-        similarity=ways.similarity[part],
-        range_low=ways.range_low[part],
-        length_deg=ways.length_deg[part],
-    )
+        yield part, _drawn(position.take(part), sites, starts, errors, block_sums, part, draws, rng)
 
 
 def _drawn(
-    ways: Ways,
+    position: Position,
     sites: Series,
-    starts: Starts,
-    doubt: Doubt,
-    blocks: dict[int, _Blocks],
+    starts: StartingStates,
+    errors: Uncertainty,
+    block_sums: dict[int, Floats],
     part: slice,
     draws: int,
     rng: np.random.Generator,
-) -> Bands:
-    n, t = ways.place.share.shape
-    slope = np.nan_to_num(ways.place.slope)
-    p = np.clip(np.nan_to_num(ways.place.share), 0, 1)
-    along = doubt.noise.along(slope) / np.nan_to_num(ways.place.mixed, nan=1.0)
-    root = np.linalg.cholesky(ar1(t, doubt.noise.memory))
+) -> Floats:
+    n, t = position.share.shape
+    gradient = np.nan_to_num(position.gradient)
+    p = np.clip(np.nan_to_num(position.share), 0, 1)
+    along = errors.noise.along(gradient) / np.nan_to_num(position.mixture_length, nan=1.0)
+    root = np.linalg.cholesky(ar1_correlation(t, errors.noise.memory))
     before = starts.before[part]
-    mean_of_base = before / np.maximum(before.sum(axis=1), 1)[:, None]
+    mean_before = before / np.maximum(before.sum(axis=1), 1)[:, None]
 
     def series() -> Floats:
         drawn: Floats = rng.normal(size=(draws, 1, t)) @ root.T
         return drawn
 
-    own = series() * (along * np.sqrt(doubt.noise.variance[part])[:, None])
-    counting = int(rng.integers(2**31))
-    for i in set(blocks) & set(range(part.start, part.start + n)):
+    own = series() * (along * np.sqrt(errors.noise.variance[part])[:, None])
+    block_seed = int(rng.integers(2**31))
+    for i in set(block_sums) & set(range(part.start, part.start + n)):
         at = i - part.start
-        own[:, at] = blocks[i].resampled(sites.units[i], slope[at], draws, np.random.default_rng(counting))
-    found = own - (1 - p) * np.einsum("dnt,nt->dn", own, mean_of_base)[..., None]
-    found += _shared(doubt, series, p, along, mean_of_base)
-    unseen = np.einsum("ntb,tbc,ntc->nt", slope, doubt.unseen_steps, slope, optimize=True)
-    found += series() * np.sqrt(np.maximum(unseen, 0))
-    stretches = doubt.references.stretches(draws, rng)
-    found -= p * doubt.references.of_mean(slope, stretches, rng)
-    found += p * _shortening(ways, doubt.references)
-    found -= p * np.sqrt(doubt.own_end) * doubt.references.of_one(slope, stretches, rng)
-    found += doubt.bend.along(ways, draws, rng)
-    if doubt.degraded is not None and starts.stood_in[part].any():
-        those = starts.stood_in[part]
-        stretches = doubt.degraded.stretches(draws, rng)
-        differ = doubt.degraded.of_mean(slope[those], stretches, rng)
-        differ += doubt.degraded.of_one(slope[those], stretches, rng)
-        found[:, those] -= (1 - p[those]) * differ
-    return Bands(deviations=found)
+        block_rng = np.random.default_rng(block_seed)
+        own[:, at] = _resampled(block_sums[i], sites.units[i], gradient[at], draws, block_rng)
+    found: Floats = own - (1 - p) * np.einsum("dnt,nt->dn", own, mean_before)[..., None]
+    found += _shared_errors(errors, series, p, along, mean_before)
+    undetermined = np.einsum("ntb,tbc,ntc->nt", gradient, errors.step_covariance, gradient, optimize=True)
+    found += series() * np.sqrt(np.maximum(undetermined, 0))
+    stretches = errors.references.stretches(draws, rng)
+    found -= p * errors.references.draw_mean(gradient, stretches, rng)
+    found += p * _dilution(position, errors.references)
+    found -= p * np.sqrt(errors.end_variance) * errors.references.draw_site(gradient, stretches, rng)
+    found += errors.curvature.draw(position, draws, rng)
+    stood_in = starts.stood_in[part]
+    if errors.degraded is not None and stood_in.any():
+        stretches = errors.degraded.stretches(draws, rng)
+        difference = errors.degraded.draw_mean(gradient[stood_in], stretches, rng)
+        difference += errors.degraded.draw_site(gradient[stood_in], stretches, rng)
+        found[:, stood_in] -= (1 - p[stood_in]) * difference
+    return found
 
 
-def _shortening(ways: Ways, references: Scatter) -> Floats:
-    """Return by how much the chosen references make shares too small, per share.
+def _dilution(position: Position, references: Scatter) -> Floats:
+    """Return by how much the choice of references makes shares too small, relative to the shares.
 
-    A mean of m sites lies off the true one in all directions, so the way to it is longer than the true way, by their
-    variance over m (regression dilution; Fuller, *Measurement Error Models*, 1987, 1.1).
+    A mean of m sites lies off the true mean in all directions, so the trajectory to it is longer than the true one, by
+    the sites' variance over m (regression dilution; Fuller, *Measurement Error Models*, 1987, 1.1).
     """
     if references.n_sites < 2:
-        return np.zeros(ways.place.share.shape)
+        return np.zeros(position.share.shape)
     longer = references.length**2 / references.n_sites
-    true = np.maximum(np.nan_to_num(ways.place.length_squared) - longer, max(longer, _NOTHING))
-    found: Floats = longer / true
+    found: Floats = longer / np.maximum(np.nan_to_num(position.length_squared) - longer, max(longer, _NOTHING))
     return found
 
 
-def _shared(doubt: Doubt, series: Callable[[], Floats], p: Floats, along: Floats, base: Floats) -> Floats:
-    """Draw what the noise of the background and of the references does to all sites of a year."""
-    step = series() * np.sqrt(doubt.step_variance)
-    of_base = (step[:, 0] @ base.T)[..., None]
-    if doubt.own_background:  # where a site is carried to, and what it is compared with, err together
-        together: Floats = -(step - (1 - p) * of_base) * along
-        return together
-    end = series() * np.sqrt(doubt.reference_variance)
-    found: Floats = -((1 - p) * (step - of_base) + p * end) * along
+def _shared_errors(
+    errors: Uncertainty, series: Callable[[], Floats], p: Floats, along: Floats, mean_before: Floats
+) -> Floats:
+    """Draw the errors that the noise of the background and of the references gives all sites of a year."""
+    step = series() * np.sqrt(errors.step_variance)
+    at_start = (step[:, 0] @ mean_before.T)[..., None]
+    if errors.own_background:  # drift and references have the same error
+        moved = step - (1 - p) * at_start
+    else:
+        end = series() * np.sqrt(errors.reference_variance)
+        moved = (1 - p) * (step - at_start) + p * end
+    found: Floats = -moved * along
     return found
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Blocks:
-    """A site's blocks of pixels: sums of vectors, shape (blocks, years, 64)."""
-
-    sums: Floats
-
-    def resampled(self, units: Floats, slope: Floats, draws: int, rng: np.random.Generator) -> Floats:
-        """Draw the site's noise by resampling blocks, the same ones in all years: shape (draws, years)."""
-        k, t, _ = self.sums.shape
-        counts = rng.multinomial(k, np.full(k, 1 / k), size=draws).astype(np.float64)
-        total = (counts @ self.sums.reshape(k, -1)).reshape(draws, t, N_BANDS)
-        shift = np.nan_to_num(np.einsum("dtb,tb->dt", normalize(total) - units, slope))
-        shift -= shift.mean(axis=0)
-        # what is the same in all years is the place, not the year: it moves start and end alike
-        found: Floats = (shift - shift.mean(axis=1, keepdims=True)) * np.sqrt(k / (k - 1))
-        return found
+def _resampled(sums: Floats, units: Floats, gradient: Floats, draws: int, rng: np.random.Generator) -> Floats:
+    """Draw a site's noise by resampling blocks, the same ones in all years: shape (draws, years)."""
+    k, t, _ = sums.shape
+    counts = rng.multinomial(k, np.full(k, 1 / k), size=draws).astype(np.float64)
+    total = (counts @ sums.reshape(k, -1)).reshape(draws, t, N_BANDS)
+    shift = np.nan_to_num(np.einsum("dtb,tb->dt", normalize(total) - units, gradient))
+    shift -= shift.mean(axis=0)
+    # what all years have in common belongs to the place, not to the year: it moves start and end alike
+    found: Floats = (shift - shift.mean(axis=1, keepdims=True)) * np.sqrt(k / (k - 1))
+    return found
 
 
-def _blocks_of(blocks: pd.DataFrame, sites: Series) -> dict[int, _Blocks]:
-    """Return the blocks of each site that has two or more, by the site's place."""
+def _sums_by_block(blocks: pd.DataFrame, sites: Series) -> dict[int, Floats]:
+    """Return sums of vectors, shape (blocks, years, 64), of each site with two or more blocks, by its position."""
     owner = "block_of" if "block_of" in blocks.columns else "site_id"
     for name in (owner, "block_id", "year", "n_pixels"):
         if name not in blocks.columns:
@@ -226,5 +176,5 @@ def _blocks_of(blocks: pd.DataFrame, sites: Series) -> dict[int, _Blocks]:
         pixels = blocks["n_pixels"].to_numpy(np.float64)[rows]
         sums = np.zeros((len(ids), len(sites.years), N_BANDS))
         sums[codes[good], column[good]] = vectors[rows][good] * pixels[good, None]
-        found[place[str(site_id)]] = _Blocks(sums=sums)
+        found[place[str(site_id)]] = sums
     return found

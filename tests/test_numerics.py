@@ -1,0 +1,81 @@
+"""The statistical functions written here, against SciPy where it is installed (scikit-learn brings it along)."""
+
+import numpy as np
+import pytest
+
+from gee_polygons.change.numerics import (
+    adjusted_p_values,
+    ar1_correlation,
+    effective_dimensions,
+    half_normal_scale,
+    median_and_scale,
+    nonnegative_least_squares,
+    p_to_z,
+    z_to_p,
+)
+from gee_polygons.embeddings.uncertainty import concentration
+
+
+@pytest.fixture(scope="module")
+def scipy():
+    pytest.importorskip("scipy", reason="SciPy isn't installed: pip install 'gee_polygons[dev]'")
+    import scipy.optimize
+    import scipy.special
+    import scipy.stats
+
+    return scipy
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_adjusted_p_values(scipy, rng):
+    p = np.round(rng.random(200) ** 3, 3)  # with ties
+    with_gaps = np.insert(p, [0, 7, 200], np.nan)
+    found = adjusted_p_values(with_gaps)
+    assert np.isnan(found).sum() == 3
+    assert found[np.isfinite(found)] == pytest.approx(scipy.stats.false_discovery_control(p), rel=1e-14)
+
+
+def test_normal_scores(scipy):
+    z = np.linspace(-7, 36, 400)
+    assert z_to_p(z) == pytest.approx(scipy.stats.norm.sf(z), rel=1e-12)
+    assert p_to_z(scipy.stats.norm.sf(z)) == pytest.approx(z, abs=1e-3)
+    p = np.array([1e-290, 1e-20, 1e-3, 0.5, 0.9, np.nan])
+    assert p_to_z(p) == pytest.approx(scipy.stats.norm.isf(p), rel=1e-12, nan_ok=True)
+    assert z_to_p(np.array([1e6]))[0] > 0  # the smallest p-value that a float64 holds
+
+
+def test_median_and_scale(scipy, rng):
+    values = rng.normal(3, 2, 501)
+    centre, scale = median_and_scale(values)
+    assert centre == np.median(values)
+    assert scale == pytest.approx(scipy.stats.median_abs_deviation(values, scale="normal"), rel=1e-12)
+    assert half_normal_scale(np.abs(values - centre)) == pytest.approx(scale)
+
+
+def test_nonnegative_least_squares(scipy, rng):
+    a, b = rng.normal(size=(30, 64, 4)), rng.normal(size=(30, 64))
+    a[:, :, 0] = 0.0  # a column without effect
+    b += np.einsum("nbk,k->nb", a, [1.0, 2.0, -1.0, 0.5])
+    found = nonnegative_least_squares(np.einsum("nbk,nbl->nkl", a, a), np.einsum("nbk,nb->nk", a, b))
+    oracle = [scipy.optimize.nnls(matrix, vector)[0] for matrix, vector in zip(a, b, strict=True)]
+    assert found == pytest.approx(np.array(oracle), abs=1e-9)
+    assert (found[:, 0] == 0).all()
+    assert (found == 0).any(axis=0)[2]
+
+
+@pytest.mark.parametrize("kappa", [0.5, 40.0, 315.0, 5_000.0])
+@pytest.mark.parametrize("p", [3, 64])
+def test_concentration_inverts_the_ratio_of_bessel_functions(scipy, kappa, p):
+    length = scipy.special.ive(p / 2, kappa) / scipy.special.ive(p / 2 - 1, kappa)
+    assert float(concentration(np.array(length), p)) == pytest.approx(kappa, rel=1e-5)
+
+
+def test_effective_dimensions_and_correlation_by_hand():
+    assert effective_dimensions(np.eye(64)) == pytest.approx(64)
+    assert effective_dimensions(np.diag([3.0, 1.0])) == pytest.approx(16 / 10)
+    assert ar1_correlation(3, 0.5).tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
+    assert ar1_correlation(3, 0.5, 0.4)[0].tolist() == pytest.approx([1, 0.2, 0.1])
