@@ -1,4 +1,4 @@
-"""What background correction buys: change and recovery on simulated sites, with and without it, side by side.
+"""Measures change and recovery on simulated sites, with and without a background.
 
 Two simulators: tests/simulated_sites.py was fixed from measured values before the estimators were written;
 tests/simulated_scenes.py was written after them, by somebody else, to be unlike it. And the sample archive, with its
@@ -73,8 +73,8 @@ def of_recovery(sim: Simulation, background: object) -> dict[str, float]:
     inside = (shares["share_low"] - 1e-9 <= truth) & (truth <= shares["share_high"] + 1e-9)
     return {
         "share: mean abs error": float(np.abs(shares["share"] - truth).mean()),
-        "band holds the truth": float(inside.mean()),
-        "width of the band": float((shares["share_high"] - shares["share_low"]).mean()),
+        "interval holds the truth": float(inside.mean()),
+        "width of the interval": float((shares["share_high"] - shares["share_low"]).mean()),
     }
 
 
@@ -83,8 +83,8 @@ TARGETS = {
     "false discoveries": lambda v, ratio: v <= LEVEL,
     "found": lambda v, ratio: True,
     "share: mean abs error": lambda v, ratio: v <= 0.1,
-    "band holds the truth": lambda v, ratio: 0.85 <= v <= 0.95,
-    "width of the band": lambda v, ratio: True,
+    "interval holds the truth": lambda v, ratio: 0.85 <= v <= 0.95,
+    "width of the interval": lambda v, ratio: True,
 }
 
 
@@ -115,7 +115,7 @@ def row(words: str, sims: list[Simulation], background: str, ratio: float = 1.0)
 
 
 def on_the_sample_archive() -> list[str]:
-    """Where ways bend: the sample archive, and its land with other seeds."""
+    """Curved trajectories: the sample archive, and its land with other seeds."""
     names = list(TARGETS)
     lines = [f"| sites | background | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     print("\n".join(lines), flush=True)
@@ -130,7 +130,7 @@ def on_the_sample_archive() -> list[str]:
 
 def where_nothing_changed() -> list[str]:
     """How often anything is flagged in tables of unchanged sites."""
-    lines = ["| memory | part that has it | 20 sites | 100 sites |", "|---|---|---|---|"]
+    lines = ["| AR(1) coefficient | share of the noise | 20 sites | 100 sites |", "|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for memory, lasting in MEMORIES:
         cells = []
@@ -145,7 +145,7 @@ def where_nothing_changed() -> list[str]:
 
 def few_references() -> list[str]:
     """With few references, at a ratio of 1."""
-    lines = ["| drift | references | share: mean abs error | band holds the truth | width |", "|---|---|---|---|---|"]
+    lines = ["| drift | references | share: mean abs error | interval holds the truth | width |", "|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for kind in KINDS:
         for m in (1, 2, 3, 5):
@@ -164,7 +164,7 @@ def main() -> None:
     warnings.simplefilter("ignore", DataWarning)
     logging.getLogger("gee_polygons").setLevel(logging.ERROR)
     lines = [
-        "# What background correction buys",
+        "# Change and recovery with and without a background",
         "",
         f"{len(SEEDS)} x {N_SITES} simulated sites (40 % recover) a row, 2017-2025. `ratio`: yearly change / yearly",
         "drift. `translation`, `rotation`: tests/simulated_sites.py, fixed from AlphaEarth's measured drift, noise and",
@@ -172,16 +172,17 @@ def main() -> None:
         "second simulator, written after them to be unlike it (drift by parallel transport, noise with a memory and a",
         "field, logistic and saturating recovery, gaps, clearings), 12 references, 40 controls. **Bold**: a miss.",
         f"Targets: start within 1 year for >= 95 % at ratio >= 1; false discoveries <= {LEVEL:.0%}; error <= 0.1;",
-        "90 % band holds 85-95 %. With the background `all` change takes the table's own sites, recovery references.",
+        "90 % interval holds the truth in 85-95 %. With the background `all` change uses the table's own sites, recovery",
+        "the references.",
         "",
         *main_table(),
         "",
-        "## Where the way bends: the sample archive",
+        "## Curved trajectories: the sample archive",
         "",
         "Sites of pixels that pass through young forest, which is no mixture of pasture and old forest; two",
         "references, two controls; 2018-2024 for the archive as it is, with its gaps, else 2017-2025. Truth: the mean",
-        "progress of a site's pixels, which no embedding shows on its own. One archive is one draw of the bend, which",
-        "all its sites share.",
+        "progress of a site's pixels, which no embedding shows directly. One archive is one draw of the curvature,",
+        "which all its sites share.",
         "",
         *on_the_sample_archive(),
         "",

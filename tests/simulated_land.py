@@ -1,8 +1,8 @@
-"""The sample archive's land with other seeds: sites made of pixels, whose way to the forest bends.
+"""The sample archive's land with other seeds: sites made of pixels, whose recovery trajectories are curved.
 
-Unlike the two simulators of series: the sites' means come from quantised pixels; a restoration site passes through
-young forest, which is no mixture of pasture and old forest; growth differs within a site; few references and controls.
-The truth is the mean progress of a site's pixels, which no embedding shows on its own.
+Unlike in the two simulators of series, means come from quantised pixels; a restoration site passes through young
+forest, which is no mixture of pasture and old forest; growth differs within a site; references and controls are few.
+The truth is the mean progress of a site's pixels, which no embedding shows directly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sites that don't change: every flag is false. Noise with a memory of many kinds, some of it shared by neighbours."""
+"""Simulated sites that don't change, so that every flag is false: autocorrelated noise, partly shared by neighbours."""
 
 from __future__ import annotations
 

@@ -4,10 +4,13 @@ Written and committed before `gee_polygons.change` and `gee_polygons.recovery` e
 could be chosen to suit them; a change of a constant is a new benchmark, not a correction of this one.
 
 From the measured facts: cosine of a pixel with itself a year later, median 0.973, so a squared step of
-2 (1 - 0.973) = 0.054; share of it that the whole scene has in common 0.44 .. 0.87, here 0.65; correlation in space
-by the fitted model (cosine 0.989 / 0.82 / 0.64 at 1 / 10 / 50 px). Not measured, and so assumed: half of the drift's
-variance wanders (a random walk), half is a year's own; forest and pasture are 0.75 apart; 40 % of the sites change;
-sites of a cover differ by 0.245 (length); those that recover keep half of what set them apart.
+2 (1 - 0.973) = 0.054; correlation in space by the fitted model (cosine 0.989 / 0.82 / 0.64 at 1 / 10 / 50 px). 0.65 of
+the squared step is shared by the scene. That constant was meant as the middle of measured shares, 0.44 .. 0.87; but
+those were ratios of lengths (mean step over root mean square step: 0.48 .. 0.82, median 0.64), and the share of the
+squared step is 0.23 .. 0.67, median 0.41: so drift is larger here than on most real land. Not measured, and so assumed:
+half of the drift's variance is a random walk, half is independent from year to year; forest and pasture are 0.75
+apart; 40 % of the sites change; sites of a cover differ by 0.245 (length); those that recover keep half of their
+deviation from their cover.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from gee_polygons.embeddings.uncertainty import AEF_CORRELATION, effective_pixel
 
 YEARS = tuple(range(2017, 2026))
 STEP_SQUARED = 2 * (1 - 0.973)
-COHERENT_SHARE = 0.65
+COHERENT_SHARE = 0.65  # of the squared step; see above
 DRIFT_STEP = float(np.sqrt(COHERENT_SHARE * STEP_SQUARED))  # 0.187
 LOCAL_VARIANCE = (1 - COHERENT_SHARE) * STEP_SQUARED / 2  # of a pixel in a year, summed over the bands
 WALK_SHARE = 0.5
@@ -38,13 +41,13 @@ MEAN_LENGTH = float(np.sqrt(AEF_CORRELATION.sill))
 class Simulation:
     table: pd.DataFrame  # as extract_embeddings gives it: the sites, then the references, then the controls
     start: pd.Series  # by site id: first year that shows change, <NA> for a stable site
-    progress: pd.DataFrame  # by site id and year: share of the way from pasture to forest
+    progress: pd.DataFrame  # by site id and year: share of recovery, from pasture to forest
     reference_ids: list[str]
     control_ids: list[str]
     planted: dict[str, int]  # start year of each site that should recover
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return the share of the way of rows that have `site_id` and `year`."""
+        """Return the true share of recovery of rows that have `site_id` and `year`."""
         by_name = {site_id: i for i, site_id in enumerate(self.progress.index)}
         at = [by_name[site_id] for site_id in rows["site_id"]]
         return self.progress.to_numpy()[at, np.searchsorted(YEARS, rows["year"])]
@@ -96,7 +99,7 @@ def simulate(
 def _spectral(rng: np.random.Generator, basis: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Random vectors of mean squared length 1 whose variance falls along an orthonormal basis, as real bands' does."""
     falling = 1 / np.arange(1, N_BANDS) ** 0.75
-    order = np.random.default_rng(0).permutation(N_BANDS - 1)  # the way from pasture to forest is like any other
+    order = np.random.default_rng(0).permutation(N_BANDS - 1)  # pasture to forest is a direction like any other
     sizes = np.sqrt(falling / falling.sum())[order]
     return (rng.normal(size=(*shape, N_BANDS - 1)) * sizes) @ basis[1:]
 

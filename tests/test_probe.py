@@ -1,4 +1,4 @@
-"""The probe: figures by hand, and real labelled points in their region and out of it."""
+"""The probe: figures by hand, and real labelled points within regions and across them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.probe.fitting import ProbeResult, ValueResult, _balanced, cross_validate, fit_probe, spatial_blocks
+from gee_polygons.probe import ProbeResult, ValueResult, cross_validate, fit_probe, spatial_blocks
+from gee_polygons.probe.validation import _balanced_accuracy
 
 POINTS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -26,8 +27,8 @@ def blobs(n=120, seed=0):
 
 
 def test_balanced_accuracy_by_hand():
-    assert _balanced(np.array([[8.0, 2.0], [5.0, 5.0]])) == pytest.approx((0.8 + 0.5) / 2)
-    assert _balanced(np.array([[3.0, 1.0], [0.0, 0.0]])) == pytest.approx(
+    assert _balanced_accuracy(np.array([[8.0, 2.0], [5.0, 5.0]])) == pytest.approx((0.8 + 0.5) / 2)
+    assert _balanced_accuracy(np.array([[3.0, 1.0], [0.0, 0.0]])) == pytest.approx(
         0.75
     )  # a class that isn't there doesn't count
 
@@ -57,7 +58,7 @@ def test_wrong_calls_say_what_to_do(monkeypatch):
         cross_validate(table.drop(columns=["lon", "lat"]), "label")
     with pytest.raises(UsageError, match="one group"):
         cross_validate(table, "label", groups=[1] * 120)
-    with pytest.raises(UsageError, match="at least two"):
+    with pytest.raises(UsageError, match="at least two classes"):
         cross_validate(table, ["a"] * 120)
     with pytest.raises(UsageError, match="'nolabel'"):
         cross_validate(table, "nolabel")
@@ -71,7 +72,7 @@ def test_wrong_calls_say_what_to_do(monkeypatch):
 
 
 @pytest.mark.slow
-def test_real_points_in_their_region_and_out_of_it():
+def test_real_points_within_regions_and_across_them():
     pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
     files = sorted(POINTS.glob("letocassius_*_2024.csv"))
     if len(files) < 4:
