@@ -145,7 +145,10 @@ def where_nothing_changed() -> list[str]:
 
 def few_references() -> list[str]:
     """With few references, at a ratio of 1."""
-    lines = ["| drift | references | share: mean abs error | interval holds the truth | width |", "|---|---|---|---|---|"]
+    lines = [
+        "| drift | references | share: mean abs error | interval holds the truth | width |",
+        "|---|---|---|---|---|",
+    ]
     print("\n".join(lines), flush=True)
     for kind in KINDS:
         for m in (1, 2, 3, 5):

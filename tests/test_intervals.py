@@ -34,7 +34,7 @@ def noisy(n=60, t=9, memory=0.0, variance=0.01, seed=0):
 def test_noise_is_found_again_with_its_memory(memory):
     units = noisy(memory=memory)
     found = estimate_noise(units, np.ones(60), np.ones((60, 9), bool))
-    assert found.memory == pytest.approx(memory, abs=0.07)
+    assert found.ar1 == pytest.approx(memory, abs=0.07)
     assert np.median(found.variance) == pytest.approx(0.01, rel=0.1)
     assert float(found.along(E[0])) ** 2 == pytest.approx(1 / 12, rel=0.35)  # the first of the eigenvalues
     assert np.trace(found.shape) == pytest.approx(1)

@@ -105,7 +105,7 @@ def _by_own_sites(series: Series, drift: Drift, mask: Flags, words: str, is_name
 
 
 def _by_stable_sites(series: Series, model: str) -> Corrected:
-    """Remove the drift of the table's stable sites, which are found on the way."""
+    """Find the stable sites of the table, and remove their drift."""
     n = int(series.with_data.sum())
     if n < _LEAST_SITES:
         sites = f"{n} site{'s' if n > 1 else ''}"

@@ -66,8 +66,7 @@ class Drift:
         # rows times R^T, with R the rotation from a to b
         a, b = self.centre, normalize(self.centre + self.steps[year])
         k = np.outer(b, a) - np.outer(a, b)
-        found: Floats = vectors @ (np.eye(N_BANDS) + k + k @ k / (1 + a @ b))
-        return found
+        return vectors @ (np.eye(N_BANDS) + k + k @ k / (1 + a @ b))
 
 
 def base_years(present: Flags) -> Flags:

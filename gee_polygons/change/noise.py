@@ -48,13 +48,13 @@ class Noise:
         Its covariance, scaled to a trace of 1.
     variance : float array, shape (sites,)
         Its squared length.
-    memory : float
+    ar1 : float
         AR(1) coefficient from year to year, 0..0.9.
     """
 
     shape: Floats
     variance: Floats
-    memory: float
+    ar1: float
 
     def along(self, directions: Floats) -> Floats:
         """Return the standard deviation of noise of variance 1 along vectors of shape (..., 64)."""
@@ -91,12 +91,12 @@ def estimate_noise(units: Floats, n_effective: Floats, stable: Flags) -> Noise:
     square = np.einsum("ntb,ntb->n", r, r)
     use = (freedom > 0.5) & (square > 1e-12)
     if not use.any():
-        return Noise(shape=isotropic, variance=expected, memory=0.0)
-    memory = _ar1_coefficient(r[use], square[use], m[use], freedom[use])
+        return Noise(shape=isotropic, variance=expected, ar1=0.0)
+    ar1 = _ar1_coefficient(r[use], square[use], m[use], freedom[use])
     scaled = (r[use] * np.sqrt(freedom[use] / square[use])[:, None, None]).reshape(-1, N_BANDS)  # sites weigh by years
     weight = float(freedom[use].sum())
     shape = (scaled.T @ scaled + _PRIOR_YEARS * isotropic) / (weight + _PRIOR_YEARS)
-    years = np.einsum("nij,jk,nki->n", moving, ar1_correlation(t, memory), moving)
+    years = np.einsum("nij,jk,nki->n", moving, ar1_correlation(t, ar1), moving)
     square = np.einsum("ntb,ntb->n", left, left)
     use = (years > 0.5) & (square > 1e-12)
     variance = expected
@@ -104,7 +104,7 @@ def estimate_noise(units: Floats, n_effective: Floats, stable: Flags) -> Noise:
         own, freedom = square[use] / years[use], years[use] * effective_dimensions(shape)
         variance, d0 = _expected_variance(own, freedom, n_effective, use)
         variance[use] = (d0 * variance[use] + freedom * own) / (d0 + freedom)
-    return Noise(shape=shape / np.trace(shape), variance=variance, memory=memory)
+    return Noise(shape=shape / np.trace(shape), variance=variance, ar1=ar1)
 
 
 def _mean_remover(seen: Flags) -> Floats:

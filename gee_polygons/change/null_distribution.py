@@ -260,5 +260,4 @@ def _upper_tail(values: Floats, null: Floats) -> Floats:
     excess = null[null > edge] - edge
     decay = max(float(excess.mean()) if len(excess) else 0.0, 1e-6)
     tail = _TAIL * np.exp(-np.maximum(values - edge, 0.0) / decay)
-    found: Floats = np.where(values > edge, np.maximum(tail, 1e-300), p)
-    return found
+    return np.where(values > edge, np.maximum(tail, 1e-300), p)

@@ -97,5 +97,4 @@ def effective_dimensions(covariance: Floats) -> float:
 def ar1_correlation(n: int, coefficient: float, share: float = 1.0) -> Floats:
     """Return the n x n correlation matrix of a series of which a share is AR(1) and the rest is white noise."""
     lag = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    found: Floats = np.where(lag == 0, 1.0, share * float(coefficient) ** lag)
-    return found
+    return np.where(lag == 0, 1.0, share * float(coefficient) ** lag)

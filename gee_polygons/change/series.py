@@ -62,8 +62,7 @@ class Series:
 
 def has_data(units: Floats) -> Flags:
     """Return which vectors, shape (..., 64), aren't NaN."""
-    found: Flags = np.isfinite(units[..., 0])
-    return found
+    return np.isfinite(units[..., 0])
 
 
 def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Series:

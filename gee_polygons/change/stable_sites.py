@@ -52,5 +52,4 @@ def _movement_distances(series: Series, base: Flags) -> Floats:
         total += both * (square[:, None] + square[None] - 2 * m @ m.T)
         years += both
     variance = 1 / series.n_effective
-    found: Floats = np.where(years > 0, total / np.maximum(years, 1) / (variance[:, None] + variance[None]), np.inf)
-    return found
+    return np.where(years > 0, total / np.maximum(years, 1) / (variance[:, None] + variance[None]), np.inf)

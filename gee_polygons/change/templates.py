@@ -151,8 +151,7 @@ def centred_paths(bank: Templates, years: Flags) -> tuple[Floats, Flags]:
 def explained_by(paths: Floats, products: Floats) -> Floats:
     """Return what each path, shape (paths, years), explains of each series' products: shape (series, paths)."""
     pairs = (paths[:, :, None] * paths[:, None, :]).reshape(len(paths), -1)
-    found: Floats = products.reshape(len(products), -1) @ pairs.T
-    return found
+    return products.reshape(len(products), -1) @ pairs.T
 
 
 def log_ratio(explained: Floats, total: Floats) -> Floats:

@@ -131,8 +131,7 @@ def spatial_blocks(
     middle = (row + 0.5) * block_m / _DEGREE_M
     column = np.floor(x * _DEGREE_M * np.cos(np.radians(middle)) / block_m).astype(np.int64)
     _, number = np.unique(np.column_stack([row, column]), axis=0, return_inverse=True)
-    found: NDArray[np.int64] = number.ravel().astype(np.int64)
-    return found
+    return number.ravel().astype(np.int64)
 
 
 def cross_validate(

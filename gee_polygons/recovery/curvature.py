@@ -35,7 +35,7 @@ _LEAST_DIRECTIONS: Final = 3.0
 def estimate_curvature(position: Position, starts: StartingStates, errors: Uncertainty) -> Curvature:
     """Estimate the curvature from all sites with a start of their own; their noise and ends are random."""
     t = position.share.shape[1]
-    correlation, end_square = ar1_correlation(t, errors.noise.memory), errors.references.length**2
+    correlation, end_square = ar1_correlation(t, errors.noise.ar1), errors.references.length**2
     curvatures, variances, by_year, by_end = [], [], [], []
     for i in _with_own_start(position, starts):
         use = np.flatnonzero(np.isfinite(position.share[i]) & ~starts.before[i])
@@ -90,7 +90,7 @@ def estimate_end_variance(position: Position, starts: StartingStates, errors: Un
     if references.length < _NOTHING:
         return 1.0
     ratios, weights = [1.0], [1.0]
-    correlation = ar1_correlation(position.share.shape[1], errors.noise.memory)
+    correlation = ar1_correlation(position.share.shape[1], errors.noise.ar1)
     for i in _with_own_start(position, starts):
         last = np.flatnonzero(np.isfinite(position.share[i]))[-1:]
         p = float(np.clip(position.share[i, last[0]], 0, 1))

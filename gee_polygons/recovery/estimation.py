@@ -208,7 +208,7 @@ def estimate_uncertainty(roles: Roles, trajectories: Trajectories) -> Uncertaint
     variances = noise.variance[roles.reference_rows]
     step_variance, covariance = _drift_errors(fixed, float(np.mean(noise.variance * n_effective)))
     errors = Uncertainty(
-        noise=Noise(shape=noise.shape, variance=noise.variance[roles.rows], memory=noise.memory),
+        noise=Noise(shape=noise.shape, variance=noise.variance[roles.rows], ar1=noise.ar1),
         references=references,
         reference_variance=float(variances.sum()) / len(variances) ** 2,
         degraded=degraded,

@@ -78,13 +78,12 @@ def _drawn(
     gradient = np.nan_to_num(position.gradient)
     p = np.clip(np.nan_to_num(position.share), 0, 1)
     along = errors.noise.along(gradient) / np.nan_to_num(position.mixture_length, nan=1.0)
-    root = np.linalg.cholesky(ar1_correlation(t, errors.noise.memory))
+    root = np.linalg.cholesky(ar1_correlation(t, errors.noise.ar1))
     before = starts.before[part]
     mean_before = before / np.maximum(before.sum(axis=1), 1)[:, None]
 
     def series() -> Floats:
-        drawn: Floats = rng.normal(size=(draws, 1, t)) @ root.T
-        return drawn
+        return rng.normal(size=(draws, 1, t)) @ root.T
 
     own = series() * (along * np.sqrt(errors.noise.variance[part])[:, None])
     block_seed = int(rng.integers(2**31))
@@ -119,8 +118,7 @@ def _dilution(position: Position, references: Scatter) -> Floats:
     if references.n_sites < 2:
         return np.zeros(position.share.shape)
     longer = references.length**2 / references.n_sites
-    found: Floats = longer / np.maximum(np.nan_to_num(position.length_squared) - longer, max(longer, _NOTHING))
-    return found
+    return longer / np.maximum(np.nan_to_num(position.length_squared) - longer, max(longer, _NOTHING))
 
 
 def _shared_errors(

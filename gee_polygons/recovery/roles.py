@@ -57,8 +57,7 @@ class Roles:
     @property
     def years_since_start(self) -> NDArray[np.int64]:
         """Years since each restoration site's start, shape (sites, years)."""
-        found: NDArray[np.int64] = self.fixed.raw.years[None] - self.start_years[:, None]
-        return found
+        return self.fixed.raw.years[None] - self.start_years[:, None]
 
     def stable(self) -> Flags:
         """Return the years in which sites are known not to change, shape (all sites, years)."""
