@@ -1,9 +1,9 @@
 """Simulated site series of a second kind: built without the assumptions that the estimators make.
 
 From the measured facts: a pixel's cosine with itself a year later, median 0.973; cosine of pixels 1, 10 and 50 px
-apart, 0.989, 0.82, 0.64. The share of the squared step that the whole scene shares is drawn per scene from 0.44 .. 0.87:
-these bounds were measured as ratios of lengths and taken for shares of the squared step, which are 0.23 .. 0.67
-(median 0.41), so drift is larger here than on most real land.
+apart, 0.989, 0.82, 0.64. The part of the squared step that the whole scene shares is drawn per scene from
+0.44 .. 0.87: these bounds were measured as ratios of lengths and taken for shares of the squared step, which are
+0.23 .. 0.67 (median 0.41), so drift is larger here than on most real land.
 
 What differs from the first simulator, and is assumed: all vectors stay on the sphere and move along great circles; the
 drift keeps a direction of its own (AR(1)) and acts by parallel transport, neither as one translation nor as one
