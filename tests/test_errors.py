@@ -19,7 +19,7 @@ ATTRIBUTES = {  # what constructors take besides a message
     MissingFileError: {"url": "https://host/a.tiff", "year": 2020},
     DependencyError: {"name": "rustac", "path": "/somewhere"},
 }
-REFUSAL = Refusal.of(503, "Unavailable")
+REFUSAL = Refusal("passing", "Unavailable", 503)
 
 
 def subclasses(kind):
