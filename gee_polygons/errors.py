@@ -1,4 +1,4 @@
-"""One exception tree.
+"""The errors and warnings of this package, in one tree.
 
 Every error of this package is a `GeePolygonsError` and also the builtin that fits it, so `except ValueError`
 keeps working. The message is one line: what was asked, what was found, what to do. `code` is stable and

@@ -1,4 +1,4 @@
-"""Layers: pure descriptions of what can be extracted. Nothing here imports `ee` or reads a byte."""
+"""Describes what can be extracted: layers of numbers and of classes, without importing `ee` or reading a file."""
 
 from __future__ import annotations
 

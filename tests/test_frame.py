@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -262,6 +263,13 @@ def test_readme_links_to_files_that_exist():
     pictures = [ROOT / t for t in targets if t.endswith((".png", ".gif", ".jpg"))]
     assert pictures
     assert all(p.stat().st_size < 150_000 for p in pictures)
+
+
+def test_the_map_of_the_code_is_up_to_date():
+    house = runpy.run_path(str(ROOT / "docs" / "house.py"))
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert text == house["with_map"](text), "run `make map`"
+    assert "- **`sources/`**" in text
 
 
 def test_make_targets_of_the_readme_exist():

@@ -1,4 +1,4 @@
-"""The demonstration behind `gee-polygons demo` and `make demo`: from nothing to a table and pictures.
+"""Runs the demonstration of `gee-polygons demo` and `make demo`: from nothing to a table and pictures.
 
 It runs on the synthetic sample archive, so it needs no account and no network. `run_demo` yields each step as it
 is done; printing is left to the command line.
