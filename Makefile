@@ -28,15 +28,17 @@ test: $(STAMP)  ## Run the tests on all cores; COVERAGE=1 says which lines they 
 test-all: $(STAMP)  ## Run the tests, the slow ones too
 	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "not ee and not network"
 
-lint: $(STAMP)  ## ruff (rules and format), mypy, and oxlint for JavaScript; changes nothing
+lint: $(STAMP)  ## ruff (rules and format), mypy, deno for JavaScript, CSS, HTML; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@.venv/bin/oxlint --quiet gee_polygons
+	@.venv/bin/deno lint --quiet
+	@.venv/bin/deno fmt --check --quiet
 
-format: $(STAMP)  ## Let ruff rewrite what it can
+format: $(STAMP)  ## Let ruff and deno rewrite what they can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+	@.venv/bin/deno fmt --quiet
 
 hooks: $(STAMP)  ## Have git run the linters before each commit
 	@.venv/bin/pre-commit install

@@ -24,8 +24,8 @@ function emptyChart(years, low, high, tickText, description) {
   });
   const first = years[0];
   const last = years[years.length - 1];
-  const x = year => LEFT + (RIGHT - LEFT) * (first === last ? 0.5 : (year - first) / (last - first));
-  const y = value => TOP + (BOTTOM - TOP) * (1 - (value - low) / (high - low));
+  const x = (year) => LEFT + (RIGHT - LEFT) * (first === last ? 0.5 : (year - first) / (last - first));
+  const y = (value) => TOP + (BOTTOM - TOP) * (1 - (value - low) / (high - low));
   for (let i = 0; i <= 4; i++) {
     const value = low + ((high - low) * i) / 4;
     const height = y(value);
@@ -43,7 +43,7 @@ function emptyChart(years, low, high, tickText, description) {
 
 function addLine(chart, values, color, hint) {
   const { svg, years, x, y } = chart;
-  const known = values.map((_, i) => i).filter(i => isKnown(values[i]));
+  const known = values.map((_, i) => i).filter((i) => isKnown(values[i]));
   known.slice(1).forEach((to, i) => {
     const from = known[i];
     const gap = years[to] - years[from] > 1;
@@ -80,11 +80,12 @@ function consecutiveRuns(years, positions) {
 
 function addInterval(chart, low, high) {
   const { svg, years, x, y } = chart;
-  const known = years.map((_, i) => i).filter(i => isKnown(low[i]));
+  const known = years.map((_, i) => i).filter((i) => isKnown(low[i]));
   for (const run of consecutiveRuns(years, known)) {
     // a single year gets a narrow bar
-    const corners =
-      run.length > 1 ? run.map(i => [x(years[i]), i]) : [-3, 3].map(dx => [x(years[run[0]]) + dx, run[0]]);
+    const corners = run.length > 1
+      ? run.map((i) => [x(years[i]), i])
+      : [-3, 3].map((dx) => [x(years[run[0]]) + dx, run[0]]);
     const upper = corners.map(([left, i]) => `${left} ${y(high[i])}`);
     const lower = corners.map(([left, i]) => `${left} ${y(low[i])}`).reverse();
     const path = `M${[...upper, ...lower].join('L')}Z`;
@@ -114,7 +115,7 @@ export function shareChart(site) {
   const years = report.years;
   const { share, share_low, share_high, similarity } = site.series;
   const description = 'Share of recovery, year by year; the figures are in the table below';
-  const chart = emptyChart(years, 0, 1, value => `${Math.round(100 * value)}%`, description);
+  const chart = emptyChart(years, 0, 1, (value) => `${Math.round(100 * value)}%`, description);
   addInterval(chart, share_low, share_high);
   if (isKnown(report.range)) {
     const height = chart.y(report.range);
@@ -123,7 +124,7 @@ export function shareChart(site) {
   }
   const start = site.start_year;
   if (isKnown(start) && start >= years[0] && start <= years[years.length - 1]) addStart(chart, start, share);
-  addLine(chart, share, GREEN, i => {
+  addLine(chart, share, GREEN, (i) => {
     const text = shareText(share[i], share_low[i], share_high[i]);
     return isKnown(similarity[i]) ? `${text}; similarity to the references ${decimals(similarity[i], 2)}` : text;
   });
@@ -135,8 +136,8 @@ export function changeChart(site) {
   const largest = Math.max(20, ...angle_deg.concat(relative_deg).filter(isKnown));
   const top = Math.ceil(largest / 20) * 20;
   const description = 'Angle to the site\u2019s first years, year by year, as measured and relative to the background';
-  const chart = emptyChart(report.years, 0, top, value => `${Math.round(value)}°`, description);
-  addLine(chart, angle_deg, GREY, i => `${decimals(angle_deg[i], 0)}° as measured`);
-  addLine(chart, relative_deg, BLUE, i => `${decimals(relative_deg[i], 0)}° relative to the background`);
+  const chart = emptyChart(report.years, 0, top, (value) => `${Math.round(value)}°`, description);
+  addLine(chart, angle_deg, GREY, (i) => `${decimals(angle_deg[i], 0)}° as measured`);
+  addLine(chart, relative_deg, BLUE, (i) => `${decimals(relative_deg[i], 0)}° relative to the background`);
   return chart.svg;
 }

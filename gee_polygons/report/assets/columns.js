@@ -15,14 +15,14 @@ export function shareCell(site) {
 }
 
 const siteColumns = [
-  { key: 'id', name: 'Site', style: 'name', title: 'Name of the site', cell: site => site.id },
-  { key: 'area_ha', name: 'Area, ha', style: 'n wide', title: 'Hectares', cell: site => hectares(site.area_ha) },
+  { key: 'id', name: 'Site', style: 'name', title: 'Name of the site', cell: (site) => site.id },
+  { key: 'area_ha', name: 'Area, ha', style: 'n wide', title: 'Hectares', cell: (site) => hectares(site.area_ha) },
   {
     key: 'start_year',
     name: 'Start',
     style: 'n wide',
     title: 'Year in which restoration began',
-    cell: site => orDash(site.start_year),
+    cell: (site) => orDash(site.start_year),
   },
 ];
 
@@ -32,7 +32,7 @@ const recoveryColumns = [
     name: 'Recovery',
     style: '',
     title: 'Conclusion from the share of recovery and its rate; declining first',
-    cell: site => (site.group ? label(site.group, GROUP_COLORS[site.group]) : orDash(null)),
+    cell: (site) => (site.group ? label(site.group, GROUP_COLORS[site.group]) : orDash(null)),
   },
   {
     key: 'share',
@@ -46,16 +46,16 @@ const recoveryColumns = [
     name: 'Per year',
     style: 'n wide',
     title: 'Share gained a year since the start',
-    cell: site => (isKnown(site.rate) ? signedPercent(site.rate) : orDash(null)),
+    cell: (site) => (isKnown(site.rate) ? signedPercent(site.rate) : orDash(null)),
   },
   {
     key: 'years_to_range',
     name: 'Years to range',
     style: 'n more',
     title: 'Years from the start until the site reached the range of the reference sites',
-    cell: site => decimals(site.years_to_range, 1),
+    cell: (site) => decimals(site.years_to_range, 1),
   },
-  { key: 'rank', name: 'Rank', style: 'n more', title: '1 = the largest share', cell: site => orDash(site.rank) },
+  { key: 'rank', name: 'Rank', style: 'n more', title: '1 = the largest share', cell: (site) => orDash(site.rank) },
 ];
 
 const changeColumns = [
@@ -64,28 +64,28 @@ const changeColumns = [
     name: 'Change',
     style: hasRecovery ? 'wide' : '',
     title: 'Whether the site changed more than its background',
-    cell: site => label(site.change, CHANGE_COLORS[site.change]),
+    cell: (site) => label(site.change, CHANGE_COLORS[site.change]),
   },
   {
     key: 'change_start',
     name: 'Since',
     style: 'n wide',
     title: 'First year that shows the change',
-    cell: site => orDash(site.change_start),
+    cell: (site) => orDash(site.change_start),
   },
   {
     key: 'size_deg',
     name: 'Magni\u00adtude, °',
     style: 'n more',
     title: 'Angle between before and after: 0° = the same, 90° = nothing in common',
-    cell: site => decimals(site.size_deg, 0),
+    cell: (site) => decimals(site.size_deg, 0),
   },
   {
     key: 'q',
     name: 'False dis\u00adcov\u00aderies',
     style: 'n more',
     title: 'q-value: expected share of false flags among the sites flagged at least as clearly',
-    cell: site => rateText(site.q),
+    cell: (site) => rateText(site.q),
   },
 ];
 
@@ -95,21 +95,21 @@ const qualityColumns = [
     name: 'Homo\u00adgeneity',
     style: 'n more',
     title: 'Mean resultant length (Rbar): 1 = all pixels alike',
-    cell: site => decimals(site.Rbar, 2),
+    cell: (site) => decimals(site.Rbar, 2),
   },
   {
     key: 'valid_fraction',
     name: 'Valid area',
     style: 'n more',
     title: 'Share of the area with data',
-    cell: site => percent(site.valid_fraction),
+    cell: (site) => percent(site.valid_fraction),
   },
   {
     key: 'effective_pixels',
     name: 'Effec\u00adtive pixels',
     style: 'n more',
     title: 'Effective sample size: neighbouring pixels are correlated',
-    cell: site => decimals(site.effective_pixels, 1),
+    cell: (site) => decimals(site.effective_pixels, 1),
   },
 ];
 

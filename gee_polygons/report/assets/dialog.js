@@ -10,7 +10,7 @@ function showSite(site) {
   const title = site.id + (site.name && site.name !== site.id ? ` · ${site.name}` : '');
   byId('title').textContent = title;
   byId('title').title = title;
-  const origin = [...byId('from').children].map(child => child.cloneNode(true));
+  const origin = [...byId('from').children].map((child) => child.cloneNode(true));
   const footer = element('div', { class: 'soft from' }, element('h3', {}, 'Where this comes from'), ...origin);
   byId('body').replaceChildren(...siteSheet(site), footer);
   // on paper the dialog is left out: this copy replaces the list, between the page's heading and its provenance
@@ -58,7 +58,7 @@ export function prepareDialog() {
   const dialog = byId('site');
   byId('close').addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', whenClosed);
-  dialog.addEventListener('click', event => {
+  dialog.addEventListener('click', (event) => {
     if (event.target === dialog) dialog.close();
   });
   window.addEventListener('popstate', followAddress);

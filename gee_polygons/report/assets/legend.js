@@ -17,7 +17,7 @@ function siteColor(site) {
 }
 
 function onMap(key, value) {
-  return sites.some(site => site.path && site[key] === value);
+  return sites.some((site) => site.path && site[key] === value);
 }
 
 function legendItem(text, color, role = '') {
@@ -32,7 +32,7 @@ function legendOfValues(key, colors) {
 function legendOfShares() {
   const gradient = [0, 0.25, 0.5, 0.75, 1].map(viridis);
   const ramp = element('span', { class: 'ramp', style: `background:linear-gradient(90deg,${gradient})` });
-  const without = sites.some(site => site.path && site.group && !isKnown(site.share));
+  const without = sites.some((site) => site.path && site.group && !isKnown(site.share));
   return ['0%', ramp, '100% recovered', ...(without ? [legendItem('no share', NO_EVIDENCE_COLOR)] : [])];
 }
 
@@ -49,15 +49,15 @@ export function colorMap() {
   for (const path of document.querySelectorAll('#map path[data-id]')) {
     path.setAttribute('fill', siteColor(siteById.get(path.dataset.id)));
   }
-  const roles = ['reference', 'control'].filter(role => onMap('role', role));
-  byId('legend').replaceChildren(...legend(), ...roles.map(role => legendItem(`${role} site`, NO_VALUE_COLOR, role)));
+  const roles = ['reference', 'control'].filter((role) => onMap('role', role));
+  byId('legend').replaceChildren(...legend(), ...roles.map((role) => legendItem(`${role} site`, NO_VALUE_COLOR, role)));
   const byRecovery = colorBy === 'group' || colorBy === 'share';
   if (byRecovery && onMap('role', 'other')) byId('legend').append(legendItem('other site', NO_VALUE_COLOR));
 }
 
 export function prepareLegend() {
   byId('colour').value = colorBy;
-  byId('colour').addEventListener('change', event => {
+  byId('colour').addEventListener('change', (event) => {
     colorBy = event.target.value;
     colorMap();
   });

@@ -35,9 +35,9 @@ function searchText() {
 export function matchingSites() {
   const wanted = searchText().toLowerCase();
   const matching = sites.filter(
-    site =>
-      [site.id, site.name || ''].some(name => name.toLowerCase().includes(wanted)) &&
-      FILTERS.every(key => !byId(key).value || site[key] === byId(key).value),
+    (site) =>
+      [site.id, site.name || ''].some((name) => name.toLowerCase().includes(wanted)) &&
+      FILTERS.every((key) => !byId(key).value || site[key] === byId(key).value),
   );
   return matching.sort(
     (a, b) =>
@@ -50,7 +50,7 @@ export function matchingSites() {
 
 // The filters in use, for paper.
 function filterText() {
-  const used = FILTERS.filter(key => byId(key).value).map(key => displayName(byId(key).value));
+  const used = FILTERS.filter((key) => byId(key).value).map((key) => displayName(byId(key).value));
   if (searchText()) used.unshift(`name with \u201c${searchText()}\u201d`);
   return used.join(', ');
 }
@@ -99,7 +99,7 @@ export function showList() {
   byId('rows').tBodies[0].replaceWith(body);
   showCounts(matching.length, shown.length);
   showSortOrder();
-  const matchingIds = new Set(matching.map(site => site.id));
+  const matchingIds = new Set(matching.map((site) => site.id));
   for (const path of document.querySelectorAll('#map path[data-id]')) {
     path.style.opacity = matchingIds.has(path.dataset.id) ? 1 : 0.12;
   }
@@ -118,9 +118,9 @@ function sortBy(key) {
 
 function prepareFilter(key) {
   const menu = byId(key);
-  const present = new Set(sites.map(site => site[key]));
-  const choices = ORDERS[key].filter(value => present.has(value));
-  menu.append(...choices.map(value => element('option', { value }, displayName(value))));
+  const present = new Set(sites.map((site) => site[key]));
+  const choices = ORDERS[key].filter((value) => present.has(value));
+  menu.append(...choices.map((value) => element('option', { value }, displayName(value))));
   menu.hidden = !choices.length || (key === 'role' && !report.hasRoles);
   menu.addEventListener('change', restartList);
 }
@@ -138,5 +138,5 @@ export function prepareList() {
     rowLimit += PAGE_ROWS;
     showList();
   });
-  byId('expert').addEventListener('change', event => byId('rows').classList.toggle('all', event.target.checked));
+  byId('expert').addEventListener('change', (event) => byId('rows').classList.toggle('all', event.target.checked));
 }

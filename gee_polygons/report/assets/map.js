@@ -71,7 +71,7 @@ function zoomAtCentre(factor) {
 function scaleBarMetres() {
   const longest = view[2] / 5 / report.map.metre;
   const power = 10 ** Math.floor(Math.log10(longest));
-  return Math.max(...[1, 2, 5].map(digit => digit * power).filter(metres => metres <= longest));
+  return Math.max(...[1, 2, 5].map((digit) => digit * power).filter((metres) => metres <= longest));
 }
 
 function drawScaleBar() {
@@ -93,12 +93,12 @@ function drawScaleBar() {
 function prepareDragging() {
   let start = null;
   let dragging = false;
-  svg.addEventListener('pointerdown', event => {
+  svg.addEventListener('pointerdown', (event) => {
     if (view[2] >= report.map.box[2]) return;
     start = pointerPosition(event);
     dragging = false;
   });
-  svg.addEventListener('pointermove', event => {
+  svg.addEventListener('pointermove', (event) => {
     if (!start) return;
     const now = pointerPosition(event);
     if (!dragging) {
@@ -120,7 +120,7 @@ function prepareZooming() {
   byId('out').addEventListener('click', () => zoomAtCentre(2));
   byId('whole').addEventListener('click', () => showView(...report.map.box));
   // a plain wheel scrolls the page; a pinch on a touchpad arrives as a wheel with Ctrl
-  const pinch = event => {
+  const pinch = (event) => {
     if (!event.ctrlKey) return;
     event.preventDefault();
     const { x, y } = pointerPosition(event);
@@ -131,7 +131,7 @@ function prepareZooming() {
 
 export function showMap() {
   if (!report.map) return;
-  const drawn = sites.filter(site => site.path);
+  const drawn = sites.filter((site) => site.path);
   // references and controls last: their outlines stay on top
   drawn.sort((a, b) => compareSites(a, b, 'role'));
   svg = svgElement('svg', { 'aria-hidden': 'true', class: drawn.length > MANY_SITES ? 'crowd' : '' });

@@ -98,7 +98,7 @@ function cautions(site) {
   if (isKnown(site.valid_fraction) && site.valid_fraction < LOW_VALID_FRACTION) {
     texts.push(`Only ${percent(site.valid_fraction)} of the area has data in a typical year.`);
   }
-  return texts.map(text => paragraph(text, 'note'));
+  return texts.map((text) => paragraph(text, 'note'));
 }
 
 function yearlyTable(site) {
