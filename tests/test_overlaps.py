@@ -12,8 +12,11 @@ from archives import FakeTile, extract, ground, make_archive, random_codes, site
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.collection import load
 from gee_polygons.collection.download import download
+from gee_polygons.reduction.overlaps import row_by_row
+from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.site import sites_from_geodataframe
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.zonal.grid import Window
 
 CRS, COL, ROW = "EPSG:32722", 80_000, -750_000
 # names of two tiles: the first in the order of paths counts, also where the file's own name would say otherwise
@@ -114,3 +117,11 @@ def test_points_take_the_nearest_pixel_with_data_then_the_first_tile(tmp_path):
         else:
             assert found["distance_px"] == 1
             assert np.array_equal(found[list(BANDS)].to_numpy(np.int8), pixel_of(tiles, *nearest))
+
+
+def test_a_long_chain_of_overlapping_tiles_is_ordered():
+    """Each tile overlaps the one north of it and takes precedence: the last one's pixels count before all others'."""
+    n = 3000
+    windows = [Window(8 * i, 0, 16, 16) for i in range(n)]
+    blocks = [BlockRef(tile=f"{n - i:04d}", year=2024, index=(0, 0), window=w, inside=w) for i, w in enumerate(windows)]
+    assert row_by_row(blocks) == blocks[::-1]

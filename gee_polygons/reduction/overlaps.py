@@ -63,15 +63,14 @@ def row_by_row(blocks: Iterable[BlockRef]) -> list[BlockRef]:
         if order[i].inside.intersection(order[j].inside):  # not only an edge in common
             before[i].append(j)
     placed: dict[int, None] = {}
-
-    def place(i: int) -> None:
-        if i not in placed:
-            for j in before.get(i, ()):
-                place(j)
-            placed[i] = None
-
     for i in range(len(order)):
-        place(i)
+        stack = [i]  # not a recursion: a strip of scenes can be a chain of thousands of overlaps
+        while stack:
+            waiting = [j for j in before.get(stack[-1], ()) if j not in placed]
+            if waiting:
+                stack += waiting[::-1]
+            else:
+                placed.setdefault(stack.pop())
     return [order[i] for i in placed]
 
 
