@@ -150,8 +150,8 @@ def extract_continuous(
     sites: Any,
     layer: ContinuousLayer,
     *,
-    start_date: str,
-    end_date: str,
+    start_date: str | int,
+    end_date: str | int,
     reducer: str = "mean",
     frequency: str = "yearly",
     source: str | Source | None = None,
@@ -167,7 +167,8 @@ def extract_continuous(
     layer : ContinuousLayer
         `ALPHA_EMBEDDINGS`, from any source; any other layer, from Earth Engine.
     start_date, end_date : str
-        ``"YYYY-MM-DD"``, or a year; both days count. Embeddings are returned for every year that the period touches.
+        ``"YYYY-MM-DD"``, or a year or month; both ends are included. Embeddings are returned for every year that the
+        period touches.
     reducer : {"mean", "median", "min", "max", "stdDev"}
         Statistic, by its name on Earth Engine.
     frequency : {"yearly", "monthly", "all"}
@@ -221,8 +222,8 @@ def extract_categorical(
     sites: Any,
     layer: CategoricalLayer,
     *,
-    start_date: str,
-    end_date: str,
+    start_date: str | int,
+    end_date: str | int,
     source: str | Source | None = None,
     on_error: str = "raise",
     progress: Progress = False,
@@ -236,7 +237,7 @@ def extract_categorical(
     layer : CategoricalLayer
         Such as `gee_polygons.datasets.mapbiomas.MAPBIOMAS`.
     start_date, end_date : str
-        ``"YYYY-MM-DD"``, or a year; every year that the period touches.
+        ``"YYYY-MM-DD"``, or a year or month; every year that the period touches.
     source, on_error, progress
         See `extract_embeddings`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,6 +13,7 @@ from gee_polygons.errors import UsageError
 
 MIN_YEAR: Final = 1900
 MAX_YEAR: Final = 2200
+_YEAR_OR_MONTH: Final = re.compile(r"\s*\d{4}(-\d{2})?\s*")
 
 
 def parse_dates(start_date: str | int, end_date: str | int) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -20,8 +22,9 @@ def parse_dates(start_date: str | int, end_date: str | int) -> tuple[pd.Timestam
     Parameters
     ----------
     start_date, end_date : str, date or int
-        ``"2018-01-01"``, anything else that pandas reads as a date, or a year: 1 January as `start_date`, 31 December
-        as `end_date`. Times with a zone are taken in UTC, as Earth Engine dates images.
+        ``"2018-01-01"``, anything else that pandas reads as a date, or a whole year or month (``2018``, ``"2018"``,
+        ``"2018-06"``): its first day as `start_date`, its last as `end_date`. Times with a zone are taken in UTC, as
+        Earth Engine dates images.
 
     Returns
     -------
@@ -37,18 +40,25 @@ def parse_dates(start_date: str | int, end_date: str | int) -> tuple[pd.Timestam
     --------
     >>> parse_dates(2018, "2024-06-30")
     (Timestamp('2018-01-01 00:00:00'), Timestamp('2024-06-30 00:00:00'))
+    >>> parse_dates("2018", "2024-06") == parse_dates(2018, "2024-06-30")
+    True
     """
-    first, last = _date(start_date, "start_date", "01-01"), _date(end_date, "end_date", "12-31")
+    first, last = _date(start_date, "start_date", is_end=False), _date(end_date, "end_date", is_end=True)
     if last < first:
         raise UsageError(f"end_date {end_date} is before start_date {start_date}; swap them")
     return first, last
 
 
-def _date(given: str | int, name: str, day_of_year: str) -> pd.Timestamp:
-    is_year = isinstance(given, int | np.integer) and not isinstance(given, bool)
-    text = f"{check_year(int(given), name)}-{day_of_year}" if is_year else given
+def _date(given: str | int, name: str, *, is_end: bool) -> pd.Timestamp:
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        given = str(check_year(int(given), name))
     try:
-        date = pd.NaT if isinstance(given, bool | float) else pd.Timestamp(text)
+        if isinstance(given, str) and _YEAR_OR_MONTH.fullmatch(given):
+            period = pd.Period(given.strip())
+            date = period.end_time if is_end else period.start_time
+        else:
+            # a number would be taken for nanoseconds since 1970
+            date = pd.NaT if isinstance(given, bool | float | np.floating) else pd.Timestamp(given)
     except (ValueError, TypeError):
         date = pd.NaT
     if pd.isna(date):
@@ -67,6 +77,8 @@ def check_year(year: int, name: str = "year") -> int:
 
 def checked_years(years: int | Iterable[int]) -> tuple[int, ...]:
     """Return years in ascending order; raise a `UsageError` for none, for one given twice and for what isn't a year."""
+    if isinstance(years, str):
+        raise UsageError(f"years are whole numbers such as 2024 or range(2018, 2025), found the text {years!r}")
     given = list(years) if isinstance(years, Iterable) else [years]
     whole = [int(year) for year in given if isinstance(year, int | np.integer)]
     if len(whole) != len(given) or any(not MIN_YEAR <= year <= MAX_YEAR for year in whole):

@@ -613,6 +613,7 @@ def test_the_methods_of_sites_are_the_same(small):
     [
         ({"start_date": "2022-01-01", "end_date": "2019-12-31"}, "is before start_date"),
         ({"start_date": "yesterday"}, "a date such as"),
+        ({"start_date": np.float32(2019)}, "a date such as"),  # not nanoseconds after 1970
         ({"end_date": "2019-13-01"}, "a date such as"),
         ({"start_date": None}, "a date such as"),
         ({"start_date": 2019.0}, "a date such as"),

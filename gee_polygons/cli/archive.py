@@ -95,8 +95,8 @@ def index() -> None:
 @index.command(short_help="List tiles with their headers, once.")
 @click.argument("dataset", default="aef/v1-annual")
 @click.option("--bbox", callback=_parse_bbox, metavar="W,S,E,N", help="Degrees.  [default: everywhere]")
-@click.option("--from", "first", metavar="DATE", help="2018 or 2018-06-01.")
-@click.option("--to", "last", metavar="DATE", help="2024 or 2024-12-31; counts too.")
+@click.option("--from", "first", metavar="DATE", help="2018, 2018-06 or 2018-06-01.")
+@click.option("--to", "last", metavar="DATE", help="2024, 2024-12 or 2024-12-31; included.")
 @click.option("--index", "source", metavar="INDEX", help="Path or URL of the list of tiles.  [default: the dataset's]")
 @click.option("--url-rewrite", multiple=True, callback=_parse_pairs, metavar="FROM=TO", help="Read from a mirror.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: in the cache folder]")
@@ -122,7 +122,7 @@ def build(
 
     dates = None
     if first or last:
-        dates = (first or "1900", f"{last}-12-31" if last and len(last) == 4 else last or "2200-12-31")
+        dates = (first or "1900", last or "2200")
     found = build_collection(
         dataset, bbox=bbox, date_range=dates, source=source, path=output, force=overwrite, url_rewrite=url_rewrite
     )

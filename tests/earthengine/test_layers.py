@@ -104,6 +104,15 @@ def test_integers_are_years(server):
         sites.extract_continuous(NDVI, start_date=20190101, end_date=20201231)
 
 
+def test_years_and_months_given_as_text_are_whole(server):
+    """The end was taken for their first day: a composite of the one image of that day, or of none."""
+    for text, dates in [("2020", ("2020-01-01", "2020-12-31")), ("2020-02", ("2020-02-01", "2020-02-29"))]:
+        found = square().extract_continuous(NDVI, start_date=text, end_date=text)
+        assert len(found)
+        expected = square().extract_continuous(NDVI, start_date=dates[0], end_date=dates[1])
+        pd.testing.assert_frame_equal(found, expected)
+
+
 def test_days_have_one_row_also_across_a_tile_border(server):
     daily = square().extract_continuous(NDVI, start_date="2020-01-01", end_date="2020-12-31", frequency="all")
     assert list(daily) == ["site_id", "date", "NDVI"]
