@@ -49,7 +49,19 @@ def test_a_temporary_name_carries_process_and_thread(tmp_path):
     name = temporary_name(tmp_path / "a.tiff").name
     assert name.startswith(".a.")
     assert name.endswith(".tiff")
-    assert f".{os.getpid()}-{threading.get_native_id()}." in name
+    assert f".{os.getpid()}-{threading.get_native_id()}-" in name
+
+
+def test_temporary_names_differ_where_processes_have_the_same_number(tmp_path):
+    """Two containers that share a folder: both have process 1 and thread 1."""
+    assert temporary_name(tmp_path / "a.tiff") != temporary_name(tmp_path / "a.tiff")
+
+
+def test_a_name_as_long_as_file_systems_allow_can_be_written(tmp_path):
+    target = tmp_path / ("n" * 251 + ".txt")
+    with replacing(target) as part:
+        part.write_bytes(b"whole")
+    assert names(tmp_path) == [target.name]
 
 
 GRID = Grid(crs="EPSG:32722", transform=(10, 0, 800000, 0, 10, 7500000), shape=(16, 16))

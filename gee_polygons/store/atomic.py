@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +17,17 @@ _WRITE_ERRNO: Final = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)
 )
 
+_STEM_CHARS: Final = 32  # a file name has at most 255 bytes, and the final one may need them all
+
 
 def temporary_name(path: Path, purpose: str = "part") -> Path:
-    """Return a hidden file name in the same folder, with the same suffix, that no other process or thread uses."""
-    owner = f"{os.getpid()}-{threading.get_native_id()}"
-    return path.with_name(f".{path.stem}.{owner}.{purpose}{path.suffix}")
+    """Return a hidden file name in the same folder, with the same suffix, that no other process or thread uses.
+
+    The process and thread ids identify the writer of a leftover file. The random part is for containers and machines
+    that share a file system, where two writers often have the same ids.
+    """
+    owner = f"{os.getpid()}-{threading.get_native_id()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem[:_STEM_CHARS]}.{owner}.{purpose}{path.suffix}")
 
 
 @contextmanager
