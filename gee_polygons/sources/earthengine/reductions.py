@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, EMBEDDING_YEARS, NODATA
@@ -26,6 +26,8 @@ CODES_SCALE: Final = 127.5  # v = sign(k) (k / 127.5)^2
 IRREGULAR_NORTH_OF: Final = 56.0
 IRREGULAR_WEST_OF: Final = 42.0
 FINEST_SCALE_M: Final = 10.0  # of the datasets here
+# Images are published days after they were taken (Sentinel-2: mostly within two), a few of them weeks after
+PUBLICATION_DELAY: Final = timedelta(days=30)
 COMPLETE: Final = 1 - 1e-6  # share of a site's pixels that tiles cover when none is missing, but for rounding
 
 _warned_of: set[str] = set()  # layers whose results are not kept
@@ -120,8 +122,8 @@ class Reduction:
         )
 
     def is_over(self, period: str) -> bool:
-        """Whether all its requested days lie in the past (UTC), so that no more images will be taken."""
-        return min(limits(period)[1], self.until) <= today().isoformat()
+        """Whether all its requested days lie so far in the past (UTC) that no more images will be published."""
+        return min(limits(period)[1], self.until) <= (today() - PUBLICATION_DELAY).isoformat()
 
     def is_final(self, period: str, values: list[Any]) -> bool:
         """Whether values will not change any more."""
