@@ -413,7 +413,7 @@ def test_a_folder_with_other_things_in_it_is_never_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="other files"):
         build_sample_archive(tmp_path, years=[2020])
-    with pytest.raises(OutputError, match="no folder"):
+    with pytest.raises(OutputError, match="is a file"):
         build_sample_archive(tmp_path / "notes.txt", years=[2020])
     with pytest.raises(OutputError, match="can't write"):
         build_sample_archive(tmp_path / "notes.txt" / "below", years=[2020])
@@ -439,6 +439,22 @@ def test_a_file_that_the_build_did_not_write_is_never_deleted(tmp_path, name):
     own.unlink()
     build_sample_archive(out, years=[2020])
     assert tiff.read_bytes() == whole
+
+
+def test_a_file_saved_during_the_build_is_never_deleted(tmp_path, monkeypatch):
+    out, write = tmp_path / "sample", archive._write_sample_tile
+    build_sample_archive(out, years=[2020])
+
+    def write_beside(*args):
+        (out / "notes.txt").write_text("mine")
+        return write(*args)
+
+    monkeypatch.setattr(archive, "_write_sample_tile", write_beside)
+    with pytest.raises(OutputError, match=r"holds other files, such as notes\.txt"):
+        build_sample_archive(out, years=[2021])
+    assert (out / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["sample"]
+    assert (out / "v1" / "annual" / "2020").is_dir()
 
 
 @pytest.mark.parametrize("manifest", [None, "", "[]", '{"files": {"SYNTHETIC.txt": 4}}', '{"what": "x", "files": []}'])

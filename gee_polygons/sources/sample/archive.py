@@ -33,7 +33,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.errors import OutputError
+from gee_polygons.periods import checked_years
 from gee_polygons.progress import report_progress
 from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.cog.writing import write_tile
@@ -114,7 +115,7 @@ def sample_archive_path() -> Path:
 def build_sample_archive(
     out: Path | str,
     *,
-    years: Iterable[int] = SAMPLE_YEARS,
+    years: int | Iterable[int] = SAMPLE_YEARS,
     progress: bool | Callable[[int], object] = False,
     max_workers: int | None = None,
 ) -> Path:
@@ -126,7 +127,7 @@ def build_sample_archive(
         Folder of the archive. It is built under a temporary name beside it and renamed when complete. A complete
         archive of the same years is left as it is; a damaged one, or one of other years, is replaced, unless the
         folder holds a file that its ``manifest.json`` doesn't list.
-    years : iterable of int
+    years : int or iterable of int
         Years to build, about 13 MB each.
     progress : bool or callable
         True for a progress bar; a callable is called with the number of tiles just finished.
@@ -142,6 +143,8 @@ def build_sample_archive(
     ------
     OutputError
         If `out` is a file, or a folder with files that this function didn't write: nothing is deleted then.
+    UsageError
+        For no years, or what isn't a year.
 
     Examples
     --------
@@ -149,9 +152,7 @@ def build_sample_archive(
     >>> build_sample_archive(Path(tempfile.mkdtemp()) / "sample", years=[2018]).name
     'aef_index.parquet'
     """
-    out, wanted = Path(out), tuple(sorted({int(year) for year in years}))
-    if not wanted:
-        raise UsageError("no years to build were given; the sample's own are 2018..2024")
+    out, wanted = Path(out), checked_years(years)
     if _is_complete(out, wanted):
         return out / INDEX_PATH
     _refuse_foreign(out)
@@ -199,7 +200,7 @@ def _refuse_foreign(out: Path) -> None:
     """Raise an error unless everything in a folder is listed in the manifest written with it."""
     if not out.is_dir():
         if out.exists() or out.is_symlink():
-            raise OutputError(f"{out} is no folder; give a new or empty folder")
+            raise OutputError(f"{out} is a file; give a new or empty folder")
         return
     written = _manifest(out)["files"]
     own = {out / name for name in written} | ({out / MANIFEST} if written else set())
@@ -218,8 +219,11 @@ def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
         if out.exists():
             if _is_complete(out, years):
                 return
+            _refuse_foreign(out)  # again: the tiles took a while, and somebody may have saved a file there
             out.rename(old)
         building.rename(out)
+    except OutputError:
+        raise
     except OSError as error:
         if not _is_complete(out, years):
             raise OutputError(f"can't move the finished archive to {out}: {error}") from error
