@@ -335,6 +335,21 @@ def test_a_file_that_is_no_cache_is_moved_aside(ee_server, tmp_path, monkeypatch
     assert not posts(ee_server)
 
 
+@pytest.mark.parametrize("value", ["text", 3.5, b"d123", b"j{"])
+def test_a_cache_with_a_damaged_value_is_moved_aside(tmp_path, value):
+    """A damaged byte can turn a value's type in SQLite too."""
+    path, keys = filled_cache(tmp_path, 2)
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE site_periods SET value = ?", [value])
+    other.close()
+    found = cache.Cache(path)
+    with pytest.warns(DataWarning, match=r"damaged.*\.damaged"):
+        assert found.get(keys) == {}
+    found.put({keys[0]: [1.0]})
+    assert found.get(keys) == {keys[0]: [1.0]}
+    found.close()
+
+
 def test_a_cache_that_can_not_be_written_is_done_without(ee_server, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("where a folder should be")
     monkeypatch.setenv("GEE_POLYGONS_CACHE", str(tmp_path / "file"))

@@ -121,7 +121,7 @@ class Cache:
                     break
                 try:
                     return work(self._file)
-                except (sqlite3.Error, ValueError) as error:  # ValueError: a value's bytes are damaged
+                except (sqlite3.Error, ValueError, TypeError) as error:  # the last two: a damaged value
                     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                     if isinstance(error, sqlite3.Error) and code not in _DAMAGED:
                         log.warning("the cache of Earth Engine results %s can't be used: %s", self._path, error)
