@@ -138,8 +138,15 @@ def test_wrong_folders_and_formats_are_refused(sample_sites, tmp_path):
     with pytest.raises(OutputError, match="other files"):
         download(sample_sites[:1], [2023], tmp_path, source=source)
     download(sample_sites[:1], [2023], tmp_path / "a", source=source, format="npy")
-    with pytest.raises(OutputError, match="of other years"):
+    with pytest.raises(OutputError, match="another value of 'years'"):
         download(sample_sites[:1], [2022], tmp_path / "a", source=source, format="npy")
+    with pytest.raises(OutputError, match=r"other\.txt is a file"):
+        download(sample_sites[:1], [2023], tmp_path / "other.txt", source=source)
+    (tmp_path / "c").mkdir()
+    for text in ("[]", "{", '{"what": "another program"}'):
+        (tmp_path / "c" / "download.json").write_text(text)
+        with pytest.raises(OutputError, match=r"download\.json is damaged or isn't a download's"):
+            download(sample_sites[:1], 2023, tmp_path / "c", source=source)
     with pytest.raises(UsageError, match="format is one of"):
         download(sample_sites[:1], [2023], tmp_path / "b", source=source, format="zip")
     with pytest.raises(UsageError, match="none of the years"):

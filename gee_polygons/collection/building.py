@@ -116,7 +116,10 @@ def build(
         )
         table = within(_with_periods(table, entry), bbox=bbox, date_range=date_range)
     if table is None or not len(table):
-        raise ArchiveError(f"{place}: lists no tile in bbox {bbox} and {date_range}; widen them")
+        wanted = " and ".join(
+            f"{name} {value}" for name, value in (("bbox", bbox), ("date_range", date_range)) if value is not None
+        )
+        raise ArchiveError(f"{place}: lists no tile" + (f" in {wanted}; widen the search" if wanted else ""))
     return _finish(table, place, entry, target, parameters, how)
 
 

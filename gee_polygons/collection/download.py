@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.collection.site_files import block_size, write_site_files
 from gee_polygons.errors import OutputError, ReadError, UsageError
+from gee_polygons.periods import checked_years
 from gee_polygons.reduction.plan import BlockRef, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import north_up
@@ -42,7 +43,7 @@ MANIFEST: Final = "download.json"
 
 def download(
     sites: Any,
-    years: Sequence[int],
+    years: Sequence[int] | int,
     out: str | Path,
     *,
     source: CogSource,
@@ -55,7 +56,7 @@ def download(
     ----------
     sites : SiteCollection
         Polygons.
-    years : sequence of int
+    years : int or sequence of int
         Years; those that the source doesn't have are left out.
     out : path
         Folder. An interrupted download is continued; a folder with other sites, years or files is refused.
@@ -96,7 +97,7 @@ def download(
         raise UsageError(f"format is one of {', '.join(FORMATS)}, found {format!r}")
     if not isinstance(source, CogSource):
         raise UsageError("only an archive of COG tiles can be downloaded; give its index as source")
-    wanted = sorted({int(year) for year in years} & set(source.years()))
+    wanted = sorted({*checked_years(years)} & set(source.years()))
     if not wanted:
         raise UsageError(f"the source has none of the years asked for; it has {source.years()}")
     folder = Path(out)
@@ -120,11 +121,18 @@ def _claim(folder: Path, sites: Any, years: Sequence[int], source: CogSource, fo
         try:
             known = json.loads(manifest.read_text("utf-8"))
         except ValueError:
-            known = {}
+            known = None
+        if not isinstance(known, dict) or known.get("what") != ours["what"]:
+            raise OutputError(f"{manifest} is damaged or isn't a download's; give a new or empty folder")
         different = [key for key, value in ours.items() if known.get(key) != value]
         if different:
-            raise OutputError(f"{folder} holds a download of other {different[0]}; give another folder")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(
+                f"{folder} holds a download with another value of {different[0]!r}; give the same arguments to continue "
+                "it, or another folder"
+            )
+    elif folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a new or empty folder")
+    elif folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} has other files in it; give a new or empty folder")
     else:
         with replacing(manifest) as part:
