@@ -437,6 +437,19 @@ def test_geometries_of_any_kind_and_crs_give_the_same_pixels(built):
     assert array.shape == expected.shape
 
 
+def test_a_bounding_box_may_be_an_array(built, sample_sites):
+    box = sample_sites.to_geodataframe()[:1].total_bounds
+    array = built.get_numpy(box, years=2023, bands="A00")
+    assert np.ma.allequal(array, built.get_numpy(tuple(box), years=2023, bands="A00"))
+
+
+@pytest.mark.parametrize("given", ["a.geojson", 5, None, {"type": "Point", "coordinates": [-48.0, -22.3]}])
+def test_what_is_no_geometry_is_told_so(built, given):
+    """The message was about tables."""
+    with pytest.raises(UsageError, match=f"geometries are a bounding box .*found {type(given).__name__}"):
+        built.get_numpy(given)
+
+
 def test_geometries_of_different_sizes_and_below_a_pixel(built, sample_sites):
     tiny = shapely.Point(-48.0151, -22.3571).buffer(1e-6)
     arrays = built.get_numpy([*sample_sites.polygons[:5], tiny, shapely.Point(-48.0151, -22.3571)], years=[2023])

@@ -127,8 +127,8 @@ def _claim(folder: Path, sites: Any, years: Sequence[int], source: CogSource, fo
         different = [key for key, value in ours.items() if known.get(key) != value]
         if different:
             raise OutputError(
-                f"{folder} holds a download with another value of {different[0]!r}; give the same arguments to continue "
-                "it, or another folder"
+                f"{folder} holds a download with another value of {different[0]!r}; to continue it, give the same "
+                "arguments, else another folder"
             )
     elif folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; give a new or empty folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,7 +53,7 @@ def read_geometries(geometries: Any, crs: Any = None, column: str | None = None)
 
     Parameters
     ----------
-    geometries : tuple, shapely, GeoDataFrame, GeoSeries, sites, or Arrow
+    geometries : bounding box, shapely, GeoDataFrame, GeoSeries, sites, or Arrow
         ``(west, south, east, north)`` in EPSG:4326; one shapely geometry or a sequence of them; a GeoDataFrame or
         GeoSeries; sites of this package; an Arrow array of WKB, or a table (pyarrow, DuckDB, Polars) with a column
         of it.
@@ -71,7 +71,12 @@ def read_geometries(geometries: Any, crs: Any = None, column: str | None = None)
     """
     single = whole_box = False
     frame = None
-    if isinstance(geometries, tuple | list) and len(geometries) == 4 and all(np.isscalar(v) for v in geometries):
+    if isinstance(geometries, str | bytes | Mapping | int | float | None):
+        raise UsageError(
+            "geometries are a bounding box (west, south, east, north), shapely geometries, a GeoDataFrame, sites or "
+            f"Arrow WKB, found {type(geometries).__name__}"
+        )
+    if isinstance(geometries, tuple | list | np.ndarray) and len(geometries) == 4 and all(map(np.isscalar, geometries)):
         west, south, east, north = checked_bbox(geometries)
         values: NDArray[Any] = np.array([shapely.box(west, south, east + (360.0 if east < west else 0.0), north)])
         return Geometries(values, None, True, True)
