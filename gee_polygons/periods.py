@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,7 @@ def parse_dates(start_date: str | int, end_date: str | int) -> tuple[pd.Timestam
 def _date(given: str | int, name: str, *, is_end: bool) -> pd.Timestamp:
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
         given = str(check_year(int(given), name))
+    date: Any
     try:
         if isinstance(given, str) and _YEAR_OR_MONTH.fullmatch(given):
             period = pd.Period(given.strip())
@@ -61,11 +62,12 @@ def _date(given: str | int, name: str, *, is_end: bool) -> pd.Timestamp:
             date = pd.NaT if isinstance(given, bool | float | np.floating) else pd.Timestamp(given)
     except (ValueError, TypeError):
         date = pd.NaT
-    if pd.isna(date):
+    if not isinstance(date, pd.Timestamp):
         raise UsageError(f"{name} is a date such as '2018-01-01', or a year, found {given!r}")
     if date.tzinfo is not None:
         date = date.tz_convert("UTC").tz_localize(None)  # images are dated in UTC
-    return date.normalize()
+    day: pd.Timestamp = date.normalize()
+    return day
 
 
 def check_year(year: int, name: str = "year") -> int:
@@ -75,7 +77,7 @@ def check_year(year: int, name: str = "year") -> int:
     return year
 
 
-def checked_years(years: int | Iterable[int]) -> tuple[int, ...]:
+def checked_years(years: int | Iterable[int] | str) -> tuple[int, ...]:
     """Return years in ascending order; raise a `UsageError` for none, for one given twice and for what isn't a year."""
     if isinstance(years, str):
         raise UsageError(f"years are whole numbers such as 2024 or range(2018, 2025), found the text {years!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -119,7 +119,7 @@ def within(
     return table.take(np.flatnonzero(keep))
 
 
-def checked_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
+def checked_bbox(bbox: Iterable[float]) -> tuple[float, float, float, float]:
     """Check (west, south, east, north) in degrees."""
     try:
         west, south, east, north = (float(value) for value in bbox)
