@@ -502,6 +502,17 @@ def test_sources_says_what_is_taken_without_asking(monkeypatch):
     assert "without --source: sample" in run("sources").stdout
 
 
+def test_the_sample_can_be_built_again_with_other_years(tmp_path):
+    """Its sites' file lies beside the archive, which was refused because of it."""
+    folder = tmp_path / "sample"
+    for year in ("2023", "2024"):
+        assert run("sample", "--out", folder, "--years", year).exit_code == 0
+    assert sorted(path.name for path in (folder / "v1" / "annual").iterdir()) == ["2024", "aef_index.parquet"]
+    (folder / "sample_sites.geojson").write_text("edited")
+    refused(run("sample", "--out", folder, "--years", "2023"), 1, "holds other files, such as sample_sites.geojson")
+    assert (folder / "sample_sites.geojson").read_text() == "edited"
+
+
 def test_sample_builds_what_extract_reads(out):
     folder = out / "sample"
     done = run("sample", "--out", folder, "--years", "2024")

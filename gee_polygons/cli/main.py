@@ -207,11 +207,11 @@ def sample(*, out: Path, years: tuple[int, ...]) -> None:
       gee-polygons sample --out sample
       gee-polygons extract sample/sample_sites.geojson --years 2018-2024 --source sample -o t.csv
     """
-    from gee_polygons.sources.sample.archive import build_sample_archive
+    from gee_polygons.sources.sample.archive import SITES_NAME, build_sample_archive
     from gee_polygons.sources.sample.scene import write_sample_sites
 
     index = build_sample_archive(out, years=years, progress=on_terminal())
-    sites = write_sample_sites(out / "sample_sites.geojson")
+    sites = write_sample_sites(out / SITES_NAME)
     click.echo(f"{index}: the index; give it as --source")
     click.echo(f"{sites}: the sites")
 

@@ -40,11 +40,7 @@ from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
 from gee_polygons.sources.sample.landscape import PIXEL_M, Landscape
-from gee_polygons.sources.sample.scene import (
-    outline,
-    truth_codes,
-    truth_label,
-)
+from gee_polygons.sources.sample.scene import holds_sample_sites, outline, truth_codes, truth_label
 from gee_polygons.store.atomic import replacing
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.version import package_version
@@ -56,6 +52,7 @@ SAMPLE_YEARS: Final = range(2018, 2025)
 INDEX_PATH: Final = Path("v1/annual/aef_index.parquet")
 MANIFEST: Final = "manifest.json"
 NOTE: Final = "SYNTHETIC.txt"
+SITES_NAME: Final = "sample_sites.geojson"
 SYNTHETIC: Final = "SYNTHETIC test data made by gee_polygons; not AlphaEarth data, no real place"
 
 _GENERATOR = 1  # counts the changes of pixel values or layout, so that an older archive is rebuilt
@@ -204,6 +201,8 @@ def _refuse_foreign(out: Path) -> None:
         return
     written = _manifest(out)["files"]
     own = {out / name for name in written} | ({out / MANIFEST} if written else set())
+    if holds_sample_sites(out / SITES_NAME):  # `gee-polygons sample` writes it, and writes it again
+        own.add(out / SITES_NAME)
     others = [path for path in sorted(out.rglob("*")) if path not in own and (path.is_symlink() or not path.is_dir())]
     if others:
         raise OutputError(

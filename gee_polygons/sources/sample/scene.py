@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.sources.sample.landscape import Landscape, Patch
+from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Window
 
 _LON, _LAT, _SEED = -48.0, -22.35, 1
@@ -249,8 +250,16 @@ def sample_sites() -> Any:
 
 def write_sample_sites(path: Path | str) -> Path:
     """Write the sample sites as GeoJSON, one line a site; made ``data/sample_sites.geojson``."""
-    collection = sample_sites_geojson()
-    lines = ",\n".join(json.dumps(feature) for feature in collection["features"])
-    path = Path(path)
-    path.write_text(f'{{"type": "FeatureCollection", "name": "sample_sites", "features": [\n{lines}\n]}}\n', "utf-8")
-    return path
+    with replacing(path) as part:
+        part.write_text(_sites_text(), "utf-8")
+    return Path(path)
+
+
+def holds_sample_sites(path: Path) -> bool:
+    """Whether a file is what `write_sample_sites` writes, so that nothing is lost with it."""
+    return path.is_file() and path.read_bytes() == _sites_text().encode()
+
+
+def _sites_text() -> str:
+    lines = ",\n".join(json.dumps(feature) for feature in sample_sites_geojson()["features"])
+    return f'{{"type": "FeatureCollection", "name": "sample_sites", "features": [\n{lines}\n]}}\n'
