@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
 
 __all__ = [
+    "ATTRIBUTION",
+    "FORMULA",
+    "LICENCE",
+    "check_new_file",
     "check_output",
     "columns",
     "provenance",

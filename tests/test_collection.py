@@ -3,6 +3,8 @@
 import gc
 import json
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -288,6 +290,32 @@ def test_a_damaged_file_is_told_in_a_line(built, tmp_path):
             told.append(str(error))
     assert len(told) > 20
     assert not any("\n" in text for text in told)
+
+
+def test_a_footer_with_another_type_than_its_column_ends_no_process(built, tmp_path):
+    # pyarrow's statistics of such a chunk abort the process: it runs in another one
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from gee_polygons.collection import load
+from gee_polygons.errors import GeePolygonsError
+raw, path, chance = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), np.random.default_rng(0)
+footer = int.from_bytes(raw[-8:-4], "little") + 8
+for _ in range(400):
+    data = bytearray(raw)
+    data[chance.integers(len(raw) - footer, len(raw) - 8)] = chance.integers(256)
+    path.write_bytes(data)
+    try:
+        load(path).years
+    except GeePolygonsError:
+        pass
+print("alive")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, built.place, str(tmp_path / "damaged.parquet")], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "alive", done.stderr[-500:]
 
 
 # --- as a table

@@ -120,13 +120,22 @@ def build(
     """
     from gee_polygons.collection import build as build_collection
 
-    dates = None
-    if first or last:
-        dates = (first or "1900", last or "2200")
+    dates = None if first is None and last is None else _dates(first, last)
     found = build_collection(
         dataset, bbox=bbox, date_range=dates, source=source, path=output, force=overwrite, url_rewrite=url_rewrite
     )
     _describe(found)
+
+
+def _dates(first: str | None, last: str | None) -> tuple[Any, Any]:
+    """Return the period of --from and --to, each a year, a date or None for no limit."""
+    from gee_polygons.periods import MAX_YEAR, MIN_YEAR, parse_dates
+
+    start, end = (int(text) if text and text.isdigit() else text for text in (first, last))
+    try:
+        return parse_dates(start or MIN_YEAR, end or MAX_YEAR)
+    except UsageError as error:
+        raise UsageError(str(error).replace("start_date", "--from").replace("end_date", "--to")) from error
 
 
 @index.command(short_help="Say what an index holds.")

@@ -18,8 +18,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import NODATA
+from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.errors import UsageError
+
+__all__ = [
+    "BANDS",
+    "FLOAT32_ROUNDING",
+    "MAX_CODE",
+    "NODATA",
+    "N_BANDS",
+    "SCALE",
+    "codes_to_vectors",
+    "is_on_codes",
+    "signed_squares",
+    "vectors_to_codes",
+]
 
 MAX_CODE: Final = 127
 SCALE: Final = 127.5**2  # 16256.25: a vector's component is an integer over this

@@ -128,10 +128,15 @@ def _read_parquet(
     with pq.ParquetFile(source, pre_buffer=False) as file:
         names = file.schema_arrow.names
         chosen = names if columns is None else [name for name in names if name in columns]
-        groups = [i for i in range(file.num_row_groups) if _may_match(file.metadata.row_group(i), area, years)]
+        groups = list(range(file.num_row_groups))
+        if area is not None or years is not None:
+            types = [file.schema.column(i).physical_type for i in range(len(file.schema))]
+            groups = [i for i in groups if _may_match(file.metadata.row_group(i), types, area, years)]
         if isinstance(source, RemoteFile):
             source.preload(_chunks(file.metadata, groups, frozenset(chosen)))
-        return _filtered(file.read_row_groups(groups, columns=chosen), area, years)
+        table = _filtered(file.read_row_groups(groups, columns=chosen), area, years)
+        table.validate(full=True)  # texts of a damaged page may not be UTF-8, which would show at any later use
+        return table
 
 
 def _chunks(metadata: Any, groups: Sequence[int], names: frozenset[str]) -> list[tuple[int, int]]:
@@ -147,13 +152,17 @@ def _chunks(metadata: Any, groups: Sequence[int], names: frozenset[str]) -> list
     return found
 
 
-def _may_match(group: Any, area: Area | None, years: Sequence[int] | None) -> bool:
+def _may_match(group: Any, types: Sequence[str], area: Area | None, years: Sequence[int] | None) -> bool:
     """Whether a row group's statistics leave it possible that a row is of these places and years."""
     chunks = [group.column(i) for i in range(group.num_columns)]
     known = {
         chunk.path_in_schema: chunk.statistics
-        for chunk in chunks
-        if chunk.is_stats_set and chunk.statistics is not None and chunk.statistics.has_min_max
+        for chunk, kind in zip(chunks, types, strict=False)
+        # pyarrow aborts the process where a damaged footer gives a chunk another type than its column
+        if chunk.physical_type == kind
+        and chunk.is_stats_set
+        and chunk.statistics is not None
+        and chunk.statistics.has_min_max
     }
     span = known.get("year")
     if years is not None and span is not None and isinstance(span.min, int | float):
