@@ -299,7 +299,7 @@ class _Request:
 
 
 def _impatient_network() -> Network:
-    """Return network settings with short time limits, since there are other sources to try."""
+    """Return network settings with short time limits, because other sources can be used instead."""
     return replace(network_by_settings(), attempts=3, timeout_s=20.0, give_up_after_s=20.0)
 
 

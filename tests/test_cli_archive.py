@@ -23,7 +23,7 @@ def test_an_index_is_built_and_is_a_source(tmp_path, sites, sample_archive):
     built = run("index", "build", "gee-polygons/sample", "--from", 2022, "--to", 2023, "-o", path)
     assert built.exit_code == 0, built.output
     assert "tiles    6" in built.output
-    assert "kept" in run("index", "info", path).output
+    assert "headers  included" in run("index", "info", path).output
     for source, table in ((path, "a.csv"), ("sample", "b.csv")):
         done = run("extract", sites, "--years", "2022-2023", "--source", source, "-o", tmp_path / table)
         assert done.exit_code == 0, done.output
@@ -91,8 +91,8 @@ def test_a_list_with_names_of_its_own_is_registered(own_cache, sample_archive, t
         (["mine"], "Missing option '--index'"),
         (["mine", "--index", "none.parquet"], "none.parquet: no such index"),
         (["aef/v1-annual", "--index", "INDEX", "--embeddings"], "can't be registered: choose a name of your own"),
-        (["mine", "--index", "INDEX", "--embeddings", "--dtype", "int8"], "leave --bands, --dtype, --nodata out"),
-        (["mine", "--index", "INDEX", "--dtype", "colour"], "'colour' is no type of pixels"),
+        (["mine", "--index", "INDEX", "--embeddings", "--dtype", "int8"], "leave --bands, --dtype and --nodata out"),
+        (["mine", "--index", "INDEX", "--dtype", "colour"], "'colour' is not a pixel type"),
         (["mine", "--index", "INDEX", "--bands", "a,b,a"], "names each band once"),
         (["mine", "--index", "INDEX", "--column", "year"], "write THEIRS=OURS"),
         (["mine", "--index", "INDEX", "--column", "nothing=year"], "column_map names 'nothing'"),

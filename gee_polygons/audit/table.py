@@ -39,12 +39,12 @@ _EXAMPLES: Final = 5  # rows that a finding names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vectors:
-    """Vectors out of a table.
+    """Vectors found in a table.
 
     Parameters
     ----------
     columns : str
-        Where they were found, for people.
+        Where they were found, as messages say it.
     statistic : str
         ``"mean"``, ``"medoid"``, ``"std"``, ...: what the columns' names or the provenance say.
     matrix : float64 array, shape (rows, bands)
@@ -184,7 +184,7 @@ def is_per_band(statistic: str) -> bool:
 
 
 def _rank(statistic: str) -> int:
-    """Return the order of statistics: the one that an audit is mainly about comes first."""
+    """Return the order of statistics: an audit is mainly about the first one."""
     return {"mean": 0, "medoid": 2}.get(statistic, 3 if is_per_band(statistic) else 1)
 
 

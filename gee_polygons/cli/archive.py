@@ -46,17 +46,23 @@ def _parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     return {old: new for old, _, new in pairs}
 
 
-@click.command(epilog=SITES_HELP, short_help="Copy what sites need, to work offline.")
+@click.command(epilog=SITES_HELP, short_help="Copy the pixels of sites, to work offline.")
 @with_sites
 @years_option
 @source_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder; new, empty, or begun.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder: new, or of an interrupted run.",
+)
 @click.option(
     "--format",
     type=click.Choice(["archive", "tif", "npy"]),
     default="archive",
     show_default=True,
-    help="An archive to give as --source; or a file for each site.",
+    help="An archive, or one file per site. Either can be given as --source.",
 )
 def download(
     *,
@@ -66,7 +72,7 @@ def download(
     out: Path,
     format: str,
 ) -> None:
-    """Copy the pixels that sites need. Run again, it continues where it stopped.
+    """Copy the pixels of sites to work offline. Run it again to continue an interrupted download.
 
     \b
     Example:
@@ -87,12 +93,12 @@ def download(
     click.echo(f"{found}: {len(files):,} files, {size:,.1f} MB")
 
 
-@click.group(name="index", short_help="Build or look at an index of tiles.")
+@click.group(name="index", short_help="Build or describe an index of tiles.")
 def index() -> None:
-    """Build or look at an index of tiles: a collection."""
+    """Build or describe a collection: an index of tiles with their headers."""
 
 
-@index.command(short_help="List tiles with their headers, once.")
+@index.command(short_help="Write an index of tiles with their headers.")
 @click.argument("dataset", default="aef/v1-annual")
 @click.option("--bbox", callback=_parse_bbox, metavar="W,S,E,N", help="Degrees.  [default: everywhere]")
 @click.option("--from", "first", metavar="DATE", help="2018, 2018-06 or 2018-06-01.")
@@ -100,7 +106,7 @@ def index() -> None:
 @click.option("--index", "source", metavar="INDEX", help="Path or URL of the list of tiles.  [default: the dataset's]")
 @click.option("--url-rewrite", multiple=True, callback=_parse_pairs, metavar="FROM=TO", help="Read from a mirror.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: in the cache folder]")
-@click.option("--overwrite", is_flag=True, help="Build it anew if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def build(
     *,
     dataset: str,
@@ -112,7 +118,7 @@ def build(
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    """List the tiles of DATASET with all that their headers say; the file is a source.
+    """Write an index of the tiles of DATASET, headers included. The file can be given as --source.
 
     \b
     Example:
@@ -128,20 +134,19 @@ def build(
 
 
 def _dates(first: str | None, last: str | None) -> tuple[Any, Any]:
-    """Return the period of --from and --to, each a year, a date or None for no limit."""
+    """Return the period of --from and --to, each a year, month, day or None for no limit."""
     from gee_polygons.periods import MAX_YEAR, MIN_YEAR, parse_dates
 
-    start, end = (int(text) if text and text.isdigit() else text for text in (first, last))
     try:
-        return parse_dates(start or MIN_YEAR, end or MAX_YEAR)
+        return parse_dates(first or MIN_YEAR, last or MAX_YEAR)
     except UsageError as error:
         raise UsageError(str(error).replace("start_date", "--from").replace("end_date", "--to")) from error
 
 
-@index.command(short_help="Say what an index holds.")
+@index.command(short_help="Describe an index.")
 @click.argument("place", metavar="INDEX")
 def info(*, place: str) -> None:
-    """Say what INDEX holds: a collection's file or label, a published index, or a dataset's name.
+    """Describe INDEX: the file or name of a collection, a published index, or the name of a dataset.
 
     \b
     Example:
@@ -165,13 +170,13 @@ def _describe(found: Collection) -> None:
         ("years", f"{years[0]}-{years[-1]} ({len(years)})"),
         ("zones", ", ".join(sorted(set(table["crs"].to_pylist()))[:10])),
         ("bbox", f"{west:.4f},{south:.4f},{east:.4f},{north:.4f}"),
-        ("headers", "kept: none is asked for again" if headers else "not kept"),
+        ("headers", "included" if headers else "not included"),
     )
 
 
-@click.group(name="datasets", short_help="List datasets.")
+@click.group(name="datasets", short_help="List, describe or register datasets.")
 def datasets() -> None:
-    """List datasets that an index can be built of."""
+    """List, describe or register datasets that an index can be built of."""
 
 
 @datasets.command(name="list", short_help="List the catalogue.")
@@ -188,10 +193,10 @@ def list_() -> None:
         click.echo(f"{name:<22} {entry.title}")
 
 
-@datasets.command(name="info", short_help="Say what a dataset is.")
+@datasets.command(name="info", short_help="Describe a dataset.")
 @click.argument("name")
 def dataset_info(*, name: str) -> None:
-    """Say what the dataset NAME is.
+    """Describe the dataset NAME.
 
     \b
     Example:
@@ -205,16 +210,16 @@ def dataset_info(*, name: str) -> None:
 @datasets.command(name="register", short_help="Add a dataset of your own.")
 @click.argument("name")
 @click.option("--index", required=True, metavar="INDEX", help="Path or URL of its list of tiles.")
-@click.option("--title", default="", help="What it is, in a line.")
+@click.option("--title", default="", help="One-line description.")
 @click.option("--embeddings", is_flag=True, help="Its tiles hold AlphaEarth codes: 64 bands of int8.")
 @click.option(
     "--bands",
     callback=parse_names,
     metavar="NAMES",
-    help="One for each sample of a file.  [default: the items' assets]",
+    help="Band names, in the order of a file's bands.  [default: the items' assets]",
 )
 @click.option("--dtype", default="", metavar="TYPE", help="uint16, float32...  [default: as each file says]")
-@click.option("--nodata", type=float, help="Value of pixels without data, where files don't say.")
+@click.option("--nodata", type=float, help="Value of pixels without data, for files that don't state it.")
 @click.option("--by-day", is_flag=True, help="Images are identified by day instead of by year.")
 @click.option("--href-column", default="", metavar="NAME", help="Column with paths or URLs.  [default: the usual ones]")
 @click.option(
@@ -248,9 +253,7 @@ def register_dataset(
     from gee_polygons.network.places import local_path
 
     if embeddings and (bands or dtype or nodata is not None):
-        raise click.UsageError(
-            "--embeddings says what bands, type and nodata are; leave --bands, --dtype, --nodata out."
-        )
+        raise click.UsageError("--embeddings sets bands, type and nodata; leave --bands, --dtype and --nodata out.")
     content: dict[str, Any] = {"bands": bands or (), "dtype": dtype, "nodata": nodata}
     if embeddings:
         like = dataset("aef/v1-annual")
@@ -259,11 +262,11 @@ def register_dataset(
         try:
             content["dtype"] = np.dtype(dtype).name
         except TypeError:
-            raise click.BadParameter(f"{dtype!r} is no type of pixels; write uint8, int16, float32...") from None
+            raise click.BadParameter(f"{dtype!r} is not a pixel type; write uint8, int16, float32...") from None
     if len(set(content["bands"])) != len(content["bands"]):
         raise click.UsageError(f"--bands names each band once, found {','.join(content['bands'])}.")
     entry = Dataset(id=name, index=index, annual=not by_day, column_map=columns, **content, **more)
-    if local_path(index) is not None:  # one far away is looked at when it is built
+    if local_path(index) is not None:  # a remote one is checked when the collection is built
         _check_list(index, entry)
     _describe_dataset(register(entry))
 

@@ -25,7 +25,10 @@ _sites = click.option(
 )
 _id_column = click.option("--id-column", help="Column of the site ids in that file.")
 _references = click.option(
-    "--references", callback=parse_names, metavar="IDS", help="What sites should become.  [default: kind=reference]"
+    "--references",
+    callback=parse_names,
+    metavar="IDS",
+    help="What restored sites should become.  [default: kind=reference]",
 )
 _controls = click.option(
     "--controls",
@@ -163,7 +166,10 @@ def change(
 @_references
 @_controls
 @click.option(
-    "--degraded", callback=parse_names, metavar="IDS", help="Stand-ins for sites without data before their start."
+    "--degraded",
+    callback=parse_names,
+    metavar="IDS",
+    help="Degraded sites that stand in for the past of sites without data before their start year.",
 )
 @click.option(
     "--confidence",
@@ -219,7 +225,7 @@ def recovery(
     click.echo(f"towards {count(len(targets), 'reference site')}; shared yearly changes removed: {found.background}")
 
 
-@click.command(epilog=f"{_TABLE_HELP} {SITES_HELP}", short_help="Write one page that says whether it worked.")
+@click.command(epilog=f"{_TABLE_HELP} {SITES_HELP}", short_help="Write an HTML report of change and recovery.")
 @_table
 @_sites
 @_id_column
@@ -227,7 +233,7 @@ def recovery(
 @_references
 @_controls
 @click.option(
-    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: if few]"
+    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: all, if few]"
 )
 @click.option(
     "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."

@@ -14,21 +14,24 @@ if TYPE_CHECKING:
     from gee_polygons.costs import Offer
 
 
-@click.command(epilog=SITES_HELP, short_help="Say what an extraction would cost.")
+@click.command(epilog=SITES_HELP, short_help="Estimate what an extraction would cost.")
 @with_sites
 @years_option
 @click.option(
     "--source",
     callback=parse_source,
     metavar="SOURCE",
-    help="A name or a path that `gee-polygons sources` lists; all: compare them.  [default: as for extract]",
+    help="A name or a path that `gee-polygons sources` lists; `all` compares them.  [default: as for extract]",
 )
 @click.option(
-    "--local", multiple=True, metavar="PATH", help="With all: look at this archive or download, too. Repeatable."
+    "--local",
+    multiple=True,
+    metavar="PATH",
+    help="With --source all: also compare this archive. Repeatable.",
 )
-@click.option("--bandwidth", type=float, default=100.0, show_default=True, metavar="MBIT/S", help="Of your connection.")
+@click.option("--bandwidth", type=float, default=100.0, show_default=True, metavar="MBIT/S", help="Your bandwidth.")
 @click.option(
-    "--latency", type=float, default=50.0, show_default=True, metavar="MS", help="From a request to its answer."
+    "--latency", type=float, default=50.0, show_default=True, metavar="MS", help="Time from a request to its response."
 )
 def plan(
     *,
@@ -39,7 +42,7 @@ def plan(
     bandwidth: float,
     latency: float,
 ) -> None:
-    """Say what an extraction would cost. Reads indexes and headers, and no pixels.
+    """Estimate what an extraction would cost. Reads indexes and headers, no pixels.
 
     \b
     Example:

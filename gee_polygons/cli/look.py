@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OUTPUTS: Final = Path("outputs")
 MAX_PICTURED: Final = 40  # sites of one sheet
-_FILM: Final = (".gif", ".webp", ".mp4")
+_ANIMATION: Final = (".gif", ".webp", ".mp4")
 _STILL: Final = (".png", ".jpg", ".jpeg", ".webp")
 _PLOTS: Final = (".png", ".pdf", ".svg")
 _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
@@ -45,16 +45,27 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the 
 @click.option(
     "--site", "site_ids", multiple=True, metavar="ID", help="Draw this site; may be repeated.  [default: all]"
 )
-@click.option("--bands", callback=parse_names, metavar="NAMES", help="Red, green, blue.  [default: A01,A16,A09]")
-@click.option("--pca", is_flag=True, help="Colours: three principal components, fitted once to everything drawn.")
 @click.option(
-    "--similarity-to", metavar="ID", help="Colours: cosine to the mean of this site (it may be the same one)."
+    "--bands",
+    callback=parse_names,
+    metavar="NAMES",
+    help="Red, green, blue; or one.  [default: A01,A16,A09]",
+)
+@click.option("--pca", is_flag=True, help="Colour by three principal components, fitted once to everything drawn.")
+@click.option(
+    "--similarity-to",
+    metavar="ID",
+    help="Colour by the cosine of each pixel to the mean of this site, which may be the site drawn.",
 )
 @click.option("--reference-year", type=int, metavar="YEAR", help="Year of that mean.  [default: its first with data]")
 @click.option("--min", "low", type=float, help="Value drawn as darkest.  [default: -0.3; cosine 0]")
 @click.option("--max", "high", type=float, help="Value drawn as brightest.  [default: 0.3; cosine 1]")
 @click.option(
-    "--buffer-m", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Ground around a site."
+    "--buffer-m",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    help="Surroundings to draw, in m.",
 )
 @click.option(
     "--size", type=click.IntRange(16, 4096), help="Longer side of a frame in pixels.  [default: 400; sheet 200]"
@@ -64,8 +75,8 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the 
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="One site: .png, .jpg (a strip), .gif, .webp, .mp4 (a film). Several: .png, .jpg (a sheet of sites and years)."
-    "  [default: outputs/ID.png, or outputs/sites.png]",
+    help="One site: .png, .jpg (a strip), .gif, .webp, .mp4 (an animation). Several: .png, .jpg (a sheet of sites and "
+    "years).  [default: outputs/ID.png, or outputs/sites.png]",
 )
 @_overwrite_option
 def render(
@@ -86,13 +97,13 @@ def render(
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    """Draw sites year by year: a strip, a film, or a sheet of several sites. One set of colours for all frames.
+    """Draw sites year by year, in the same colours: a strip, an animation, or a sheet of several sites.
 
     \b
     Example:
       gee-polygons render sites.geojson --years 2018-2024 --site 3107 --pca
       gee-polygons render sites.geojson --years 2018-2024 --site 3107 \\
-          --similarity-to 3107 -o outputs/likeness.gif
+          --similarity-to 3107 -o outputs/similarity.gif
     """
     if sum((bands is not None, pca, similarity_to is not None)) > 1:
         raise UsageError("--bands, --pca and --similarity-to exclude each other; give one")
@@ -107,7 +118,7 @@ def render(
     if len(chosen) > MAX_PICTURED:
         raise UsageError(f"{len(chosen)} sites don't fit a sheet (at most {MAX_PICTURED}); choose with --site ID")
     several = len(chosen) != 1
-    path = _output(output, "sites" if several else str(chosen[0].site_id), _STILL if several else _STILL + _FILM)
+    path = _output(output, "sites" if several else str(chosen[0].site_id), _STILL if several else _STILL + _ANIMATION)
     _check_new(path, overwrite)
     opened = open_source(source)
     style: Any = "pca" if pca else _bands_style(bands, low, high)
@@ -128,7 +139,7 @@ def _draw(chosen: list[Site], path: Path, size: int | None, common: dict[str, An
 
     if len(chosen) != 1:
         return contact_sheet(chosen, path, dimensions=size or 200, **common)
-    draw = export_timelapse if path.suffix.lower() in _FILM else export_timestrip
+    draw = export_timelapse if path.suffix.lower() in _ANIMATION else export_timestrip
     return draw(chosen[0], path, dimensions=size or 400, **common)
 
 
@@ -170,18 +181,23 @@ def _similarity_style(
 @click.command(epilog=SITES_HELP, short_help="Compare the years of a site, or the sites of a year.")
 @click.argument("path", metavar="TABLE|SITES", type=click.Path(path_type=Path))
 @click.option("--id-column", help="Column of the site ids, if a file of sites is given.")
-@click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326.")
-@click.option("--years", callback=lambda c, p, v: v and parse_years(c, p, v), metavar="YEARS", help="Needed for SITES.")
+@click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
+@click.option(
+    "--years",
+    callback=lambda c, p, v: v and parse_years(c, p, v),
+    metavar="YEARS",
+    help="Years to extract; required for SITES.",
+)
 @source_option
 @click.option("--site", "site_id", metavar="ID", help="Compare this site's years.")
-@click.option("--by", type=click.Choice(["year", "site"]), default="year", show_default=True, help="What is compared.")
+@click.option("--by", type=click.Choice(["year", "site"]), default="year", show_default=True, help="What to compare.")
 @click.option("--year", type=int, help="The year in which sites are compared (with --by site).")
 @click.option(
     "--kind",
     type=click.Choice(["cosine", "dot"]),
     default="cosine",
     show_default=True,
-    help="Of unit means (diagonal 1), or the product of means as they are (diagonal Rbar^2).",
+    help="cosine: of unit means (diagonal 1). dot: product of the means as they are (diagonal Rbar^2).",
 )
 @click.option(
     "-o",
@@ -204,7 +220,7 @@ def similarity(
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    """Compare the years of a site, or the sites of a year: prints the matrix, and draws it.
+    """Compare the years of a site, or the sites of a year: print the similarity matrix and draw it.
 
     \b
     Example:
@@ -271,12 +287,12 @@ def _table_or_sites(
 
 @click.command(short_help="Check a table of embeddings for errors.")
 @click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="A table that is right, with some of the same rows.")
+@click.option("--reference", type=click.Path(path_type=Path), help="A trusted table with some of the same rows.")
 def audit(*, table: Path, reference: Path | None) -> int:
     """Check a table of embeddings for errors; any .parquet or .csv table, not only this package's.
 
     Vectors are found in A00..A63, in 64 columns of another name, or in a column of lists. Exit status: 0 clean,
-    1 something was found, 2 the call is wrong.
+    1 errors or warnings were found, 2 the call is wrong.
 
     \b
     Example:

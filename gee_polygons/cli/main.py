@@ -98,7 +98,7 @@ _INTERRUPTED: Final = {  # messages of the commands that write several files
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_version(), "-V", "--version", prog_name="gee-polygons")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more of what is done.")
 @click.pass_context
 def main(ctx: click.Context, verbose: bool) -> None:
     """Polygons in, exact yearly AlphaEarth embeddings out.
@@ -130,16 +130,16 @@ def main(ctx: click.Context, verbose: bool) -> None:
     type=click.Choice(["raise", "collect"]),
     default="raise",
     show_default=True,
-    help="When a read fails: stop and write nothing; or go on, write the table, report the failures, exit with 1.",
+    help="If a read fails: stop and write nothing; or continue, write the table, list the failures, exit with 1.",
 )
 @click.option(
     "--on-damage",
     type=click.Choice(["warn", "raise"]),
     default="warn",
     show_default=True,
-    help="When pixels can't be unit vectors, also when read again: let them count; or take it as a failed read.",
+    help="If pixels can't be unit vectors, even when read again: count them and warn; or treat it as a failed read.",
 )
-@click.option("--max-workers", type=click.IntRange(min=1), help="Threads.  [default: one for each core]")
+@click.option("--max-workers", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
 @click.option(
     "-o",
     "--output",
@@ -200,7 +200,7 @@ def extract(
     "--years", callback=parse_years, default="2018-2024", show_default=True, metavar="YEARS", help="Years to build."
 )
 def sample(*, out: Path, years: tuple[int, ...]) -> None:
-    """Build the sample archive: small, synthetic, in the published layout; and its sites.
+    """Build the sample archive, small and synthetic, in the published layout, and the file of its sites.
 
     \b
     Example:
@@ -235,12 +235,12 @@ def sources() -> None:
     )
 
 
-@main.command(short_help="Go from nothing to a table and pictures.")
+@main.command(short_help="Extract and draw the sample archive.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="outputs", show_default=True, help="Folder to write into."
 )
 def demo(*, out: Path) -> None:
-    """Go from nothing to a table and three pictures, on the synthetic sample archive.
+    """Build the synthetic sample archive, extract a table of its sites, and draw three pictures.
 
     \b
     Example:

@@ -61,7 +61,7 @@ SITES_HELP = (
     "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
 )
 SOURCE_HELP = (
-    "A name or a path that `gee-polygons sources` lists; `auto` (extract only) takes the cheapest. `earthengine` "
+    "A name or a path that `gee-polygons sources` lists; `auto` (extract only) uses the cheapest. `earthengine` "
     "starts a session with the credentials that ee.Authenticate() stored and the project $EE_PROJECT.  "
     "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
 )
@@ -98,7 +98,7 @@ def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path))
     @click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]")
-    @click.option("--crs", help="CRS of SITES, for a file that states none: EPSG:4326.")
+    @click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
     @functools.wraps(command)
     def wrapped(*, sites_path: Path, id_column: str | None, crs: str | None, **options: Any) -> Any:
         return command(sites_file=SitesFile(sites_path, id_column, crs), **options)
@@ -114,7 +114,7 @@ def print_facts(*facts: tuple[str, object]) -> None:
 
 
 def near(path: Path) -> Path:
-    """Return a path below the current folder without that folder."""
+    """Return a path relative to the current folder if it lies below it, else as it is."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

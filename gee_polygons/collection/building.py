@@ -52,7 +52,7 @@ def build(
     Parameters
     ----------
     dataset_id : str
-        Of the catalogue: see `datasets`.
+        Id of a dataset in the catalogue, see `datasets`.
     name : str, optional
         Name of the collection; `load(name)` opens it again. Default: made of the other arguments.
     bbox : (west, south, east, north), optional

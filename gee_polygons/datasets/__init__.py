@@ -1,1 +1,1 @@
-"""What can be extracted: one module per dataset, each a layer, its looks and its image."""
+"""What can be extracted: one module per dataset, each with a layer, visualization parameters and an image."""

@@ -161,7 +161,7 @@ def _incomplete(results: Results, years: Sequence[int]) -> list[tuple[int, int]]
 
 
 def _improve(results: Results, others: Results) -> None:
-    """Replace results by those of another plan where there was nothing, or where that found half a pixel more.
+    """Replace results by those of another plan where there were none, or where it found at least half a pixel more.
 
     Half a pixel, because the pixels of two zones differ a little in size.
     """

@@ -17,7 +17,7 @@ from gee_polygons.site.geodesy import ee_geojson, ee_properties
 
 
 class Extractable:
-    """Extraction, for one site and for many."""
+    """Extraction methods shared by `Site` and `SiteCollection`."""
 
     __slots__ = ()
 

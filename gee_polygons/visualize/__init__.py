@@ -1,4 +1,4 @@
-"""Pictures of images (single ones, strips, films, sheets of sites and years) and diagrams of tables.
+"""Pictures of images (single ones, strips, animations, sheets of sites and years) and diagrams of tables.
 
 Public names only; the code is in `gee_polygons.visualize.pictures` and `gee_polygons.visualize.plots`.
 """

@@ -52,7 +52,7 @@ class Area:
         ).astype(np.int64)
 
     def hits(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which boxes touch one of the cells, so that they may touch what this was made of."""
+        """Return which boxes touch one of the cells, and so may touch the boxes that the cells were made of."""
         west, south, east, north = self._cells(boxes, 0.0).T
         first = west % 360
         last = np.minimum(first + (east - west), first + 359).clip(max=719)

@@ -1,6 +1,6 @@
 """Reads lists of tiles as Arrow tables: Parquet, STAC GeoParquet, CSV and GeoPackage; local, HTTP(S), S3, GS.
 
-Of a Parquet file far away only the row groups and columns that are needed are read.
+Of a remote Parquet file only the row groups and columns that are needed are read.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def package_metadata(metadata: Mapping[bytes, bytes], place: str) -> dict[str, A
 
 
 def _opened(place: str, network: Network, whole: bool = False) -> Any:
-    """Return a path, or a file far away: to be read as needed, or with all its bytes."""
+    """Return a local path as it is, a remote file as a file object: read on demand, or read whole at once."""
     if is_url(place):
         file = RemoteFile(place, network)
         return io.BytesIO(file.read()) if whole else file
@@ -177,7 +177,7 @@ def _may_match(group: Any, types: Sequence[str], area: Area | None, years: Seque
 
 
 def _filtered(table: Any, area: Area | None, years: Sequence[int] | None) -> Any:
-    """Leave out the rows of other places and years; those that don't say stay."""
+    """Leave out the rows of other places and years; those without a place or year are kept."""
     keep = np.ones(len(table), np.bool_)
     if years is not None and "year" in table.column_names:
         found = floats(table, "year")

@@ -313,7 +313,7 @@ def _decode(compression: str, payload: Any, out: NDArray[np.uint8]) -> int:
 
 
 def _undo_float_predictor(raw: NDArray[np.uint8], dtype: np.dtype[Any], height: int, samples: int) -> NDArray[Any]:
-    """TIFF Technical Note 3: each row's bytes lie apart, the highest first, as differences from byte to byte."""
+    """Undo the floating-point predictor (TIFF Technical Note 3): byte planes, highest first, stored as differences."""
     size = dtype.itemsize
     rows = raw.reshape(height, -1, samples)
     summed = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, size, -1)

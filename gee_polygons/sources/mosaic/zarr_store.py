@@ -47,7 +47,7 @@ class _Store(ObjectStore[Any]):
         return None if data is None else prototype.buffer.from_bytes(bytes(data))
 
     def _part(self, key: str, part: ByteRequest) -> Any:
-        """Read a part of an object: zarr reads coordinates in shards so."""
+        """Read a part of an object, as zarr does for coordinate arrays in shards."""
         place = self.base + key
         if isinstance(part, RangeByteRequest):
             return fetch(place, part.start, part.end - part.start, self._network)

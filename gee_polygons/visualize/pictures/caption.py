@@ -1,4 +1,4 @@
-"""Puts a caption under a strip, a sheet or a film: scale, meaning of the colours, and source of the data.
+"""Puts a caption under a strip, a sheet or an animation: scale, meaning of the colours, and source of the data.
 
 It stands under the frames because a frame of 200 pixels has no room for a legend.
 """

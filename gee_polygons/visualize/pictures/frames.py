@@ -85,7 +85,7 @@ def export_frames_as_gif(
     duration_ms: int | Sequence[int] = 700,
     loop: int | None = 0,
 ) -> Path:
-    """Write frames as a film that shows one after the other.
+    """Write frames as an animation that shows one after the other.
 
     A GIF has one palette of 256 colours for all frames; shades between them are mixed in a pattern that stays in its
     place, so that a colour that doesn't change doesn't flicker.
@@ -122,7 +122,7 @@ def export_frames_as_gif(
     2
     """
     pictures = _pictures(frames)
-    suffix = check_film(path)
+    suffix = check_animation(path)
     durations = _durations(duration_ms, len(pictures))
     if loop is not None and (isinstance(loop, bool) or not isinstance(loop, int) or not 0 <= loop < 2**16):
         raise UsageError(f"loop is 0 (for ever), a number of repeats, or None (once), found {loop!r}")
@@ -227,8 +227,8 @@ def check_still(path: str | Path) -> str:
     return _suffix(path, STILL_SUFFIXES)
 
 
-def check_film(path: str | Path) -> str:
-    """Return the suffix of a film's name, or raise an error that names the possible ones or the missing package."""
+def check_animation(path: str | Path) -> str:
+    """Return the suffix of an animation's name, or raise an error that names those possible or a missing package."""
     suffix = _suffix(path, MOVING_SUFFIXES)
     if suffix == ".mp4":
         try:

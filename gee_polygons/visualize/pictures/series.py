@@ -1,4 +1,4 @@
-"""Draws the years of sites in the same colours: as a strip, as a film, or as a sheet of sites and years."""
+"""Draws the years of sites in the same colours: as a strip, an animation, or a sheet of sites and years."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gee_polygons.reduction.plan import EmbeddingImage, Source
 from gee_polygons.sources.opening import open_source
 from gee_polygons.visualize.pictures.caption import Caption, with_caption
 from gee_polygons.visualize.pictures.frames import (
-    check_film,
+    check_animation,
     check_still,
     export_frames_as_gif,
     grid,
@@ -93,11 +93,11 @@ def export_timelapse(
     duration_ms: int | Sequence[int] = 700,
     loop: int | None = 0,
 ) -> Path:
-    """Write a film of a site's years: ``.gif``, ``.webp`` or ``.mp4``.
+    """Write an animation of a site's years: ``.gif``, ``.webp`` or ``.mp4``.
 
     The parameters are those of `export_timestrip` and `export_frames_as_gif`.
     """
-    check_film(path)
+    check_animation(path)
     series = _Series([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
     [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
     captioned = [with_caption(frame, caption) for frame in frames]
@@ -211,7 +211,7 @@ class _Series:
                 has_gaps |= not image.valid.all()
             has_gaps |= None in row
             rows.append(_with_placeholders(row, self.years, labelled))
-        # the frames of a strip or a film have the same grid; at least one of the years is the source's
+        # the frames of a strip or an animation have the same grid; at least one of the years is the source's
         first = next(image for image in images if image is not None)
         caption = Caption(
             style=self.style,
