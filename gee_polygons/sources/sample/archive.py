@@ -24,9 +24,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +34,7 @@ import numpy as np
 
 from gee_polygons.errors import OutputError
 from gee_polygons.periods import checked_years
-from gee_polygons.progress import report_progress
+from gee_polygons.progress import Progress, report_progress
 from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
@@ -113,7 +112,7 @@ def build_sample_archive(
     out: Path | str,
     *,
     years: int | Iterable[int] = SAMPLE_YEARS,
-    progress: bool | Callable[[int], object] = False,
+    progress: Progress = False,
     max_workers: int | None = None,
 ) -> Path:
     """Build the synthetic sample archive, or reuse the one that is there.
@@ -127,7 +126,7 @@ def build_sample_archive(
     years : int or iterable of int
         Years to build, about 13 MB each.
     progress : bool or callable
-        True for a progress bar; a callable is called with the number of tiles just finished.
+        True for a progress bar; a callable is called with (tiles done, tiles in all).
     max_workers : int, optional
         Threads; as many as cores without it. Doesn't change a byte.
 
@@ -157,7 +156,7 @@ def build_sample_archive(
         out.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     except OSError as error:
-        raise OutputError(f"can't write the sample archive to {out}: {error}") from error
+        raise OutputError(f"can't write the sample archive to {out}: {error.strerror or error}") from error
     try:
         building.chmod(0o755)  # mkdtemp makes a private folder
         _build(building, wanted, progress, max_workers)
@@ -230,9 +229,7 @@ def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _build(
-    folder: Path, years: tuple[int, ...], progress: bool | Callable[[int], object], max_workers: int | None
-) -> None:
+def _build(folder: Path, years: tuple[int, ...], progress: Progress, max_workers: int | None) -> None:
     # written first, so that a half-built folder says what it is
     (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {package_version()}.\n", "utf-8")
     root = folder / INDEX_PATH.parent
@@ -242,7 +239,7 @@ def _build(
     pool = ThreadPoolExecutor(max_workers or os.cpu_count() or 1)
     try:
         futures = {pool.submit(_write_sample_tile, root, tile, year): (year, tile) for year, tile in jobs}
-        with _advancing(progress, len(jobs), unit="tile", title="sample archive") as advance:
+        with report_progress(progress, len(jobs), unit="tile", title="sample archive") as advance:
             for future in as_completed(futures):
                 future.result()
                 advance(1)
@@ -253,13 +250,6 @@ def _build(
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     with replacing(folder / MANIFEST) as part:
         part.write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
-
-
-def _advancing(
-    progress: bool | Callable[[int], object], total: int, *, unit: str, title: str
-) -> AbstractContextManager[Callable[[int], object]]:
-    """Return a context that gives the function to call with the number of units just finished."""
-    return nullcontext(progress) if callable(progress) else report_progress(progress, total, unit=unit, title=title)
 
 
 def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
@@ -304,7 +294,7 @@ def make_benchmark_tile(
     year: int = 2024,
     south_up: bool = True,
     max_workers: int | None = None,
-    progress: bool | Callable[[int], object] = False,
+    progress: Progress = False,
 ) -> Path:
     """Write one big synthetic tile with the statistics of real ones, for benchmarks.
 
@@ -325,7 +315,7 @@ def make_benchmark_tile(
     max_workers : int, optional
         Threads. Doesn't change a byte.
     progress : bool or callable
-        True for a progress bar; a callable is called with the number of pixels just finished.
+        True for a progress bar; a callable is called with (pixels done, pixels in all).
 
     Returns
     -------
@@ -350,7 +340,7 @@ def make_benchmark_tile(
         transform=(PIXEL_M, 0.0, west, 0.0, PIXEL_M if south_up else -PIXEL_M, south if south_up else top),
         shape=(size, size),
     )
-    with _advancing(progress, size * size, unit="px", title=Path(path).name) as advance:
+    with report_progress(progress, size * size, unit="px", title=Path(path).name) as advance:
         return write_tile(
             path,
             grid,
