@@ -179,7 +179,7 @@ def table_to_audit(table: pd.DataFrame) -> AuditedTable:
 
 
 def is_per_band(statistic: str) -> bool:
-    """Whether a statistic describes each band by itself, so that a row of it is no vector."""
+    """Whether a statistic describes each band by itself, so that a row of its values isn't a vector."""
     return statistic in _PER_BAND or re.fullmatch(r"p\d+", statistic) is not None
 
 

@@ -90,7 +90,7 @@ class EmbeddingImage:
         return mask
 
     def select(self, bands: Sequence[str]) -> EmbeddingImage:
-        """Return the image with some of its bands, in the order asked for."""
+        """Return the image with some of its bands, in the requested order."""
         unknown = [b for b in bands if b not in self.bands]
         if unknown:
             raise UsageError(f"unknown band {unknown[0]!r}; this image has {self.bands[0]}..{self.bands[-1]}")

@@ -39,7 +39,7 @@ class Polygons:
         return len(self.geometries)
 
     def rings(self, lattice: Lattice, numbers: NDArray[np.int64]) -> Rings:
-        """Return some of the polygons in lattice coordinates, in the order asked for."""
+        """Return some of the polygons in lattice coordinates, in the requested order."""
         place, known = self._projected.get(lattice, (np.full(len(self), -1, np.int64), None))
         missing = np.unique(numbers[place[numbers] < 0])
         if len(missing) or known is None:

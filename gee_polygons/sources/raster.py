@@ -165,7 +165,7 @@ class RasterSource:
         pixels = self._raster.read(bands, rows, cols)
         if pixels.dtype != np.int8:
             pixels = _vectors(f"{self.place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}", pixels)
-        # a vector that lacks a component is no vector
+        # a pixel that lacks a component has no vector
         missing = is_missing(pixels, self._nodata)
         if (some := missing.any(axis=0) & ~missing.all(axis=0)).any():
             pixels = np.where(some, np.array(self._nodata, pixels.dtype), pixels)

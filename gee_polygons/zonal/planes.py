@@ -18,7 +18,7 @@ class PlaneSource(Protocol):
         ...
 
     def part_bands(self, part: int) -> Sequence[int]:
-        """Positions, among the bands asked for, that a part holds."""
+        """Positions, among the requested bands, of those that a part holds."""
         ...
 
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -38,7 +38,7 @@ class Scratch:
 
 
 def planes(block: PlaneSource, scratch: Scratch | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (position among the bands asked for, plane) of a block; a plane is overwritten by the next part's."""
+    """Yield (position among the requested bands, plane) of a block; a plane is overwritten by the next part's."""
     scratch = scratch or Scratch()
     for part in range(block.n_parts):
         scratch.array = block.decode(part, scratch.array)

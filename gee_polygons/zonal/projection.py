@@ -172,7 +172,7 @@ def _pieces_per_edge(rings: Rings, coords: NDArray[np.float64], lattice: Lattice
     if crs == lattice.crs:
         return pieces
     step = np.maximum(np.abs(np.diff(coords[:, 0])), np.abs(np.diff(coords[:, 1])))
-    step[rings.ring_offsets[1:-1] - 1] = 0.0  # from one ring to the next is no edge
+    step[rings.ring_offsets[1:-1] - 1] = 0.0  # from the last vertex of a ring to the next ring there is no edge
     coarser = max(1.0, max(lattice.step_x, lattice.step_y) / _SHORT_EDGE_STEP_M)
     far = np.flatnonzero(step > _SHORT_EDGE_PX / np.sqrt(coarser))
     if len(far):

@@ -20,7 +20,7 @@ from gee_polygons.sources.cog.patches import Region, TileSource, pixels_at, regi
 from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.zonal.grid import Lattice
 
-_REACH_DEG = 0.001  # tiles are looked for so much further for each pixel of reach: enough for pixels of 100 m
+_REACH_DEG = 0.001  # added to the search for tiles for each pixel of reach: enough for pixels of 100 m
 
 
 def sample(

@@ -25,11 +25,11 @@ from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.zonal.grid import Grid
 from gee_polygons.zonal.kernels import PADDING
 
-# Where only the first rows of a ZSTD block are needed, so much more is read than their share of the rows, because rows
+# Where only the first rows of a ZSTD block are needed, this share of the block is read on top of theirs, because rows
 # compress differently (by 1.4 % of the block on the sample's tiles). Too little costs one more request for each band.
 PREFIX_MARGIN: Final = 0.05
 PREFIX_BELOW: Final = 0.85  # a longer prefix saves too little: the whole block is read
-_ZSTD_BLOCK: Final = 128 * 2**10  # pixels become available in steps of so many bytes
+_ZSTD_BLOCK: Final = 128 * 2**10  # decoded bytes become available in steps of this many
 COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 
 

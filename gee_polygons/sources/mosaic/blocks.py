@@ -146,7 +146,7 @@ def _planes(
 
 @numba.njit(nogil=True, cache=True)
 def _mask_incomplete(flat: Any, n_bands: int) -> None:
-    """Mask pixels that lack a band: a vector without a component is no vector."""
+    """Mask pixels that lack a band in all bands: an incomplete vector can't be used."""
     n = len(flat) // n_bands
     missing = np.zeros(n, np.uint16)
     for band in range(n_bands):
