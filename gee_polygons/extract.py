@@ -166,7 +166,7 @@ def extract_continuous(
         Polygons.
     layer : ContinuousLayer
         `ALPHA_EMBEDDINGS`, from any source; any other layer, from Earth Engine.
-    start_date, end_date : str
+    start_date, end_date : str, date or int
         ``"YYYY-MM-DD"``, or a year or month; both ends are included. Embeddings are returned for every year that the
         period touches.
     reducer : {"mean", "median", "min", "max", "stdDev"}
@@ -236,7 +236,7 @@ def extract_categorical(
         Polygons.
     layer : CategoricalLayer
         Such as `gee_polygons.datasets.mapbiomas.MAPBIOMAS`.
-    start_date, end_date : str
+    start_date, end_date : str, date or int
         ``"YYYY-MM-DD"``, or a year or month; every year that the period touches.
     source, on_error, progress
         See `extract_embeddings`.

@@ -373,7 +373,7 @@ class Collection:
         points
             Points, of any kind that `get_numpy` takes; or an array of (longitude, latitude), shape (n, 2).
         max_distance_px : int
-            Where the point's own pixel has no data, take the nearest that has, within so many pixels.
+            Where the point's own pixel has no data, take the nearest that has, within this many pixels.
         bands, years, decode, geometry_crs, geometry_column
             See `get_numpy`.
 

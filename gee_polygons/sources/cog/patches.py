@@ -86,7 +86,7 @@ class Patch:
         return self.filled
 
     def clear(self, pixels: NDArray[np.bool_]) -> None:
-        """Take the data of some pixels away, (height, width), in all years and bands."""
+        """Mark some pixels, a mask of shape (height, width), as without data in all years and bands."""
         self.values[:, :, pixels] = 0 if self.nodata is None else self.nodata
         if self.filled is not None:
             self.filled[:, :, pixels] = False

@@ -26,7 +26,7 @@ _REACH_DEG = 0.001  # added to the search for tiles for each pixel of reach: eno
 def sample(
     source: TileSource, lon: NDArray[Any], lat: NDArray[Any], years: Sequence[int], bands: Sequence[str], reach: int = 0
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Read the pixel at each point, or the nearest one with data within so many pixels.
+    """Read the pixel at each point, or the nearest one with data within this many pixels.
 
     Of overlapping tiles, `reduction.overlaps` says which pixel counts.
 

@@ -185,5 +185,5 @@ class _Run:
 
 
 def _cause(refusal: Refusal) -> tuple[str, str]:
-    """Return what failures for one cause have in common; messages of transient ones may name a connection."""
+    """Return a key that failures for the same cause share; messages of transient ones may name a connection."""
     return refusal.kind, "" if refusal.kind == "transient" else refusal.message
