@@ -667,7 +667,7 @@ def test_a_failed_read_names_url_and_geometry(sample_archive, tmp_path):
         (lambda c: c.get_numpy(shapely.LineString([(0, 0), (1, 1)])), SiteError, "geometry 0 is a LineString"),
         (lambda c: c.get_numpy(shapely.box(800000, 1, 800100, 100)), SiteError, "aren't degrees"),
         (lambda c: c.get_numpy([shapely.Polygon()]), SiteError, "geometry 0 is empty"),
-        (lambda c: c.get_numpy("sites"), UsageError, "a table is one of"),
+        (lambda c: c.get_numpy("sites"), UsageError, "geometries are a bounding box .* found str"),
         (lambda c: c.get_numpy(BOX, years=["2023"]), UsageError, "years are whole numbers"),
         (lambda c: c.sample_points(shapely.box(*BOX)), UsageError, "takes points"),
         (lambda c: c.get_xarray(BOX, chunks={"z": 1}), UsageError, "chunks name"),
