@@ -34,6 +34,19 @@ def sample_table(sample_sites):
     return extract_embeddings(sample_sites, years=range(2018, 2025), source="sample")
 
 
+@pytest.mark.parametrize("background", ["all", None, [0, 1, 2, 3]])
+def test_years_that_no_site_has_change_nothing(background):
+    rng = np.random.default_rng(0)
+    v = np.eye(64)[0] + rng.normal(size=(20, 8, 64)) * 0.01
+    v[0, 4:, 1] += 0.5
+    table = table_of(v, range(2017, 2025))
+    later = table[table["year"] < 2019].assign(year=lambda t: t["year"] + 8, **dict.fromkeys(BANDS, np.nan))
+    found, again = (change(t, background=background) for t in (table, pd.concat([table, later])))
+    pd.testing.assert_frame_equal(again.sites, found.sites)
+    pd.testing.assert_frame_equal(again.yearly, found.yearly)
+    pd.testing.assert_frame_equal(again.drift, found.drift)
+
+
 # --- the pieces, by hand ---
 
 

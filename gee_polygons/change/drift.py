@@ -156,40 +156,6 @@ def _steps(units: Floats, home: Floats, noise: Floats, base: Flags) -> tuple[Flo
     return steps, known
 
 
-def step_covariance(drift: Drift, places: Floats, variance: Floats) -> Floats:
-    """Return the covariance of the part of each year's translation that the background can't determine.
-
-    A site shows only what is tangent to the sphere at its place: sites of one cover hardly show the part that points
-    at them. For sites at directions x_j with noise variances v_j, and steps whose own variance along a direction is
-    s = |step|^2 / 63, that covariance is ``(sum (I - x_j x_j^T) / v_j + I / s)^-1`` (Gelman et al., *Bayesian Data
-    Analysis*, 2013, 14.2), less its smallest eigenvalue, which holds along directions that all sites show.
-
-    Parameters
-    ----------
-    drift : Drift
-        Only translations have such a part.
-    places : float array, shape (sites, 64)
-        Mean direction of each background site.
-    variance : float array, shape (sites,)
-        Squared length of each site's noise in a year.
-
-    Returns
-    -------
-    float64 array, shape (years, 64, 64).
-    """
-    found = np.zeros((len(drift.steps), N_BANDS, N_BANDS))
-    if drift.model != "translation" or not len(places):
-        return found
-    weight = (N_BANDS - 1) / (2 * variance)  # a step is a difference of two years
-    precision = weight.sum() * np.eye(N_BANDS) - (places * weight[:, None]).T @ places
-    for y, step in enumerate(drift.steps):
-        prior = float(step @ step) / (N_BANDS - 1)
-        if prior > 0:
-            values, axes = np.linalg.eigh(precision + np.eye(N_BANDS) / prior)
-            found[y] = (axes * (1 / values - 1 / values[-1])) @ axes.T
-    return found
-
-
 def _median_distance(drift: Drift, units: Floats, home: Floats, noise: Floats) -> float:
     """Return the median distance from home that is left without the drift, relative to each site's noise."""
     distance = np.linalg.norm(drift.remove(units) - home[:, None], axis=2) / noise[:, None]

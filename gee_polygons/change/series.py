@@ -66,7 +66,7 @@ def has_data(units: Floats) -> Flags:
 
 
 def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = None) -> Series:
-    """Arrange a table by site and year; `years` limits it to these.
+    """Arrange a table by site and year; years without data in any site are left out; `years` limits it to these.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = Non
     if not np.isfinite(units).any():
         raise UsageError("no row of the table has data: there is nothing to compare")
     site_codes, ids = pd.factorize(table["site_id"])
-    all_years = np.unique(row_years) if years is None else years
+    all_years = np.unique(row_years[has_data(units)]) if years is None else years
     kept = np.isin(row_years, all_years)
     cube = np.full((len(ids), len(all_years), N_BANDS), np.nan)
     cube[site_codes[kept], np.searchsorted(all_years, row_years[kept])] = units[kept]

@@ -1,12 +1,17 @@
-"""Cuts a site into square blocks, for confidence intervals from resampling them."""
+"""Cuts a site into square blocks, and estimates the noise of its yearly means from how the blocks differ."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from gee_polygons.change.numerics import Floats
 from gee_polygons.change.rings import polygonal_parts
+from gee_polygons.change.series import Series
+from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,3 +63,53 @@ def block_sites(site: Site, *, block_m: float = 100.0) -> SiteCollection:
                 properties = {"block_of": site.site_id, "block_id": len(pieces)}
                 pieces.append(Site(polygon=piece, site_id=f"{site.site_id}/{len(pieces)}", properties=properties))
     return SiteCollection(pieces)
+
+
+def check_blocks(blocks: pd.DataFrame, site_ids: Sequence[Any]) -> None:
+    """Refuse a table of blocks that lacks columns, or has blocks of other sites."""
+    owner = owner_column(blocks)
+    for name in (owner, "block_id", "year", "n_pixels"):
+        if name not in blocks.columns:
+            raise UsageError(f"a table of blocks needs a column {name!r}; see block_sites")
+    names = blocks[owner].astype(str)
+    unknown = names[~names.isin([str(site_id) for site_id in site_ids])]
+    if len(unknown):
+        raise UsageError(
+            f"blocks: {owner} {unknown.iloc[0]!r} is none of the {len(site_ids)} sites that are measured; blocks need "
+            "their site's id, as in the property block_of of block_sites, in a column block_of"
+        )
+
+
+def block_covariances(
+    blocks: pd.DataFrame, sites: Series, gradient: Floats, before: Floats
+) -> Iterator[tuple[int, Floats, float]]:
+    """Return position, covariance of the shares between years, and degrees of freedom of each site with blocks.
+
+    A block's share is ``gradient . v``, less its mean over the years before the start: what the place keeps doesn't
+    count. A site's share is the mean of k blocks weighted by their pixels, with the covariance
+    ``k / (k - 1) sum w^2 d d'``, where d are the blocks' deviations from that mean (Cochran, *Sampling Techniques*,
+    1977, 6.8).
+    """
+    place = {str(site_id): i for i, site_id in enumerate(sites.site_ids)}
+    owner = blocks[owner_column(blocks)].astype(str).map(place).to_numpy(np.float64)
+    year = blocks["year"].to_numpy(np.int64)
+    vectors, pixels = band_matrix(blocks), blocks["n_pixels"].to_numpy(np.float64)
+    used = np.isfinite(owner) & np.isin(year, sites.years) & np.isfinite(vectors[:, 0])
+    for i in np.unique(owner[used]).astype(int):
+        rows = np.flatnonzero(used & (owner == i))
+        codes, ids = pd.factorize(blocks["block_id"].to_numpy()[rows])
+        column, k = np.searchsorted(sites.years, year[rows]), len(ids)
+        if k < 2:
+            continue
+        share, weight = np.zeros((2, k, len(sites.years)))
+        share[codes, column] = np.sum(vectors[rows] * np.nan_to_num(gradient[i, column]), axis=1)
+        weight[codes, column] = pixels[rows]
+        weight /= np.maximum(weight.sum(axis=0), 1e-300)
+        share -= (share @ before[i])[:, None]
+        deviations = weight * (share - np.sum(weight * share, axis=0))
+        yield int(i), k / (k - 1) * deviations.T @ deviations, float(k - 1)
+
+
+def owner_column(blocks: pd.DataFrame) -> str:
+    """Return the column that has the ids of the blocks' sites."""
+    return "block_of" if "block_of" in blocks.columns else "site_id"

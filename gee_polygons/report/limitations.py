@@ -12,7 +12,7 @@ from gee_polygons.report.wording import count, names
 FEW_REFERENCES: Final = 5
 _UNMEASURED: Final = {
     "no_baseline": "no data from before the start, so no share (degraded sites can stand in)",
-    "too_near": "a start as similar to the references as these are to each other, so no share can be measured",
+    "at_reference": "a start as near the references as these are to each other: nothing to recover, so no share",
     "no_data": "no data",
     "not_started": "a start after the last year with data",
 }  # by the status of a site in the table of recovery

@@ -11,7 +11,7 @@ from gee_polygons.report.wording import count, is_or_are, one_in
 if TYPE_CHECKING:
     from gee_polygons.recovery.estimation import Recovery
 
-GROUPS: Final = ("declining", "stalled", "no evidence", "recovering")
+GROUPS: Final = ("declining", "stalled", "no evidence", "recovering", "at reference")
 
 
 def summary(findings: Findings, records: list[dict[str, Any]]) -> str:
@@ -54,6 +54,8 @@ def _groups(records: list[dict[str, Any]]) -> str:
     for group in ("stalled", "declining"):
         if groups[group]:
             text += f", {groups[group]:,} {is_or_are(groups[group])} {group}"
+    if groups["at reference"]:
+        text += f", {groups['at reference']:,} {is_or_are(groups['at reference'])} at reference from the start"
     if groups["no evidence"]:
         text += f", for {groups['no evidence']:,} the data are inconclusive"
     return f"{text}."

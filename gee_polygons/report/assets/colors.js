@@ -11,6 +11,7 @@ export const GROUP_COLORS = {
   stalled: '#946010',
   'no evidence': LABEL_COLOR,
   recovering: '#0b6e4f',
+  'at reference': '#3d5a99',
 };
 export const CHANGE_COLORS = {
   persistent: '#0072b2',
