@@ -82,7 +82,7 @@ def test_an_answer_that_is_none_is_an_error_and_not_a_number(ee_server):
     sites = fields(2)
     ee_server.faults.fail_next("garbage", 50)
     for method in ("server", "pixels"):
-        with pytest.raises(EarthEngineError, match="the answer is no") as error:
+        with pytest.raises(EarthEngineError, match="the answer is not a") as error:
             extract_embeddings(sites, years=2020, source=EarthEngineSource(method=method))
         assert "\n" not in str(error.value)
     table = extract_embeddings(sites, years=2020, on_error="collect")

@@ -213,7 +213,7 @@ def compute_grid(
     try:
         found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise RequestFailedError(Refusal("other", f"the answer isn't an array of pixels: {error}")) from error
+        raise RequestFailedError(Refusal("other", "the answer is not an array of pixels")) from error
     if found.shape != (window.height, window.width) or not found.dtype.names:
         message = f"the answer has the shape {found.shape} of {found.dtype}, not {(window.height, window.width)}"
         raise RequestFailedError(Refusal("other", message))
