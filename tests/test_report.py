@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import shapely
 from click.testing import CliRunner
+from matplotlib import pyplot
 from simulated_sites import simulate
 
 from gee_polygons.alphaearth import BANDS
@@ -23,6 +24,7 @@ from gee_polygons.report.outlines import map_of
 from gee_polygons.report.summary import _uncertainty
 from gee_polygons.site import Site, SiteCollection
 from gee_polygons.tables import write_table
+from gee_polygons.visualize.plots.coloring import colours_of
 
 PICTURED = ["pasture-fast", "stalled"]
 
@@ -255,3 +257,19 @@ def test_one_far_site_doesn_t_ruin_the_map():
     assert map_of(near, sites)["box"] == frame["box"]
     even = SiteCollection([square(i, i) for i in range(9)])
     assert map_of([{"id": str(i)} for i in range(9)], even)["far"] == []
+
+
+@pytest.mark.parametrize("name", [7, 2.5, pd.Timestamp("2024-05-01"), None, float("nan"), True])
+def test_names_of_any_type_are_text(tmp_path, name):
+    polygon = shapely.box(0, 0, 0.01, 0.01)
+    sites = SiteCollection([Site(polygon=polygon, site_id=f"s{i}", properties={"name": name}) for i in range(3)])
+    written = data_of(write_report(small_table(), tmp_path / "r.html", sites=sites))["sites"][0]["name"]
+    assert written == (None if pd.isna(name) else str(name))
+
+
+def test_groups_have_the_same_colours_in_plots_and_on_the_page(page):
+    colour_of = {"recovering": "#0072B2", "declining": "#B2182B"}
+    assert colour_of.items() <= data_of(page)["groupColors"].items()
+    _, ax = pyplot.subplots()
+    assert colours_of(ax, pd.Series(["recovering", "declining"]), "group") == list(colour_of.values())
+    pyplot.close()

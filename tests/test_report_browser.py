@@ -157,8 +157,8 @@ def paper(browser):
 def test_the_map_shows_what_declines_and_who_is_who(browser, page):
     look(browser, page, 1280, 900)
     fill = "document.querySelector(`#map path[data-id='${arguments[0]}']`).getAttribute('fill')"
-    assert ask(browser, fill, "cleared") == "#b3261e"  # declining, although it has no share
-    assert ask(browser, fill, "pasture-fast") == "#0b6e4f"
+    assert ask(browser, fill, "cleared") == "#B2182B"  # declining, although it has no share
+    assert ask(browser, fill, "pasture-fast") == "#0072B2"
     legend = browser.find_element("id", "legend").text
     for name in ("declining", "no evidence", "reference site", "control site"):
         assert name in legend
@@ -240,6 +240,7 @@ def test_bands_beyond_an_end_say_so(browser, page):
         ("consecutiveRuns([2018, 2019, 2021, 2022], [0, 1, 2, 3])", [[0, 1], [2, 3]]),
         ("[2, 10, null].map(v => ({n: v})).sort((a, b) => compareSites(a, b, 'n', true)).map(s => s.n)", [10, 2, None]),
         ("['site 10', 'site 9'].map(id => ({id})).sort((a, b) => compareSites(a, b, 'id'))[0].id", "site 9"),
+        ("[plainText('São João'), plainText('ÁGUA')]", ["sao joao", "agua"]),
         ("compareSites({group: 'recovering'}, {group: 'declining'}, 'group') > 0", True),
     ],
 )

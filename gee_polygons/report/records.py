@@ -13,6 +13,7 @@ from gee_polygons.embeddings.directional import mean_resultant_length, normalize
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.report.findings import Findings
+from gee_polygons.site.values import plain
 
 # columns of the tables of change and recovery, which are keys of the records too
 _RECOVERY: Final = (
@@ -83,13 +84,19 @@ def site_records(findings: Findings) -> tuple[list[dict[str, Any]], PcaColors]:
             record["off_way_deg"] = rounded(off_trajectory[site_id], 1)
         if sites is not None and record["id"] in known:
             site = sites[record["id"]]
-            record |= {"area_ha": round(site.area_ha, 3), "name": site.properties.get("name")}
+            record |= {"area_ha": round(site.area_ha, 3), "name": _text(site.properties.get("name"))}
             if record["start_year"] is None:
                 record["start_year"] = site.start_year
         restoration = record["group"] or record["start_year"] is not None
         record["role"] = roles.get(record["id"], "restoration" if restoration else "other")
         records.append(record)
     return records, basis
+
+
+def _text(value: Any) -> str | None:
+    """Return a property as text, whatever type its column has; None where it is missing or blank."""
+    plain_value = plain(value)
+    return None if plain_value is None else str(plain_value).strip() or None
 
 
 def _numbers(table: pd.DataFrame, column: str) -> Any:
@@ -100,7 +107,7 @@ def _numbers(table: pd.DataFrame, column: str) -> Any:
 def _change(change: pd.Series[Any]) -> dict[str, Any]:
     parts = {str(k).removeprefix("towards_"): v for k, v in change.items() if str(k).startswith("towards_")}
     parts.pop("fit", None)
-    largest = sorted(((v, k) for k, v in parts.items() if v >= _LEAST_DIRECTION), reverse=True)
+    largest = sorted(((v, str(k)) for k, v in parts.items() if v >= _LEAST_DIRECTION), reverse=True)
     return {
         "change": change["kind"],
         "change_start": rounded(change["start"]),

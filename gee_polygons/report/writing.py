@@ -31,6 +31,7 @@ from gee_polygons.report.roles import (
     prototypes_of,
 )
 from gee_polygons.store.atomic import check_new_file, replacing
+from gee_polygons.visualize.plots.figure import GROUP_COLOURS
 
 if TYPE_CHECKING:
     from gee_polygons.reduction.plan import Source
@@ -171,6 +172,7 @@ def _page_data(findings: Findings, source: Any, pictures: str | Sequence[Any]) -
         record["strip"] = picture_strip(site, source, years, basis)
     return {
         "sites": records,
+        "groupColors": GROUP_COLOURS,
         "years": years,
         "map": None if sites is None else map_of(records, sites),
         "pca": color_explanation(basis),

@@ -1,18 +1,13 @@
 // Colours of groups, of kinds of change and of shares, the order in which they are listed, and coloured labels.
 
+import { report } from './data.js';
 import { element } from './elements.js';
 
 export const NO_VALUE_COLOR = '#fff';
-export const NO_EVIDENCE_COLOR = '#7c8a84'; // on the map: lighter than the label's, whose text is white
 const LABEL_COLOR = '#6b7773';
 
-export const GROUP_COLORS = {
-  declining: '#b3261e',
-  stalled: '#946010',
-  'no evidence': LABEL_COLOR,
-  recovering: '#0b6e4f',
-  'at reference': '#3d5a99',
-};
+export const GROUP_COLORS = report.groupColors;
+export const NO_EVIDENCE_COLOR = GROUP_COLORS['no evidence'];
 export const CHANGE_COLORS = {
   persistent: '#0072b2',
   'last year only': '#b04a10',
@@ -51,7 +46,15 @@ export function viridis(fraction) {
   return `rgb(${channels.join(',')})`;
 }
 
+// Whether black is easier to read on a colour than white: 0.18 is where their contrasts are equal (WCAG 2).
+function isLight(color) {
+  const digits = color.length < 5 ? color.slice(1).replace(/./g, '$&$&') : color.slice(1);
+  const [red, green, blue] = [0, 2, 4].map((at) => (parseInt(digits.slice(at, at + 2), 16) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18;
+}
+
 export function label(value, color) {
-  const style = `background:${color || LABEL_COLOR}`;
+  const fill = color || LABEL_COLOR;
+  const style = `background:${fill};color:${isLight(fill) ? '#000' : '#fff'}`;
   return element('span', { class: color === NO_VALUE_COLOR ? 'tag plain' : 'tag', style }, displayName(value));
 }

@@ -5,13 +5,12 @@ import { hasRecovery, report, siteById, sites } from './data.js';
 import { byId, element } from './elements.js';
 import { isKnown } from './text.js';
 
-const MAP_GROUP_COLORS = { ...GROUP_COLORS, 'no evidence': NO_EVIDENCE_COLOR };
 let colorBy = hasRecovery ? 'group' : 'change';
 
 function siteColor(site) {
   if (colorBy === 'pca') return site.pca_rgb || NO_VALUE_COLOR;
   if (colorBy === 'change') return CHANGE_COLORS[site.change] || NO_VALUE_COLOR;
-  if (colorBy === 'group') return MAP_GROUP_COLORS[site.group] || NO_VALUE_COLOR;
+  if (colorBy === 'group') return GROUP_COLORS[site.group] || NO_VALUE_COLOR;
   if (isKnown(site.share)) return viridis(site.share);
   return site.group ? NO_EVIDENCE_COLOR : NO_VALUE_COLOR;
 }
@@ -41,7 +40,7 @@ function legend() {
     return [element('span', {}, `Similar colours: similar land, in the last year with data (${report.pca}).`)];
   }
   if (colorBy === 'change') return legendOfValues('change', CHANGE_COLORS);
-  if (colorBy === 'group') return legendOfValues('group', MAP_GROUP_COLORS);
+  if (colorBy === 'group') return legendOfValues('group', GROUP_COLORS);
   return legendOfShares();
 }
 

@@ -28,15 +28,20 @@ export function compareSites(a, b, key, fromLargest = false) {
   return fromLargest ? -order : order;
 }
 
+// Text without case and accents: "sao" finds "São".
+function plainText(text) {
+  return text.normalize('NFD').replace(/\p{M}/gu, '').toLowerCase();
+}
+
 function searchText() {
   return byId('find').value.trim();
 }
 
 export function matchingSites() {
-  const wanted = searchText().toLowerCase();
+  const wanted = plainText(searchText());
   const matching = sites.filter(
     (site) =>
-      [site.id, site.name || ''].some((name) => name.toLowerCase().includes(wanted)) &&
+      [site.id, site.name || ''].some((name) => plainText(name).includes(wanted)) &&
       FILTERS.every((key) => !byId(key).value || site[key] === byId(key).value),
   );
   return matching.sort(

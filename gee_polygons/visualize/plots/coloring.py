@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.plots.figure import INK, LEGEND, NO_DATA, OKABE_ITO, colormap, colour_bar
+from gee_polygons.visualize.plots.figure import GROUP_COLOURS, INK, LEGEND, NO_DATA, OKABE_ITO, colormap, colour_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,8 @@ _MOST_STEPS: Final = 8  # of whole numbers that are listed in a legend
 def colours_of(ax: Axes, values: pd.Series[Any], title: str, cmap: str = "viridis") -> list[Any]:
     """Return the colour of each value, grey where there is none, and draw what explains the colours.
 
-    Colours such as ``"#00ff00"`` are used as they are; numbers get the colours of `cmap`, text those of Okabe and Ito.
+    Colours such as ``"#00ff00"`` are used as they are; numbers get the colours of `cmap`, text those of Okabe and Ito;
+    groups of recovery have their own.
     """
     present = values.dropna()
     if len(present) and present.astype(str).str.fullmatch(r"#[0-9a-fA-F]{6}").all():
@@ -31,6 +32,8 @@ def colours_of(ax: Axes, values: pd.Series[Any], title: str, cmap: str = "viridi
     if len(classes) > len(OKABE_ITO):
         raise UsageError(f"there are colours for {len(OKABE_ITO)} classes, found {len(classes)}; group them")
     colour_of = dict(zip(classes, OKABE_ITO, strict=False))
+    if GROUP_COLOURS.keys() >= colour_of.keys():
+        colour_of = {group: colour for group, colour in GROUP_COLOURS.items() if group in colour_of}
     colours = [NO_DATA if pd.isna(v) else colour_of[str(v)] for v in values]
     _legend(ax, colour_of, title, gaps=NO_DATA in colours)
     return colours

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 # black last: outlines are black, too
 OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+# of the groups of recovery, in every plot and map; they differ for people who see no red and green, too
+GROUP_COLOURS: Final = {
+    "declining": "#B2182B",
+    "stalled": "#E69F00",
+    "no evidence": "#999999",
+    "recovering": "#0072B2",
+    "at reference": "#88CCEE",
+}
 NO_DATA: Final = "#d6d6d6"
 INK: Final = "#222222"
 # a legend outside the axes, on the right
