@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -55,6 +57,40 @@ def test_a_temporary_name_carries_process_and_thread(tmp_path):
 def test_temporary_names_differ_where_processes_have_the_same_number(tmp_path):
     """Two containers that share a folder: both have process 1 and thread 1."""
     assert temporary_name(tmp_path / "a.tiff") != temporary_name(tmp_path / "a.tiff")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from gee_polygons.store.atomic import replacing, temporary_name
+folder = Path(sys.argv[1])
+with replacing(folder / "a.parquet") as part:
+    part.write_text("ha")
+    temporary_name(folder / "sample-0.1.0", "old").mkdir()
+    print("\\n".join(sorted(os.listdir(folder))), flush=True)
+    input()
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next_run(tmp_path):
+    others = [".a.12.part.parquet", ".a.1-1-00000000-00000000-0.part.parquet", "a.part"]  # none is of this machine
+    for name in others:
+        (tmp_path / name).write_text("")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while process.stdout.readline().strip() != "a.part":
+            pass
+        running = names(tmp_path)
+        assert len(running) == len(others) + 2
+        run = "from gee_polygons.store.atomic import replacing\nwith replacing({!r}) as part: part.write_text('whole')"
+        command = [sys.executable, "-c", run.format(str(tmp_path / "b.txt"))]
+        subprocess.run(command, check=True)
+        assert names(tmp_path) == sorted([*running, "b.txt"])  # its writer is alive
+        process.kill()
+        process.wait()
+        subprocess.run(command, check=True)
+    assert names(tmp_path) == sorted([*others, "b.txt"])
 
 
 def test_a_name_as_long_as_file_systems_allow_can_be_written(tmp_path):

@@ -65,6 +65,19 @@ def hide_query(url: str) -> str:
     return shown
 
 
+def requested(url: str) -> str:
+    """Return the URL that `hide_query` has hidden, to be requested; what isn't hidden as it is.
+
+    Raises
+    ------
+    ReadError
+        If another process has hidden it.
+    """
+    if f"?{_HIDDEN}" in url and url not in _secrets:
+        raise ReadError(f"{url}: its query was hidden by another process; open the source again in this one", url=url)
+    return _secrets.get(url, url)
+
+
 def without_query(text: str) -> str:
     """Remove queries and passwords from all URLs in a text, such as another library's error message.
 
@@ -130,18 +143,13 @@ def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
         path = Path(local).absolute()
         inside = path.resolve() if ".." in path.parts else path
         return _store("file://", "", "", timeout_s), str(inside).lstrip("/")
-    place = _secrets.get(place, place)
-    parts = urlsplit(place)
-    if parts.query.startswith(_HIDDEN):
-        raise ReadError(
-            f"{place}: its query was hidden by another process; open the source again in this one", url=place
-        )
+    parts = urlsplit(requested(place))
     if parts.scheme in ("http", "https"):
         # the path is percent-encoded, and obstore encodes it once more
         root = f"{parts.scheme}://{parts.netloc}" + (f"/?{parts.query}" if parts.query else "")
         return _store(parts.scheme, root, "", timeout_s), unquote(parts.path[1:])
     if parts.query:
-        plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        plain = without_query(f"{parts.scheme}://{parts.netloc}{parts.path}")
         raise ReadError(f"{plain}: only http and https URLs have a query; name the object itself", url=plain)
     # AWS's own variables name an S3-compatible server
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

@@ -10,6 +10,7 @@ from typing import Final
 
 from gee_polygons.alphaearth import SOURCE_COOP_INDEX
 from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.network.places import has_suffix
 from gee_polygons.network.request import NETWORK, Network, fetch_whole
 from gee_polygons.reduction.plan import Source
 
@@ -86,7 +87,7 @@ def open_source(
         return MosaicSource(place, network=network or network_by_settings(), year=year)
     if text.lower().endswith(".npy") and (listed := _listed_file(text)) is not None:
         return listed
-    if text.lower().endswith((".tif", ".tiff", ".vrt", ".npy", ".npz")):
+    if has_suffix(text, ".tif", ".tiff", ".vrt", ".npy", ".npz"):
         from gee_polygons.sources.raster import RasterSource
 
         return RasterSource(text, year=year)

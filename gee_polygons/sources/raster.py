@@ -6,9 +6,11 @@ each component of the embedding.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from zipfile import BadZipFile
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
+from gee_polygons.network.places import hide_query, is_url, requested, without_query
 from gee_polygons.reduction.overlaps import is_missing
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.reduction.planning import make_plan
@@ -76,14 +79,14 @@ class RasterSource:
         year: int | None = None,
         bands: Sequence[str] | None = None,
     ) -> None:
-        self.archive = "array" if isinstance(data, np.ndarray) else str(data)
+        self.archive = "array" if isinstance(data, np.ndarray) else hide_query(str(data))
         raster: _Array | _File
         if isinstance(data, np.ndarray):
             raster = _Array("array", data, grid)
         elif self.archive.lower().endswith((".npy", ".npz")):
             raster = _load_numpy(self.archive, grid)
         elif grid is not None:
-            raise UsageError(f"{data}: a GeoTIFF states its own grid; leave grid= out")
+            raise UsageError(f"{self.archive}: a GeoTIFF states its own grid; leave grid= out")
         else:
             raster = _File(self.archive)
         if raster.dtype != np.int8 and not np.issubdtype(raster.dtype, np.floating):
@@ -109,6 +112,12 @@ class RasterSource:
     def __repr__(self) -> str:
         height, width = self.grid.shape
         return f"RasterSource({self.archive!r}, {len(self.bands)} bands, {height} x {width} px, {self.year})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of; a file is opened again where it is needed."""
+        grid = None if isinstance(self._raster, _File) else self.grid
+        data = self._raster.values if self.archive == "array" and isinstance(self._raster, _Array) else self.archive
+        return partial(RasterSource, grid=grid, year=self.year, bands=self.bands), (data,)
 
     def years(self) -> list[int]:
         """Its one year."""
@@ -205,13 +214,13 @@ class _Array:
             raise UsageError(f"{place}: a NumPy array has no grid; give grid=Grid(crs=..., transform=..., shape=...)")
         if values.shape[1:] != grid.shape:
             raise UsageError(f"{place}: the array is {values.shape[1:]} pixels, the grid {grid.shape}")
-        self._values = values
+        self.values = values
         self.grid = grid
         self.dtype = values.dtype
         self.n_bands = len(values)
 
     def read(self, bands: Sequence[int], rows: slice, cols: slice) -> NDArray[Any]:
-        pixels: NDArray[Any] = self._values[list(bands), rows, cols]
+        pixels: NDArray[Any] = self.values[list(bands), rows, cols]
         return pixels
 
 
@@ -219,17 +228,8 @@ class _File:
     """A GeoTIFF read by rasterio. A dataset isn't safe across threads, so each read takes the lock."""
 
     def __init__(self, place: str) -> None:
-        import rasterio
-
         self._place = place
-        self._lock = threading.Lock()
-        if "://" not in place and not Path(place).exists():
-            raise InputFileError(f"{place}: no such file")
-        try:
-            self._dataset = rasterio.open(place)
-        except rasterio.errors.RasterioIOError as error:
-            raise InputFileError(f"{place}: not a raster that can be read: {str(error).splitlines()[0]}") from error
-        data = self._dataset
+        data = self._open()
         if data.crs is None:
             raise TileError(f"{place}: has no CRS, so its place is unknown; assign one with gdal_edit or rio edit-info")
         if len(set(data.dtypes)) != 1:
@@ -248,20 +248,36 @@ class _File:
         if self.dtype == np.int8 and self._nodata not in (None, NODATA):
             raise TileError(f"{place}: nodata is {self._nodata}; codes have -128")
 
+    def _open(self) -> Any:
+        import rasterio
+
+        if not is_url(self._place) and not Path(self._place).exists():
+            raise InputFileError(f"{self._place}: no such file")
+        self._process, self._lock = os.getpid(), threading.Lock()
+        try:
+            self._dataset = rasterio.open(requested(self._place))
+        except rasterio.errors.RasterioIOError as error:
+            reason = without_query(str(error).splitlines()[0])
+            raise InputFileError(f"{self._place}: not a raster that can be read: {reason}") from None
+        return self._dataset
+
     def read(self, bands: Sequence[int], rows: slice, cols: slice) -> NDArray[Any]:
         import rasterio
         from rasterio.windows import Window
+
+        if self._process != os.getpid():  # forked: the parent's file has one position for both
+            self._open()
 
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         try:
             with self._lock:
                 pixels: NDArray[Any] = self._dataset.read([b + 1 for b in bands], window=window)
         except rasterio.errors.RasterioIOError as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
+            reason = without_query(str(error.__cause__ or error).splitlines()[0])
             raise ReadError(
                 f"{self._place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}: damaged: {reason}",
                 url=self._place,
-            ) from error
+            ) from None
         if pixels.dtype != np.int8 and self._nodata is not None and not np.isnan(self._nodata):
             pixels[pixels == pixels.dtype.type(self._nodata)] = np.nan
         return pixels
@@ -328,7 +344,8 @@ def _band_names(place: str, raster: _Array | _File, bands: Sequence[str] | None)
 def _year(place: str, raster: _Array | _File) -> int:
     if raster.year_tag and re.fullmatch(r"\d{4}", raster.year_tag):
         return int(raster.year_tag)
-    in_name = {int(text) for text in re.findall(r"(?<!\d)(20\d\d)(?!\d)", Path(place).name)}
+    plain = place.partition("?")[0] if is_url(place) else place
+    in_name = {int(text) for text in re.findall(r"(?<!\d)(20\d\d)(?!\d)", Path(plain).name)}
     if len(in_name) == 1 and min(in_name) >= _FIRST_YEAR:
         return in_name.pop()
     raise UsageError(f"{place}: its year isn't known; give year=")

@@ -1,13 +1,23 @@
-"""Writes files atomically: under a temporary name first, renamed when they are complete."""
+"""Writes files atomically: under a temporary name first, renamed when they are complete.
+
+A process that is killed leaves its temporary file. The next one that writes into the folder removes it: the name says
+which process of which machine wrote it.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import itertools
 import os
+import platform
+import re
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +30,55 @@ _WRITE_ERRNO: Final = frozenset(
 _STEM_CHARS: Final = 32  # a file name has at most 255 bytes, and the final one may need them all
 
 
+_TEMPORARY: Final = re.compile(r"\..*\.(\d+)-\d+-([0-9a-f]{8})-([0-9a-f]{8})-\d+\.(part|probe|old)(\..*)?", re.DOTALL)
+_RUN: Final = secrets.token_hex(4)  # of this process and those forked from it
+_count = itertools.count()
+
+
 def temporary_name(path: Path, purpose: str = "part") -> Path:
     """Return a hidden file name in the same folder, with the same suffix, that no other process or thread uses.
 
-    The process and thread ids identify the writer of a leftover file. The random part is for containers and machines
-    that share a file system, where two writers often have the same ids.
+    The process and thread ids, the machine and the process's random number identify the writer of a leftover file:
+    containers and machines that share a file system often have the same ids.
     """
-    owner = f"{os.getpid()}-{threading.get_native_id()}-{secrets.token_hex(4)}"
+    owner = f"{os.getpid()}-{threading.get_native_id()}-{_machine()}-{_RUN}-{next(_count)}"
     return path.with_name(f".{path.stem[:_STEM_CHARS]}.{owner}.{purpose}{path.suffix}")
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Return a digest of what process ids are unique in: the machine and, on Linux, the container."""
+    try:
+        container = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        container = ""
+    return hashlib.blake2b(f"{platform.node()} {container}".encode(), digest_size=4).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders of killed processes of this machine; looks once into each folder."""
+    if os.name != "posix":  # on Windows asking for a process by its id would end it
+        return
+    with suppress(OSError):
+        for path in folder.iterdir():
+            found = _TEMPORARY.fullmatch(path.name)
+            if found is None or found[2] != _machine() or _is_running(int(found[1]), found[3]):
+                continue
+            with suppress(OSError):  # another process may be faster
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _is_running(pid: int, run: str) -> bool:
+    if pid == os.getpid():
+        return run == _RUN  # in containers, process after process has the same id
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # a process of another user
+        pass
+    return True
 
 
 @contextmanager
@@ -66,6 +117,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target.parent.absolute())
             part.touch()  # libraries that write the file report a forbidden folder in many ways
             part.unlink()
         except OSError as error:

@@ -26,8 +26,8 @@ import shapely.affinity
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, NODATA
-from gee_polygons.errors import InputFileError, ReadError
-from gee_polygons.network.places import local_path, rewrite
+from gee_polygons.errors import InputFileError, ReadError, UsageError
+from gee_polygons.network.places import hide_query, local_path, rewrite
 from gee_polygons.network.ranges import stream
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Plan
@@ -74,6 +74,8 @@ class MosaicSource:
 
     def __init__(self, place: str | Path = MOSAIC_URL, *, network: Network = NETWORK, year: int | None = None) -> None:
         self.archive = str(place)
+        if (shown := hide_query(self.archive)) != self.archive:
+            raise UsageError(f"{shown}: a Zarr store is many files, so its URL can have neither a query nor a password")
         self.network = network
         self._year = year
         self._place = rewrite(self.archive, network.url_rewrite).rstrip("/").removesuffix("/zarr.json")

@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
 from gee_polygons.sources.sample.landscape import PIXEL_M, Landscape
 from gee_polygons.sources.sample.scene import holds_sample_sites, outline, truth_codes, truth_label
-from gee_polygons.store.atomic import replacing
+from gee_polygons.store.atomic import remove_leftovers, replacing, temporary_name
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.version import package_version
 from gee_polygons.zonal.grid import Grid
@@ -154,11 +153,12 @@ def build_sample_archive(
     _refuse_foreign(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+        remove_leftovers(out.parent.absolute())
+        building = temporary_name(out)
+        building.mkdir()
     except OSError as error:
         raise OutputError(f"can't write the sample archive to {out}: {error.strerror or error}") from error
     try:
-        building.chmod(0o755)  # mkdtemp makes a private folder
         _build(building, wanted, progress, max_workers)
         _swap(building, out, wanted)
     finally:
@@ -212,7 +212,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _swap(building: Path, out: Path, years: tuple[int, ...]) -> None:
     """Put the finished folder in its place; if another process was first, its archive (of the same bytes) stays."""
-    old = building.with_suffix(".old")
+    old = temporary_name(out, "old")
     try:
         if out.exists():
             if _is_complete(out, years):
