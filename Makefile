@@ -7,6 +7,9 @@ PYTHON ?= python3
 PY     := .venv/bin/python
 STAMP  := .venv/.installed-$(shell { pwd -P; cat pyproject.toml; } | cksum | cut -d' ' -f1)
 
+# bytecode is kept, whatever this shell says: else each process of the tests compiles the package anew
+unexport PYTHONDONTWRITEBYTECODE
+
 # what `make test` leaves out: live services, and tests of more than ten seconds (`make test-all` has those)
 TEST_MARKS := not ee and not network and not slow
 

@@ -57,14 +57,10 @@ def cached(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*.nb[ci]")}
 
 
-def test_a_new_process_compiles_nothing_after_a_warm_up(tmp_path):
-    run("-m", "gee_polygons.warmup")
-    assert run("-c", FIRST_CALLS, str(tmp_path / "tile.tiff")) == "0"
-
-
-def test_a_second_warm_up_says_that_there_was_nothing_to_do():
+def test_after_a_warm_up_nothing_is_left_to_compile(tmp_path):
     run("-m", "gee_polygons.warmup")
     assert re.fullmatch(r"everything was compiled already \(\d+\.\d s\)", run("-m", "gee_polygons.warmup"))
+    assert run("-c", FIRST_CALLS, str(tmp_path / "tile.tiff")) == "0"
 
 
 @pytest.mark.slow

@@ -120,11 +120,10 @@ def _with_floats(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+# each way of saying it stands in one of them
 DIALECTS: dict[str, Dialect] = {
-    "small pages, backwards": Dialect(page=7, backwards=True),
-    "compressed, sparse": Dialect(zipped=True, sparse=True),
-    "floats, other words": Dialect(floats=True, words=OTHER_WORDS),
-    "other words, in lists": Dialect(words=OTHER_WORDS, error_form="list", long_names=True),
+    "small pages, backwards, compressed, sparse": Dialect(page=7, backwards=True, zipped=True, sparse=True),
+    "floats, other words, in lists": Dialect(floats=True, words=OTHER_WORDS, error_form="list", long_names=True),
     "errors as text": Dialect(error_form="text", backwards=True),
     "errors as web pages": Dialect(error_form="html", words=OTHER_WORDS, page=3),
 }
