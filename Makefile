@@ -16,7 +16,7 @@ TEST_MARKS := not ee and not network and not slow
 # a file's tests stay in one process: they share fixtures
 PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile $(if $(COVERAGE),--cov=gee_polygons --cov-report=term:skip-covered)
 
-.PHONY: help demo test test-all lint format hooks map notebooks bench clean
+.PHONY: help demo test test-all fuzz lint format hooks map notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -30,6 +30,9 @@ test: $(STAMP)  ## Run the tests on all cores; COVERAGE=1 says which lines they 
 
 test-all: $(STAMP)  ## Run the tests, the slow ones too
 	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "not ee and not network"
+
+fuzz: $(STAMP)  ## Read 10,000 damaged files of each kind (an hour); SEED=7 damages others
+	@$(PY) tests/fuzz.py --seed $(or $(SEED),0)
 
 lint: $(STAMP)  ## ruff (rules and format), mypy, deno for JavaScript, CSS, HTML; changes nothing
 	@$(PY) -m ruff check .

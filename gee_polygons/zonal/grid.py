@@ -17,6 +17,7 @@ from gee_polygons.errors import TileError
 Transform = tuple[float, float, float, float, float, float]
 
 _PHASE_BITS = 30  # a grid's offset within a pixel is kept to 1e-9 px
+_MOST_PIXELS = 2**31  # coverage keeps the numbers of rows and columns in 32 bits
 
 
 @dataclass(frozen=True, order=True)
@@ -125,6 +126,9 @@ class Grid:
             raise TileError(f"the affine transform must be finite, with steps other than 0, found {self.transform}")
         if min(self.shape) < 1:
             raise TileError(f"a grid needs at least one row and column, found shape {self.shape}")
+        west, south, east, north = self.bounds
+        if not all(abs(v) < _MOST_PIXELS for v in (*self.shape, west / a, east / a, south / e, north / e)):
+            raise TileError(f"a grid lies within 2^31 pixels of its CRS's origin, found {self.transform}, {self.shape}")
 
     @property
     def flip_x(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, NODATA
-from gee_polygons.errors import ReadError
+from gee_polygons.errors import ReadError, TileError
 from gee_polygons.network.local import LocalRange
 from gee_polygons.network.ranges import FailedRange, RangeRequest, RemoteRange, stream
 from gee_polygons.network.request import NETWORK, Network
@@ -31,6 +31,11 @@ PREFIX_MARGIN: Final = 0.05
 PREFIX_BELOW: Final = 0.85  # a longer prefix saves too little: the whole block is read
 _ZSTD_BLOCK: Final = 128 * 2**10  # decoded bytes become available in steps of this many
 COMPRESSIONS: Final = {1: "none", 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
+# A header can be damaged, and memory for a block is set aside before its bytes are decoded: a larger block must be what
+# the file's pixels and stored bytes can come to. No codec makes more of a byte than this.
+_USUAL_BLOCK: Final = 64 * 2**20
+_MOST_GROWTH: Final = {"none": 1, "lzw": 3000, "zlib": 1100, "zstd": 33_000}
+_MOST_STORED: Final = 2  # of a block's pixels, plus 64 kB: LZW makes half more of noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,18 @@ class Tile:
     bands: tuple[str, ...] = BANDS
     dtype: str = "int8"
     nodata: float | None = float(NODATA)
+
+    def __post_init__(self) -> None:
+        (height, width), longest = self.block_shape, int(self.lengths.max(initial=0))
+        pixel = np.dtype(self.dtype).itemsize * (1 if self.planar else len(self.bands))
+        raw = height * width * pixel
+        of_image = min(height, self.grid.shape[0]) * min(width, self.grid.shape[1]) * pixel
+        if raw > max(_USUAL_BLOCK, min(4 * of_image, longest * _MOST_GROWTH[self.compression])):
+            raise TileError(f"{self.place}: its header is damaged: blocks of {height} x {width} pixels, {raw} bytes")
+        if len(self.offsets) not in (1, len(self.bands)):
+            raise TileError(f"{self.place}: its header is damaged: {len(self.offsets)} parts, {len(self.bands)} bands")
+        if min(self.offsets.min(initial=0), self.lengths.min(initial=0)) < 0 or longest > _MOST_STORED * raw + 2**16:
+            raise TileError(f"{self.place}: its header is damaged: a block of {raw} bytes takes {longest} in the file")
 
     @property
     def planar(self) -> bool:
