@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.bench_probe import PLACES, coverage
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.probe import ProbeResult, ValueResult, cross_validate, fit_probe, spatial_blocks
+from gee_polygons.probe import ProbeResult, ValueResult, compare_block_sizes, cross_validate, fit_probe, spatial_blocks
 from gee_polygons.probe.validation import _balanced_accuracy
 
 POINTS = Path(__file__).parents[2] / "shared" / "data"
@@ -69,6 +70,89 @@ def test_wrong_calls_say_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(DependencyError, match=r"gee_polygons\[probe\]"):
         fit_probe(table, "label")
+
+
+def patchy(n=900, side=2_000.0, seed=0):
+    """Points over 20 x 20 km; vectors and labels follow patches of a few hundred metres and a gradient."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, 20_000, (2, n))
+    centers = rng.uniform(0, 20_000, (150, 2))
+    patch = ((x[:, None] - centers[:, 0]) ** 2 + (y[:, None] - centers[:, 1]) ** 2).argmin(axis=1)
+    v = np.eye(64)[0] + rng.normal(size=(150, 64))[patch] * 0.1 + rng.normal(size=(n, 64)) * 0.02
+    return pd.DataFrame(v, columns=list(BANDS)).assign(
+        lon=x / 111_320, lat=y / 111_320, patch=patch, label=rng.choice(["a", "b"], 150)[patch]
+    )
+
+
+def test_a_buffer_keeps_neighbours_of_what_is_held_out_from_being_learnt(monkeypatch):
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    from gee_polygons.probe import validation
+
+    table = patchy()
+    place = table[["lon", "lat"]].to_numpy() * 111_320
+    nearest = []
+
+    class Recorder:
+        def fit(self, x, y):
+            self.learnt = x
+            return self
+
+        def predict(self, x):
+            rows = [np.flatnonzero(np.isin(units[:, 0], v[:, 0])) for v in (self.learnt, x)]
+            apart = np.hypot(*(place[rows[0]][:, None] - place[rows[1]]).transpose(2, 0, 1))
+            nearest.append(apart.min())
+            return np.full(len(x), "a")
+
+    from gee_polygons.embeddings.directional import normalize
+
+    units = normalize(table[list(BANDS)].to_numpy())
+    monkeypatch.setattr(validation, "estimator", lambda *_: Recorder())
+    found = cross_validate(table, "label", block_m=2_000, folds=8)
+    assert found.buffer_m in (2_000, 1_000, 500)  # the block's side, halved where that leaves too little
+    assert min(nearest) >= 0.999 * found.buffer_m
+    assert f"blocks of 2000 m, buffers of {found.buffer_m:g} m" in str(found)
+    assert cross_validate(table, "label", block_m=500).buffer_m == 500
+    assert cross_validate(table, "label", block_m=2_000, buffer_m=700).buffer_m == 700
+    nearest.clear()
+    assert "no buffer" in str(cross_validate(table, "label", block_m=2_000, buffer_m=0))
+    assert min(nearest) < 100
+
+
+def test_block_sizes_beside_a_random_split():
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    found = compare_block_sizes(patchy(), "label", (500, 4_000, 30_000), model="knn")
+    assert found["block_m"].tolist() == [0, 500, 4_000]  # 30 km hold everything: nothing to hold out
+    assert (np.diff(found["balanced_accuracy"]) < 0).all()
+    assert found["n_groups"].iloc[2] in (25, 36)
+    with pytest.raises(UsageError, match="buffer needs finite places"):
+        cross_validate(patchy().drop(columns="lon"), "label", groups="patch", buffer_m=100)
+    with pytest.raises(UsageError, match="smaller buffers"):
+        cross_validate(patchy(), "label", buffer_m=50_000)
+    with pytest.raises(UsageError, match="buffer_m is a length"):
+        cross_validate(patchy(), "label", buffer_m=-1)
+
+
+@pytest.mark.parametrize(("task", "model"), [("classes", "knn"), ("values", "ridge")])
+def test_intervals_hold_the_truth_with_few_groups(task, model):
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    # 90 % intervals; of 40 studies the binomial's 1 % point is 31. benchmarks/bench_probe.py has more
+    places = PLACES["2 classes, uneven, places differ much"]
+    assert coverage(places, 6, 40, task=task, model=model)["held"] >= 31 / 40
+
+
+def test_no_interval_below_five_groups():
+    pytest.importorskip("sklearn", reason="scikit-learn isn't installed: pip install 'gee_polygons[probe]'")
+    table = blobs().assign(region=np.arange(120) % 4)
+    found = cross_validate(table, "label", groups="region", folds=None)
+    assert np.isnan([found.low, found.high]).all()
+    assert "no interval: 4 groups, 5 are needed" in str(found)
+    values = cross_validate(gradient().assign(region=np.arange(240) % 4), "biomass", groups="region", folds=None)
+    assert np.isnan([values.r2_low, values.r2_high, values.mae_low, values.mae_high]).all()
+    assert "nan" not in str(values)
+    # no error among 120 points isn't certainty
+    sure = cross_validate(blobs().assign(label=np.where(np.arange(120) % 2, "a", "b")), "label", random_split=True)
+    assert sure.balanced_accuracy == sure.high == 1.0
+    assert 0.9 < sure.low < 0.99
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from gee_polygons.errors import DependencyError, UsageError
 
 MODELS: Final = {"classes": ("logistic", "knn"), "values": ("ridge", "knn")}  # the first is the default
 _TASKS: Final = ("auto", *MODELS)
-_NEIGHBOURS: Final = 5
+NEIGHBOURS: Final = 5
 _PENALTY: Final = 64.0  # of the ridge, on vectors scaled to unit variance per band: as many as there are bands
 
 
@@ -82,8 +82,8 @@ def labelled_rows(
                 f"values are numbers, found {y[np.isnan(values) & y.notna()].iloc[0]!r}; or task='classes'"
             )
         kept: NDArray[np.bool_] = np.isfinite(units[:, 0]) & np.isfinite(values)
-        if kept.sum() < _NEIGHBOURS + 1 or np.ptp(values[kept]) == 0:
-            raise UsageError(f"values need more than {_NEIGHBOURS} rows with data, and not all the same value")
+        if kept.sum() < NEIGHBOURS + 1 or np.ptp(values[kept]) == 0:
+            raise UsageError(f"values need more than {NEIGHBOURS} rows with data, and not all the same value")
         return units[kept], values[kept], kept, task
     kept = np.isfinite(units[:, 0]) & y.notna().to_numpy()
     found = np.array([str(v) for v in y[kept]], dtype=object)
@@ -134,7 +134,7 @@ def estimator(model: str | None, task: str) -> Any:
     if model == "knn":
         # unit vectors have the same order by Euclidean distance and by cosine
         nearest = KNeighborsRegressor if task == "values" else KNeighborsClassifier
-        return nearest(n_neighbors=_NEIGHBOURS, weights="distance")
+        return nearest(n_neighbors=NEIGHBOURS, weights="distance")
     if task == "values":
         return make_pipeline(StandardScaler(), Ridge(alpha=_PENALTY))
     return make_pipeline(StandardScaler(), LogisticRegression(C=1 / _PENALTY, class_weight="balanced", max_iter=2_000))
