@@ -10,13 +10,10 @@ STAMP  := .venv/.installed-$(shell { pwd -P; cat pyproject.toml; } | cksum | cut
 # bytecode is kept, whatever this shell says: else each process of the tests compiles the package anew
 unexport PYTHONDONTWRITEBYTECODE
 
-# what `make test` leaves out: live services, and tests of more than ten seconds (`make test-all` has those)
-TEST_MARKS := not ee and not network and not slow
+# a file's tests stay in one process: they share fixtures; tests/conftest.py puts the files that take longest first
+PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov=gee_polygons --cov-report=term:skip-covered)
 
-# a file's tests stay in one process: they share fixtures
-PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile $(if $(COVERAGE),--cov=gee_polygons --cov-report=term:skip-covered)
-
-.PHONY: help demo test test-all fuzz lint format hooks map notebooks bench clean
+.PHONY: help demo test test-slow fuzz lint format hooks map notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -26,10 +23,10 @@ demo: $(STAMP)  ## From nothing to a table and pictures in outputs/, on a synthe
 	@$(PY) -m gee_polygons demo --out outputs
 
 test: $(STAMP)  ## Run the tests on all cores; COVERAGE=1 says which lines they run
-	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "$(TEST_MARKS)"
+	@$(PY) -m pytest -q $(PYTEST_OPTIONS)
 
-test-all: $(STAMP)  ## Run the tests, the slow ones too
-	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "not ee and not network"
+test-slow: $(STAMP)  ## Run the tests of more than ten seconds, which `make test` leaves out
+	@$(PY) -m pytest -q $(PYTEST_OPTIONS) -m "slow and not ee and not network"
 
 fuzz: $(STAMP)  ## Read 10,000 damaged files of each kind (an hour); SEED=7 damages others
 	@$(PY) tests/fuzz.py --seed $(or $(SEED),0)

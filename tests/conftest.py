@@ -16,9 +16,17 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window system
+# for xdist's processes, which share the cores: BLAS threads of each wait for one another (four times the CPU time)
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # a setting of the person who runs the tests must not choose the source
 os.environ.pop("GEE_POLYGONS_SOURCE", None)
 
+# files of more than ten seconds, the longest first: one that started last would be waited for
+LONGEST = (
+    "test_notebooks", "test_mosaic", "test_collection", "test_null", "test_visualize", "test_cog", "test_seams",
+    "test_statistics", "test_sample", "test_cli", "test_report_browser", "test_huge", "test_change", "test_intervals",
+    "test_recovery", "test_mosaic_wide", "test_dialects", "test_damage", "test_large", "test_warmup",
+)  # fmt: skip
 SOURCES = Path(__file__).parents[1] / "gee_polygons" / "sources"
 
 
@@ -32,6 +40,12 @@ def pytest_configure(config) -> None:
         if old.name != key:
             shutil.rmtree(old, ignore_errors=True)
     os.environ["GEE_POLYGONS_CACHE"] = str(folder / key)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Put the files that take longest first."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_sessionstart(session) -> None:

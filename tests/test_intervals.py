@@ -122,6 +122,7 @@ def measured_on_real_land(scenes, *, n_references, with_controls):
     return np.mean(found, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not POINTS.exists(), reason="real points are development data, not part of the project")
 @pytest.mark.parametrize("with_controls", [True, False])
 def test_shares_and_intervals_hold_on_real_vectors(with_controls):
