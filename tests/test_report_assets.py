@@ -44,7 +44,7 @@ def parsed(rules):
     """All rules, those of media queries too."""
     for rule in rules:
         assert rule.type != "error", f"line {rule.source_line}: {rule.message}"
-        if rule.type == "at-rule":
+        if rule.type == "at-rule" and rule.at_keyword == "media":
             yield from parsed(tinycss2.parse_rule_list(rule.content, skip_whitespace=True, skip_comments=True))
         elif rule.type == "qualified-rule":
             yield rule

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import SITES_HELP, SitesFile, count, parse_names, parse_years
+from gee_polygons.cli.shared import SITES_HELP, SitesFile, count, on_terminal, parse_names, parse_years
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -233,12 +233,15 @@ def recovery(
 @_references
 @_controls
 @click.option(
-    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: all, if few]"
+    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: 12 to visit]"
 )
 @click.option(
     "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."
 )
-@click.option("--title", default="Did it work?", show_default=True, help="Heading of the page.")
+@click.option("--title", help="Heading of the page.  [default: Did it work?]")
+@click.option(
+    "--language", type=click.Choice(["en", "pt"]), default="en", show_default=True, help="Of the page: en or pt."
+)
 @_output("Page to write: .html.")
 @_overwrite
 def report(
@@ -251,7 +254,8 @@ def report(
     controls: tuple[str, ...] | None,
     pictures: tuple[str, ...] | None,
     level: float,
-    title: str,
+    title: str | None,
+    language: str,
     output: Path,
     overwrite: bool,
 ) -> None:
@@ -265,8 +269,6 @@ def report(
 
     check_report(output, overwrite)  # before the long work
     check_references(references, sites_path)
-    from gee_polygons.sources.opening import open_source
-
     table, sites = _read(table_path, sites_path, id_column)
     _check_names(table, references=references, controls=controls)
     chosen: str | tuple[str, ...] = "auto" if pictures is None else pictures
@@ -276,12 +278,14 @@ def report(
         table,
         output,
         sites=sites,
-        source=None if source is None else open_source(source),
+        source=source,
         references=references,
         controls=controls,
         pictures=chosen,
         level=level,
         title=title,
+        language=language,
+        progress=on_terminal(),
         files={"table": table_path.name} | ({} if sites_path is None else {"sites": sites_path.name}),
         overwrite=overwrite,
     )

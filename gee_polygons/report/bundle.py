@@ -7,19 +7,27 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
-STYLES: Final = ("page", "map", "table", "sheet", "phone", "print")
+from gee_polygons.report.language import Language
+
+STYLES: Final = ("page", "map", "table", "visit", "sheet", "phone", "print")
 # JavaScript modules, each after those that it imports from
 MODULES: Final = (
-    "data", "elements", "text", "colors", "charts", "matrix", "site", "dialog", "columns", "list", "legend", "map",
-    "start",
+    "data", "elements", "text", "places", "pictures", "colors", "charts", "matrix", "site", "dialog", "columns", "list",
+    "visit", "legend", "labels", "map", "start",
 )  # fmt: skip
 _IMPORT: Final = re.compile(r"^import [^;]*;$", re.MULTILINE)
+_TEXT: Final = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 _EXPORT: Final = re.compile(r"^export ", re.MULTILINE)
 
 
-def template(name: str) -> Template:
-    """Return an HTML file with places for texts, figures, styles, scripts and data."""
-    return Template(_read(f"{name}.html"))
+def template(name: str, say: Language) -> Template:
+    """Return an HTML file with places for texts, figures, styles, scripts and data, in a language.
+
+    Files of prose are translated as a whole (`name.pt.html`), texts in double brackets from the list of texts.
+    """
+    translated = f"{name}.{say.code}.html"
+    source = _read(translated if files(__package__).joinpath("assets", translated).is_file() else f"{name}.html")
+    return Template(_TEXT.sub(lambda found: say(" ".join(found[1].split())), source))
 
 
 def style() -> str:

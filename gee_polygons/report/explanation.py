@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import html
-
 from gee_polygons.recovery.classes import STALLED_RATE
 from gee_polygons.report.bundle import template
 from gee_polygons.report.findings import Findings
-from gee_polygons.report.wording import count, names, one_in
+from gee_polygons.report.language import Language
 
 
-def explanation(findings: Findings) -> str:
+def explanation(findings: Findings, say: Language) -> str:
     """Explain the terms of the page."""
     changed, recovered, controls = findings.changed, findings.recovered, findings.controls
-    words = {"background": html.escape(changed.background), "one_in": one_in(changed.level)}
+    words = {"background": background_of(findings, say), "one_in": say.one_in(changed.level)}
     parts = ["terms_change"]
     if recovered is not None:
         parts = ["terms_recovery", "terms_change", "terms_change_and_recovery"]
         words |= {
-            "n_references": count(len(findings.references), "reference site"),
-            "references": names(findings.references),
+            "n_references": say.count(len(findings.references), "reference site"),
+            "references": say.names(findings.references),
             "confidence": f"{recovered.confidence:.0%}",
             "slow": f"{STALLED_RATE:.0%}",
             "twice_slow": f"{2 * STALLED_RATE:.0%}",
@@ -27,6 +25,15 @@ def explanation(findings: Findings) -> str:
         }
     if controls:
         parts.append("terms_controls")
-        also = ", and the references" if len(controls) < len(findings.background) else ""
-        words["controls"] = names(controls) + also
-    return "".join(template(part).substitute(words) for part in [*parts, "terms_data"])
+        words["controls"] = say.names(controls)
+    return "".join(template(part, say).substitute(words) for part in [*parts, "terms_data"])
+
+
+def background_of(findings: Findings, say: Language) -> str:
+    """Say what the movement that all land shares was estimated from."""
+    if findings.changed.background.startswith("nothing"):
+        return say("nothing")
+    n_controls = len(findings.controls)
+    n_references = len(findings.background) - n_controls
+    parts = [say.count(n, noun) for n, noun in ((n_controls, "control site"), (n_references, "reference site")) if n]
+    return f" {say('and')} ".join(parts) or say("the table's own sites that moved most alike")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -32,6 +32,8 @@ class Findings:
         Sites that show what the others should become.
     background : sequence of site ids
         Sites that are assumed not to have changed, which may include references.
+    kinds : mapping of str to str
+        By id, the kind of the sites that aren't restoration: see `not_restoration`.
     """
 
     table: pd.DataFrame
@@ -40,6 +42,7 @@ class Findings:
     recovered: Recovery | None
     references: Sequence[Any]
     background: Sequence[Any]
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def controls(self) -> list[str]:
@@ -49,5 +52,7 @@ class Findings:
 
     @property
     def roles(self) -> dict[str, str]:
-        """The role of each reference and control site, by id."""
-        return dict.fromkeys(self.controls, "control") | dict.fromkeys(map(str, self.references), "reference")
+        """The role of each site that isn't restoration, by id."""
+        by_kind = {i: kind if kind in ("control", "reference") else "other" for i, kind in self.kinds.items()}
+        named = dict.fromkeys(self.controls, "control") | dict.fromkeys(map(str, self.references), "reference")
+        return by_kind | named

@@ -23,11 +23,11 @@ _FAR_GAIN: Final = 3.0  # if the frame becomes so many times smaller
 
 def map_of(records: list[dict[str, Any]], sites: SiteCollection) -> dict[str, Any] | None:
     """Add the SVG path of its polygon to each record, and return the frame of the map; None without polygons."""
-    names = {str(site_id) for site_id in sites.site_ids}
-    known = [r for r in records if r["id"] in names]
+    polygon_of = dict(zip(map(str, sites.site_ids), sites.polygons, strict=True))
+    known = [r for r in records if r["id"] in polygon_of]
     if not known:
         return None
-    shapes = np.array([sites[r["id"]].polygon for r in known], dtype=object)
+    shapes = np.array([polygon_of[r["id"]] for r in known], dtype=object)
     far = _far(shapes)
     west, south, east, north = shapely.total_bounds(shapes[~far])
     flat = math.cos(math.radians((south + north) / 2))
@@ -47,6 +47,7 @@ def map_of(records: list[dict[str, Any]], sites: SiteCollection) -> dict[str, An
     wide, tall = (east - west) * flat * scale + left + right, (north - south) * scale + top + bottom
     return {
         "box": [-left, -top, round(wide), round(tall)],
+        "origin": [round(west, 7), round(north, 7), round(flat * scale, 4), round(scale, 4)],  # of lon, lat
         "metre": round(scale / _METRES_PER_DEGREE, 9),
         "far": [r["id"] for r, is_far in zip(known, far, strict=True) if is_far],
     }

@@ -1,4 +1,4 @@
-"""The figures of each site as the page's script reads them: rounded, in the order of the table, None where missing."""
+"""The figures of each site as the page's script reads them: rounded, in the table's order, left out where missing."""
 
 from __future__ import annotations
 
@@ -13,32 +13,26 @@ from gee_polygons.embeddings.directional import mean_resultant_length, normalize
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.report.findings import Findings
-from gee_polygons.site.values import plain
 
-# columns of the tables of change and recovery, which are keys of the records too
-_RECOVERY: Final = (
-    "group", "evidence", "start_year", "year", "share", "share_low", "share_high", "rate", "rate_low", "rate_high",
-    "years_to_80", "years_to_range", "expected_years_to_80", "rank",
-)  # fmt: skip
-_YEARLY_RECOVERY: Final = ("share", "share_low", "share_high", "similarity")
+# columns of the tables of recovery, which are keys of the records too, and their decimals
+_RECOVERY: Final = dict.fromkeys(
+    (
+        "year", "share", "share_low", "share_high", "similarity", "similarity_start", "rate", "rate_low", "rate_high",
+        "years_to_80", "years_to_range", "expected_years_to_80", "rank",
+    ),
+    4,
+) | {"off_way_deg": 1, "status": 0}  # fmt: skip
 # decimals of the figures of each year
-_YEARLY: Final = {"angle_deg": 1, "relative_deg": 1, "z": 1, "Rbar": 3, "valid_fraction": 3} | dict.fromkeys(
-    _YEARLY_RECOVERY, 3
-)
+_YEARLY_CHANGE: Final = {"angle_deg": 1, "relative_deg": 1, "z": 1}
+_YEARLY_RECOVERY: Final = {"share": 3, "share_low": 3, "share_high": 3, "similarity": 3}
 _LEAST_DIRECTION: Final = 0.05  # of a change: smaller parts aren't named
 
 
-def rounded(value: Any, digits: int = 4) -> Any:
-    """Return a plain value, numbers rounded; None for a missing one."""
-    if pd.isna(value):
-        return None
-    plain = value.item() if isinstance(value, np.generic) else value
-    return round(plain, digits) if isinstance(plain, float) else plain
-
-
-def site_records(findings: Findings) -> tuple[list[dict[str, Any]], PcaColors]:
-    """Return one record per site of the table, in its order, and the colour basis."""
-    table, sites, recovered = findings.table, findings.sites, findings.recovered
+def site_records(findings: Findings, listed: pd.DataFrame) -> tuple[list[dict[str, Any]], PcaColors]:
+    """Return one record for each of the listed rows of `overview`, in their order, and the colour basis."""
+    changed, recovered = findings.changed, findings.recovered
+    ids = listed["site_id"]
+    table = _of_sites(findings.table, ids)
     basis = fit_pca_colors(table)
     vectors = band_matrix(table)
     rows = table[["site_id", "year"]].assign(
@@ -48,55 +42,53 @@ def site_records(findings: Findings) -> tuple[list[dict[str, Any]], PcaColors]:
         valid_fraction=_numbers(table, "valid_fraction"),
         status=table["status"] if "status" in table.columns else None,
     )
-    rows["effective_pixels"] = effective_pixels(rows["n_pixels"].to_numpy(np.float64))
-    ids = rows["site_id"].unique().tolist()
-    years = sorted(rows["year"].unique().tolist())
+    years = sorted(findings.table["year"].unique().tolist())
     every_year = pd.MultiIndex.from_product([ids, years], names=["site_id", "year"])
-    yearly = _yearly(rows, findings, every_year)
-    similarities = _similarities(rows, normalize(vectors), every_year, len(years))
-    medians = rows.groupby("site_id", sort=False)[["Rbar", "valid_fraction", "effective_pixels"]].median()
-    most_pixels = rows.groupby("site_id", sort=False)["n_pixels"].max()
-    colors = rows.dropna(subset=["Rbar"]).sort_values("year").groupby("site_id")["pca_rgb"].last()
-    change_of = findings.changed.sites.set_index("site_id")
-    recovery_of = None if recovered is None else recovered.sites.set_index("site_id")
-    off_trajectory = None if recovered is None else recovered.yearly.groupby("site_id")["off_way_deg"].last()
-    known = set() if sites is None else {str(site_id) for site_id in sites.site_ids}
-    roles = findings.roles
-    records = []
-    for i, site_id in enumerate(ids):
-        pixels = most_pixels[site_id]
-        record = {
-            "id": str(site_id),
-            "name": None,
-            "area_ha": rounded(pixels / 100, 3),
-            "n_pixels": rounded(pixels, 1),
-            "effective_pixels": rounded(medians.loc[site_id, "effective_pixels"], 1) if pixels else None,
-            "Rbar": rounded(medians.loc[site_id, "Rbar"], 3),
-            "valid_fraction": rounded(medians.loc[site_id, "valid_fraction"], 3),
-            "pca_rgb": colors.get(site_id),
-            **_change(change_of.loc[site_id]),
-            **dict.fromkeys((*_RECOVERY, "off_way_deg")),
-            "series": {name: values[i] for name, values in yearly.items()},
-            "similarity": similarities[i],
-        }
-        if recovery_of is not None and off_trajectory is not None and site_id in recovery_of.index:
-            record |= _recovery(recovery_of.loc[site_id])
-            record["off_way_deg"] = rounded(off_trajectory[site_id], 1)
-        if sites is not None and record["id"] in known:
-            site = sites[record["id"]]
-            record |= {"area_ha": round(site.area_ha, 3), "name": _text(site.properties.get("name"))}
-            if record["start_year"] is None:
-                record["start_year"] = site.start_year
-        restoration = record["group"] or record["start_year"] is not None
-        record["role"] = roles.get(record["id"], "restoration" if restoration else "other")
-        records.append(record)
+    sites = listed.set_index("site_id").drop(columns=["verdict"])
+    sites["group"] = None if recovered is None else listed["verdict"].to_numpy()
+    by_site = rows.groupby("site_id", sort=False)
+    medians = by_site[["Rbar", "valid_fraction", "n_pixels"]].median()
+    medians["effective_pixels"] = effective_pixels(medians.pop("n_pixels").to_numpy(np.float64))
+    sites = sites.join(medians).join(by_site["n_pixels"].max())
+    sites = sites.join(rows.dropna(subset=["Rbar"]).sort_values("year").groupby("site_id")["pca_rgb"].last())
+    change = changed.sites.set_index("site_id").reindex(ids)
+    sites = sites.assign(change=change["kind"], change_start=change["start"], q=change["q"])
+    sites["direction"] = _directions(change)
+    if recovered is not None:
+        own = [name for name in _RECOVERY if name in recovered.sites.columns]
+        sites = sites.join(recovered.sites.set_index("site_id")[own])
+    series = _yearly(rows, findings, every_year, len(ids))
+    sites["size_deg"], sites["size_year"] = _sizes(change, _grid(changed.yearly, every_year, "relative_deg"), years)
+    series["similarities"] = _similarities(rows, normalize(vectors), every_year, len(years))
+    decimals = _RECOVERY | {
+        "Rbar": 3,
+        "valid_fraction": 3,
+        "effective_pixels": 1,
+        "area_ha": 3,
+        "n_pixels": 1,
+        "lon": 5,
+        "lat": 5,
+        "size_deg": 1,
+        "q": 4,
+    }
+    columns = {name: plain_values(sites[name], decimals.get(name, 4)) for name in sites.columns}
+    records = [
+        {name: value for name, value in zip(columns, values, strict=True) if value is not None}
+        for values in zip(*columns.values(), strict=True)
+    ]
+    for i, record in enumerate(records):
+        record["series"] = {name: values[i] for name, values in series.items() if any(v is not None for v in values[i])}
     return records, basis
 
 
-def _text(value: Any) -> str | None:
-    """Return a property as text, whatever type its column has; None where it is missing or blank."""
-    plain_value = plain(value)
-    return None if plain_value is None else str(plain_value).strip() or None
+def plain_values(values: Any, digits: int) -> list[Any]:
+    """Return plain values, numbers rounded; None for missing ones."""
+    plain = pd.Series(values).astype(object).tolist()
+    return [None if pd.isna(v) else round(v, digits) if isinstance(v, float) else v for v in plain]
+
+
+def _of_sites(table: pd.DataFrame, ids: pd.Series[Any]) -> pd.DataFrame:
+    return table if len(ids) == table["site_id"].nunique() else table[table["site_id"].isin(ids)]
 
 
 def _numbers(table: pd.DataFrame, column: str) -> Any:
@@ -104,43 +96,50 @@ def _numbers(table: pd.DataFrame, column: str) -> Any:
     return table[column].to_numpy(np.float64, na_value=np.nan) if column in table.columns else np.nan
 
 
-def _change(change: pd.Series[Any]) -> dict[str, Any]:
-    parts = {str(k).removeprefix("towards_"): v for k, v in change.items() if str(k).startswith("towards_")}
-    parts.pop("fit", None)
-    largest = sorted(((v, str(k)) for k, v in parts.items() if v >= _LEAST_DIRECTION), reverse=True)
-    return {
-        "change": change["kind"],
-        "change_start": rounded(change["start"]),
-        "size_deg": rounded(change["size_deg"], 1),
-        "q": rounded(change["q"]),
-        "direction": ", ".join(f"{label} {part:.0%}" for part, label in largest),
-    }
+def _directions(change: pd.DataFrame) -> list[str | None]:
+    """Return what each site changed towards, in words: "forest 80%, water 20%"."""
+    labels = [str(name) for name in change.columns if str(name).startswith("towards_") and name != "towards_fit"]
+    texts: list[str | None] = []
+    for parts in change[labels].to_numpy(np.float64):
+        largest = sorted(((part, name) for part, name in zip(parts, labels, strict=True) if part >= _LEAST_DIRECTION))
+        texts.append(", ".join(f"{name.removeprefix('towards_')} {part:.0%}" for part, name in largest[::-1]) or None)
+    return texts
 
 
-def _recovery(site: pd.Series[Any]) -> dict[str, Any]:
-    figures = {column: rounded(site[column]) for column in _RECOVERY}
-    if figures["share"] is not None:
-        # the page writes share and rate itself; the rest of the evidence follows the first semicolon
-        figures["evidence"] = site["evidence"].partition("; ")[2] or None
-    return figures
+def _grid(yearly: pd.DataFrame, every_year: pd.MultiIndex, column: str) -> NDArray[np.float64]:
+    values = yearly.set_index(["site_id", "year"])[column].reindex(every_year)
+    return values.to_numpy(np.float64, na_value=np.nan).reshape(-1, len(every_year.levels[1]))
 
 
-def _yearly(rows: pd.DataFrame, findings: Findings, every_year: pd.MultiIndex) -> dict[str, list[list[Any]]]:
+def _sizes(change: pd.DataFrame, angles: NDArray[np.float64], years: list[int]) -> tuple[Any, Any]:
+    """Return the size of each change as its chart shows it, and the year: the last, or the largest if it returned."""
+    start = change["start"].to_numpy(np.float64, na_value=np.nan)[:, None]
+    since = np.where(np.array(years)[None] >= start, angles, np.nan)
+    known = ~np.isnan(since)
+    last = since.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
+    at = np.where(change["kind"].eq("returned"), np.where(known, since, -1.0).argmax(axis=1), last)
+    size = since[np.arange(len(since)), at]
+    return size, np.where(np.isnan(size), None, np.array(years, dtype=object)[at])
+
+
+def _yearly(
+    rows: pd.DataFrame, findings: Findings, every_year: pd.MultiIndex, n_sites: int
+) -> dict[str, list[list[Any]]]:
     """Return the figures of each year, by name: a list per site."""
-    figures = rows.set_index(["site_id", "year"])[["Rbar", "valid_fraction", "status"]].reindex(every_year)
-    figures = figures.join(findings.changed.yearly.set_index(["site_id", "year"])[["angle_deg", "relative_deg", "z"]])
-    if findings.recovered is None:
-        figures[[*_YEARLY_RECOVERY]] = np.nan
-    else:
-        figures = figures.join(findings.recovered.yearly.set_index(["site_id", "year"])[[*_YEARLY_RECOVERY]])
-        figures["similarity"] = figures["similarity"].clip(-1, 1)
-    n_sites, n_years = (len(level) for level in every_year.levels)
-    lists = {
-        name: _rounded_rows(figures[name].to_numpy(np.float64), n_sites, digits) for name, digits in _YEARLY.items()
-    }
-    words: list[Any] = [s.replace("_", " ") if isinstance(s, str) else None for s in figures["status"]]
-    lists["status"] = [words[start : start + n_years] for start in range(0, len(words), n_years)]
-    return lists
+    found = {}
+    sources: list[tuple[pd.DataFrame, dict[str, int]]] = [
+        (rows, {"Rbar": 3, "valid_fraction": 3}),
+        (findings.changed.yearly, _YEARLY_CHANGE),
+    ]
+    if findings.recovered is not None:
+        sources.append((findings.recovered.yearly, _YEARLY_RECOVERY))
+    for table, columns in sources:
+        for name, digits in columns.items():
+            found[name] = _rounded_rows(_grid(table, every_year, name), n_sites, digits)
+    status = rows.set_index(["site_id", "year"])["status"].reindex(every_year).tolist()
+    words = [s.replace("_", " ") if isinstance(s, str) and s != "ok" else None for s in status]
+    n_years = len(every_year.levels[1])
+    return found | {"status": [words[first : first + n_years] for first in range(0, len(words), n_years)]}
 
 
 def _similarities(rows: pd.DataFrame, units: NDArray[np.float64], every_year: pd.MultiIndex, n_years: int) -> list[Any]:
@@ -157,7 +156,6 @@ def _rounded_rows(values: NDArray[np.float64], n_rows: int, digits: int) -> list
     return [[None if v != v else round(v, digits) for v in row] for row in rows]
 
 
-def color_explanation(colors: PcaColors) -> str:
-    """Say what the colours of the map are."""
-    part = float(np.nansum(colors.explained_variance))
-    return f"red, green and blue are the three principal components, {part:.0%} of the variance"
+def color_share(colors: PcaColors) -> float:
+    """Return the share of the variance that the colours of the map show."""
+    return round(float(np.nansum(colors.explained_variance)), 2)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from gee_polygons.errors import UsageError, warn_data
+from gee_polygons.site.values import plain
 
 if TYPE_CHECKING:
-    from gee_polygons.site import SiteCollection
+    from gee_polygons.site import Site, SiteCollection
 
 REFERENCE_KINDS: Final = ("reference",)
 CONTROL_KINDS: Final = ("control", "reference")
 DEGRADED_KINDS: Final = ("degraded",)
+_RESTORATION: Final = ("restor", "restaur")  # how a kind begins that says so
 
 
 def check_references(references: Sequence[Any] | None, sites: Any) -> None:
@@ -68,12 +70,29 @@ def of_kind(
         return []
     _check_ids(table)
     with_data = set(table.loc[_has_data(table), "site_id"].astype(str))
-    return [
-        site.site_id
-        for site in sites
-        # people write "Reference", and spreadsheets leave spaces
-        if str(site.properties.get("kind")).strip().lower() in kinds and str(site.site_id) in with_data
-    ]
+    return [site.site_id for site in sites if _kind(site) in kinds and str(site.site_id) in with_data]
+
+
+def not_restoration(sites: SiteCollection | None) -> dict[str, str]:
+    """Return the kinds, by id, of the sites whose property `kind` says that they aren't restoration.
+
+    These are references, controls and degraded sites; and sites of any other kind, where some are of a kind such as
+    "restoration": else a kind may well be a kind of restoration.
+    """
+    kinds = {} if sites is None else {str(site.site_id): _kind(site) for site in sites}
+    has_restoration = any(kind.startswith(_RESTORATION) for kind in kinds.values())
+    roles = (*CONTROL_KINDS, *DEGRADED_KINDS)
+    return {
+        site_id: kind
+        for site_id, kind in kinds.items()
+        if kind in roles or (kind and has_restoration and not kind.startswith(_RESTORATION))
+    }
+
+
+def _kind(site: Site) -> str:
+    """Return a site's kind; people write "Reference", and spreadsheets leave spaces."""
+    kind = plain(site.properties.get("kind"))
+    return "" if kind is None else str(kind).strip().lower()
 
 
 def prototypes_of(table: pd.DataFrame, sites: SiteCollection | None) -> pd.DataFrame | None:

@@ -2,7 +2,7 @@
 
 import { report } from './data.js';
 import { svgElement } from './elements.js';
-import { decimals, isKnown, shareText } from './text.js';
+import { decimals, isKnown, shareText, t } from './text.js';
 
 const WIDTH = 480;
 const HEIGHT = 230;
@@ -10,9 +10,8 @@ const LEFT = 46;
 const RIGHT = WIDTH - 24;
 const TOP = 12;
 const BOTTOM = HEIGHT - 30;
-const GREEN = '#0b6e4f';
-const BLUE = '#0072b2';
-const GREY = '#84918b';
+const DARK = '#1d2a26'; // no group's colour
+const LIGHT = '#9aa5a0';
 
 // Make a chart with gridlines and the years below; x and y turn years and values into coordinates.
 function emptyChart(years, low, high, tickText, description) {
@@ -89,7 +88,7 @@ function addInterval(chart, low, high) {
     const upper = corners.map(([left, i]) => `${left} ${y(high[i])}`);
     const lower = corners.map(([left, i]) => `${left} ${y(low[i])}`).reverse();
     const path = `M${[...upper, ...lower].join('L')}Z`;
-    svg.append(svgElement('path', { d: path, fill: GREEN, opacity: 0.2, class: 'run' }));
+    svg.append(svgElement('path', { d: path, fill: DARK, opacity: 0.15, class: 'run' }));
   }
 }
 
@@ -106,38 +105,43 @@ function addStart(chart, startYear, shares) {
     svgElement(
       'text',
       { x: at + (atRightEnd ? -4 : 4), y: y(height), 'text-anchor': atRightEnd ? 'end' : 'start' },
-      'start',
+      t('start'),
     ),
   );
 }
 
 export function shareChart(site) {
   const years = report.years;
-  const { share, share_low, share_high, similarity } = site.series;
-  const description = 'Share of recovery, year by year; the figures are in the table below';
+  const [share, share_low, share_high, similarity] = ['share', 'share_low', 'share_high', 'similarity']
+    .map((name) => site.series[name] || []);
+  const description = t('Share of recovery, year by year; the figures are in the table below');
   const chart = emptyChart(years, 0, 1, (value) => `${Math.round(100 * value)}%`, description);
   addInterval(chart, share_low, share_high);
   if (isKnown(report.range)) {
     const height = chart.y(report.range);
-    const line = { x1: LEFT, x2: RIGHT, y1: height, y2: height, stroke: GREEN, 'stroke-dasharray': '8 4' };
+    const line = { x1: LEFT, x2: RIGHT, y1: height, y2: height, stroke: DARK, 'stroke-dasharray': '8 4' };
     chart.svg.append(svgElement('line', line));
   }
   const start = site.start_year;
   if (isKnown(start) && start >= years[0] && start <= years[years.length - 1]) addStart(chart, start, share);
-  addLine(chart, share, GREEN, (i) => {
+  addLine(chart, share, DARK, (i) => {
     const text = shareText(share[i], share_low[i], share_high[i]);
-    return isKnown(similarity[i]) ? `${text}; similarity to the references ${decimals(similarity[i], 2)}` : text;
+    const similar = t('similarity to the references {now}', { now: decimals(similarity[i], 2) });
+    return isKnown(similarity[i]) ? `${text}; ${similar}` : text;
   });
   return chart.svg;
 }
 
 export function changeChart(site) {
-  const { angle_deg, relative_deg } = site.series;
+  const { angle_deg = [], relative_deg = [] } = site.series;
   const largest = Math.max(20, ...angle_deg.concat(relative_deg).filter(isKnown));
   const top = Math.ceil(largest / 20) * 20;
-  const description = 'Angle to the site\u2019s first years, year by year, as measured and relative to the background';
+  const description = t(
+    'Angle to the site\u2019s first year, year by year, as measured and relative to the background',
+  );
   const chart = emptyChart(report.years, 0, top, (value) => `${Math.round(value)}°`, description);
-  addLine(chart, angle_deg, GREY, (i) => `${decimals(angle_deg[i], 0)}° as measured`);
-  addLine(chart, relative_deg, BLUE, (i) => `${decimals(relative_deg[i], 0)}° relative to the background`);
+  addLine(chart, angle_deg, LIGHT, (i) => t('{angle}° as measured', { angle: decimals(angle_deg[i], 0) }));
+  const hint = (i) => t('{angle}° relative to the background', { angle: decimals(relative_deg[i], 0) });
+  addLine(chart, relative_deg, DARK, hint);
   return chart.svg;
 }

@@ -2,17 +2,19 @@
 
 import { report } from './data.js';
 import { element } from './elements.js';
+import { t } from './text.js';
 
 export const NO_VALUE_COLOR = '#fff';
 const LABEL_COLOR = '#6b7773';
 
 export const GROUP_COLORS = report.groupColors;
 export const NO_EVIDENCE_COLOR = GROUP_COLORS['no evidence'];
+// none of them is a group's colour
 export const CHANGE_COLORS = {
-  persistent: '#0072b2',
-  'last year only': '#b04a10',
-  returned: '#a2528a',
-  none: '#66746d',
+  persistent: '#7b2d6b',
+  'last year only': '#d9b8d4',
+  returned: '#3f8f7f',
+  none: '#c4cbc7',
   'no data': NO_VALUE_COLOR,
 };
 
@@ -34,7 +36,7 @@ const VIRIDIS = [
 ];
 
 export function displayName(value) {
-  return DISPLAY_NAMES[value] || value;
+  return t(DISPLAY_NAMES[value] || value);
 }
 
 // The viridis colour of a number from 0 to 1.

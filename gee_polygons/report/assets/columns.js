@@ -3,25 +3,37 @@
 import { CHANGE_COLORS, GROUP_COLORS, label } from './colors.js';
 import { hasRecovery, report } from './data.js';
 import { element } from './elements.js';
-import { boundText, decimals, hectares, isKnown, orDash, percent, rateText, signedPercent } from './text.js';
+import { boundText, decimals, hectares, isKnown, orDash, percent, rateText, signedPercent, t } from './text.js';
 
 // A cell's text or element, or a list of them.
 export function shareCell(site) {
   if (!isKnown(site.share_low)) return percent(site.share);
   const bound = boundText(site.share_low, site.share_high);
-  if (bound) return element('span', { title: bound }, bound === '99% or more' ? '\u226599%' : '\u22641%');
+  if (bound) return element('span', { title: bound }, site.share_low > 0.5 ? '\u226599%' : '\u22641%');
   const interval = `${Math.round(100 * site.share_low)}\u2013${Math.round(100 * site.share_high)}`;
   return [percent(site.share), element('small', { class: 'soft band' }, interval)];
 }
 
+function similarityCell(site) {
+  if (!isKnown(site.similarity) || !isKnown(site.similarity_start)) return decimals(site.similarity, 2);
+  const start = t('start {value}', { value: decimals(site.similarity_start, 2) });
+  return [decimals(site.similarity, 2), element('small', { class: 'soft band' }, start)];
+}
+
 const siteColumns = [
-  { key: 'id', name: 'Site', style: 'name', title: 'Name of the site', cell: (site) => site.id },
-  { key: 'area_ha', name: 'Area, ha', style: 'n wide', title: 'Hectares', cell: (site) => hectares(site.area_ha) },
+  { key: 'id', name: t('Site'), style: 'name', title: t('Name of the site'), cell: (site) => site.id },
+  {
+    key: 'area_ha',
+    name: t('Hectares'),
+    style: 'n wide',
+    title: t('Area in hectares'),
+    cell: (site) => hectares(site.area_ha),
+  },
   {
     key: 'start_year',
-    name: 'Start',
+    name: t('Start'),
     style: 'n wide',
-    title: 'Year in which restoration began',
+    title: t('Year in which restoration began'),
     cell: (site) => orDash(site.start_year),
   },
 ];
@@ -29,62 +41,75 @@ const siteColumns = [
 const recoveryColumns = [
   {
     key: 'group',
-    name: 'Recovery',
+    name: t('Recovery'),
     style: '',
-    title: 'Conclusion from the share of recovery and its rate; declining first',
+    title: t('Conclusion from the share of recovery and its rate; declining first'),
     cell: (site) => (site.group ? label(site.group, GROUP_COLORS[site.group]) : orDash(null)),
   },
   {
     key: 'share',
-    name: 'Share',
+    name: t('Share'),
     style: 'n',
-    title: `Share of recovery, with its ${report.confidence}% confidence interval`,
+    title: t('Share of recovery, with its {n}% confidence interval', { n: report.confidence }),
     cell: shareCell,
   },
   {
+    key: 'similarity',
+    name: t('Simi\u00adlarity'),
+    style: 'n',
+    title: t('Similarity to the reference sites now (cosine, 1 = the same), and at the start'),
+    cell: similarityCell,
+  },
+  {
     key: 'rate',
-    name: 'Per year',
+    name: t('Per year'),
     style: 'n wide',
-    title: 'Share gained a year since the start',
+    title: t('Share gained a year since the start'),
     cell: (site) => (isKnown(site.rate) ? signedPercent(site.rate) : orDash(null)),
   },
   {
     key: 'years_to_range',
-    name: 'Years to range',
+    name: t('Years to range'),
     style: 'n more',
-    title: 'Years from the start until the site reached the range of the reference sites',
+    title: t('Years from the start until the site reached the range of the reference sites'),
     cell: (site) => decimals(site.years_to_range, 1),
   },
-  { key: 'rank', name: 'Rank', style: 'n more', title: '1 = the largest share', cell: (site) => orDash(site.rank) },
+  {
+    key: 'rank',
+    name: t('Rank'),
+    style: 'n more',
+    title: t('1 = the largest share'),
+    cell: (site) => orDash(site.rank),
+  },
 ];
 
 const changeColumns = [
   {
     key: 'change',
-    name: 'Change',
+    name: t('Change'),
     style: hasRecovery ? 'wide' : '',
-    title: 'Whether the site changed more than its background',
+    title: t('Whether the site changed more than its background'),
     cell: (site) => label(site.change, CHANGE_COLORS[site.change]),
   },
   {
     key: 'change_start',
-    name: 'Since',
+    name: t('Since'),
     style: 'n wide',
-    title: 'First year that shows the change',
+    title: t('First year that shows the change'),
     cell: (site) => orDash(site.change_start),
   },
   {
     key: 'size_deg',
-    name: 'Magni\u00adtude, °',
+    name: t('Magni\u00adtude, °'),
     style: 'n more',
-    title: 'Angle between before and after: 0° = the same, 90° = nothing in common',
+    title: t("Angle to the site's first year, as in its chart: 0° = the same, 90° = nothing in common"),
     cell: (site) => decimals(site.size_deg, 0),
   },
   {
     key: 'q',
-    name: 'False dis\u00adcov\u00aderies',
+    name: t('False dis\u00adcov\u00aderies'),
     style: 'n more',
-    title: 'q-value: expected share of false flags among the sites flagged at least as clearly',
+    title: t('q-value: expected share of false flags among the sites flagged at least as clearly'),
     cell: (site) => rateText(site.q),
   },
 ];
@@ -92,23 +117,23 @@ const changeColumns = [
 const qualityColumns = [
   {
     key: 'Rbar',
-    name: 'Homo\u00adgeneity',
+    name: t('Homo\u00adgeneity'),
     style: 'n more',
-    title: 'Mean resultant length (Rbar): 1 = all pixels alike',
+    title: t('Mean resultant length (Rbar): 1 = all pixels alike'),
     cell: (site) => decimals(site.Rbar, 2),
   },
   {
     key: 'valid_fraction',
-    name: 'Valid area',
+    name: t('Valid area'),
     style: 'n more',
-    title: 'Share of the area with data',
+    title: t('Share of the area with data'),
     cell: (site) => percent(site.valid_fraction),
   },
   {
     key: 'effective_pixels',
-    name: 'Effec\u00adtive pixels',
+    name: t('Effec\u00adtive pixels'),
     style: 'n more',
-    title: 'Effective sample size: neighbouring pixels are correlated',
+    title: t('Effective sample size: neighbouring pixels are correlated'),
     cell: (site) => decimals(site.effective_pixels, 1),
   },
 ];

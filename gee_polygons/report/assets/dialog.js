@@ -3,6 +3,7 @@
 import { siteById } from './data.js';
 import { byId, element } from './elements.js';
 import { siteSheet } from './site.js';
+import { t } from './text.js';
 
 let closedByNavigation = false; // the dialog's close event comes late: Forward may have opened it again by then
 
@@ -11,7 +12,7 @@ function showSite(site) {
   byId('title').textContent = title;
   byId('title').title = title;
   const origin = [...byId('from').children].map((child) => child.cloneNode(true));
-  const footer = element('div', { class: 'soft from' }, element('h3', {}, 'Where this comes from'), ...origin);
+  const footer = element('div', { class: 'soft from' }, element('h3', {}, t('Where this comes from')), ...origin);
   byId('body').replaceChildren(...siteSheet(site), footer);
   // on paper the dialog is left out: this copy replaces the list, between the page's heading and its provenance
   byId('sheet').replaceChildren(element('h2', {}, title), ...siteSheet(site));

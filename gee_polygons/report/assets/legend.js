@@ -3,7 +3,7 @@
 import { CHANGE_COLORS, displayName, GROUP_COLORS, NO_EVIDENCE_COLOR, NO_VALUE_COLOR, viridis } from './colors.js';
 import { hasRecovery, report, siteById, sites } from './data.js';
 import { byId, element } from './elements.js';
-import { isKnown } from './text.js';
+import { isKnown, percent, t } from './text.js';
 
 let colorBy = hasRecovery ? 'group' : 'change';
 
@@ -32,12 +32,13 @@ function legendOfShares() {
   const gradient = [0, 0.25, 0.5, 0.75, 1].map(viridis);
   const ramp = element('span', { class: 'ramp', style: `background:linear-gradient(90deg,${gradient})` });
   const without = sites.some((site) => site.path && site.group && !isKnown(site.share));
-  return ['0%', ramp, '100% recovered', ...(without ? [legendItem('no share', NO_EVIDENCE_COLOR)] : [])];
+  return ['0%', ramp, t('100% recovered'), ...(without ? [legendItem(t('no share'), NO_EVIDENCE_COLOR)] : [])];
 }
 
 function legend() {
   if (colorBy === 'pca') {
-    return [element('span', {}, `Similar colours: similar land, in the last year with data (${report.pca}).`)];
+    const text = 'Similar colours: similar land, in the last year with data ({part} of the variance).';
+    return [element('span', {}, t(text, { part: percent(report.pca) }))];
   }
   if (colorBy === 'change') return legendOfValues('change', CHANGE_COLORS);
   if (colorBy === 'group') return legendOfValues('group', GROUP_COLORS);
@@ -49,9 +50,12 @@ export function colorMap() {
     path.setAttribute('fill', siteColor(siteById.get(path.dataset.id)));
   }
   const roles = ['reference', 'control'].filter((role) => onMap('role', role));
-  byId('legend').replaceChildren(...legend(), ...roles.map((role) => legendItem(`${role} site`, NO_VALUE_COLOR, role)));
+  byId('legend').replaceChildren(
+    ...legend(),
+    ...roles.map((role) => legendItem(t(`${role} site`), NO_VALUE_COLOR, role)),
+  );
   const byRecovery = colorBy === 'group' || colorBy === 'share';
-  if (byRecovery && onMap('role', 'other')) byId('legend').append(legendItem('other site', NO_VALUE_COLOR));
+  if (byRecovery && onMap('role', 'other')) byId('legend').append(legendItem(t('other site'), NO_VALUE_COLOR));
 }
 
 export function prepareLegend() {

@@ -5,11 +5,11 @@ import { columns } from './columns.js';
 import { hasRecovery, report, sites } from './data.js';
 import { openSite } from './dialog.js';
 import { byId, element } from './elements.js';
-import { count, isKnown, thousands } from './text.js';
+import { count, isKnown, t, thousands } from './text.js';
 
 const PAGE_ROWS = 100;
 const FILTERS = ['role', 'group', 'change']; // keys in the data, and ids of the menus
-const collator = new Intl.Collator('en', { numeric: true });
+const collator = new Intl.Collator(report.language, { numeric: true });
 let sortKey = hasRecovery ? 'group' : 'change';
 let descending = false;
 let rowLimit = PAGE_ROWS;
@@ -41,7 +41,7 @@ export function matchingSites() {
   const wanted = plainText(searchText());
   const matching = sites.filter(
     (site) =>
-      [site.id, site.name || ''].some((name) => plainText(name).includes(wanted)) &&
+      [site.id, site.name || '', site.place || ''].some((name) => plainText(name).includes(wanted)) &&
       FILTERS.every((key) => !byId(key).value || site[key] === byId(key).value),
   );
   return matching.sort(
@@ -56,7 +56,7 @@ export function matchingSites() {
 // The filters in use, for paper.
 function filterText() {
   const used = FILTERS.filter((key) => byId(key).value).map((key) => displayName(byId(key).value));
-  if (searchText()) used.unshift(`name with \u201c${searchText()}\u201d`);
+  if (searchText()) used.unshift(t('name with \u201c{text}\u201d', { text: searchText() }));
   return used.join(', ');
 }
 
@@ -67,7 +67,7 @@ function siteRow(site) {
     if (key === 'id') {
       const open = { type: 'button', title: site.name || site.id, onclick: () => openSite(site) };
       content[0] = element('button', open, site.id);
-      if (report.hasRoles) content.push(' ', element('small', { class: `role ${site.role}` }, site.role));
+      if (report.hasRoles) content.push(' ', element('small', { class: `role ${site.role}` }, t(site.role)));
     }
     row.append(element('td', { class: style }, ...content));
   }
@@ -78,12 +78,18 @@ function showCounts(matching, shown) {
   const all = matching === sites.length;
   const left = matching - shown;
   const total = count(sites.length, 'site');
-  byId('count').textContent = !matching ? 'no site matches' : all ? total : `${thousands(matching)} of ${total}`;
+  const some = t('{n} of {sites}', { n: thousands(matching), sites: total });
+  byId('count').textContent = !matching ? t('no site matches') : all ? total : some;
   byId('more').hidden = !left;
-  byId('more').textContent = `Show ${Math.min(PAGE_ROWS, left)} more (${thousands(left)} not shown)`;
-  const part = left ? `The first ${thousands(shown)} of` : matching ? 'All' : 'None:';
-  const filtered = all ? '' : ` that match (of ${thousands(sites.length)}); only: ${filterText()}`;
-  byId('printed').textContent = `${part} ${count(matching, 'site')}${filtered}.`;
+  const more = { n: Math.min(PAGE_ROWS, left), left: thousands(left) };
+  byId('more').textContent = t('Show {n} more ({left} not shown)', more);
+  const part = t(left ? 'The first {n} of {sites}' : '{n} of {sites}', {
+    n: thousands(shown),
+    sites: count(matching, 'site'),
+  });
+  const filters = { all: thousands(sites.length), filters: filterText() };
+  const filtered = all ? '' : ` ${t('that match (of {all}); only: {filters}', filters)}`;
+  byId('printed').textContent = `${part}${filtered}.`;
 }
 
 function showSortOrder() {
@@ -99,7 +105,7 @@ export function showList() {
   const shown = matching.slice(0, rowLimit);
   const body = element('tbody', {}, ...shown.map(siteRow));
   if (!matching.length) {
-    body.append(element('tr', {}, element('td', { colspan: columns.length, class: 'none' }, 'No site matches.')));
+    body.append(element('tr', {}, element('td', { colspan: columns.length, class: 'none' }, t('No site matches.'))));
   }
   byId('rows').tBodies[0].replaceWith(body);
   showCounts(matching.length, shown.length);

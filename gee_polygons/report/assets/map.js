@@ -4,9 +4,10 @@ import { displayName } from './colors.js';
 import { report, sites } from './data.js';
 import { openSite } from './dialog.js';
 import { byId, svgElement } from './elements.js';
+import { showNames } from './labels.js';
 import { colorMap } from './legend.js';
 import { compareSites } from './list.js';
-import { isKnown, shareText } from './text.js';
+import { decimals, isKnown, shareText, t } from './text.js';
 
 const MANY_SITES = 300; // thinner outlines beyond
 const LARGEST_ZOOM = 64;
@@ -15,10 +16,10 @@ let view = null; // left, top, width, height
 let svg = null;
 
 function tooltip(site) {
-  const role = report.hasRoles ? ` (${site.role})` : '';
-  const group = site.group ? `: ${site.group}` : '';
+  const role = report.hasRoles ? ` (${t(site.role)})` : '';
+  const group = site.group ? `: ${displayName(site.group)}` : '';
   const share = isKnown(site.share) ? `, ${shareText(site.share, site.share_low, site.share_high)}` : '';
-  const change = site.change === 'none' ? '' : `; change: ${displayName(site.change)}`;
+  const change = site.change === 'none' ? '' : `; ${t('change')}: ${displayName(site.change)}`;
   return `${site.id}${role}${group}${share}${change}`;
 }
 
@@ -53,6 +54,7 @@ function showView(left, top, width, height) {
   byId('out').disabled = !zoomed;
   byId('whole').disabled = !zoomed;
   drawScaleBar();
+  showNames(svg.querySelector('g'), view, unitsPerPixel());
 }
 
 function zoom(factor, x, y) {
@@ -87,7 +89,7 @@ function drawScaleBar() {
   text.setAttribute('y', bottom);
   text.style.fontSize = `${13 * unit}px`;
   text.style.strokeWidth = `${3 * unit}px`;
-  text.textContent = metres >= 1000 ? `${metres / 1000} km` : `${metres} m`;
+  text.textContent = metres >= 1000 ? `${decimals(metres / 1000, 0)} km` : `${metres} m`;
 }
 
 function prepareDragging() {
@@ -135,11 +137,16 @@ export function showMap() {
   // references and controls last: their outlines stay on top
   drawn.sort((a, b) => compareSites(a, b, 'role'));
   svg = svgElement('svg', { 'aria-hidden': 'true', class: drawn.length > MANY_SITES ? 'crowd' : '' });
-  svg.append(...drawn.map(outline), svgElement('path', { class: 'scale' }), svgElement('text', { class: 'scale' }));
+  svg.append(
+    ...drawn.map(outline),
+    svgElement('path', { class: 'scale' }),
+    svgElement('text', { class: 'scale' }),
+    svgElement('g', {}),
+  );
   byId('map').append(svg);
   showView(...report.map.box);
   colorMap();
   prepareZooming();
   prepareDragging();
-  window.addEventListener('resize', drawScaleBar);
+  window.addEventListener('resize', () => showView(...view));
 }

@@ -3,7 +3,7 @@
 import { viridis } from './colors.js';
 import { report } from './data.js';
 import { svgElement } from './elements.js';
-import { isKnown } from './text.js';
+import { decimals, isKnown, t } from './text.js';
 
 const CELL = 34;
 const MARGIN = 44;
@@ -16,9 +16,9 @@ export function similarityMatrix(site) {
     viewBox: `0 0 ${size} ${size}`,
     class: 'chart',
     role: 'img',
-    'aria-label': 'Similarity of each year to each other year; 1 = the same',
+    'aria-label': t('Similarity of each year to each other year; 1 = the same'),
   });
-  const lowest = Math.min(...site.similarity.filter(isKnown), 0.9);
+  const lowest = Math.min(...site.series.similarities.filter(isKnown), 0.9);
   years.forEach((year, row) => {
     const middle = MARGIN + row * CELL + CELL / 2;
     const shortYear = `'${String(year).slice(2)}`;
@@ -35,14 +35,14 @@ function addCell(svg, site, row, column, lowest) {
   const years = report.years;
   const later = Math.max(row, column);
   const earlier = Math.min(row, column);
-  const value = site.similarity[(later * (later + 1)) / 2 + earlier]; // the lower triangle, row by row
+  const value = site.series.similarities[(later * (later + 1)) / 2 + earlier]; // the lower triangle, row by row
   const fraction = isKnown(value) ? (value - lowest) / (1 - lowest || 1) : 0;
   const x = MARGIN + column * CELL;
   const y = MARGIN + row * CELL;
   const fill = isKnown(value) ? viridis(fraction) : '#e3e7e5';
   const cell = svgElement('rect', { x, y, width: CELL - 1, height: CELL - 1, fill });
-  const text = isKnown(value) ? value.toFixed(3) : 'no data';
-  cell.append(svgElement('title', {}, `${years[row]} and ${years[column]}: ${text}`));
+  const text = isKnown(value) ? decimals(value, 3) : t('no data');
+  cell.append(svgElement('title', {}, `${years[row]}, ${years[column]}: ${text}`));
   svg.append(cell);
   if (!isKnown(value)) return;
   const ink = fraction > READABLE_IN_BLACK ? '#000' : '#fff';
