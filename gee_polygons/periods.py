@@ -66,8 +66,7 @@ def _date(given: str | int, name: str, *, is_end: bool) -> pd.Timestamp:
         raise UsageError(f"{name} is a date such as '2018-01-01', or a year, found {given!r}")
     if date.tzinfo is not None:
         date = date.tz_convert("UTC").tz_localize(None)  # images are dated in UTC
-    day: pd.Timestamp = date.normalize()
-    return day
+    return date.normalize()
 
 
 def check_year(year: int, name: str = "year") -> int:

@@ -109,15 +109,13 @@ class Moments:
     @property
     def mean(self) -> NDArray[np.float64]:
         """Mean vector, shape (64,)."""
-        mean: NDArray[np.float64] = self.total / self.count / SCALE
-        return mean
+        return self.total / self.count / SCALE
 
     @property
     def covariance(self) -> NDArray[np.float64]:
         """Covariance matrix, shape (64, 64), with divisor count - 1."""
         centred = self.products - np.outer(self.total, self.total) / self.count
-        covariance: NDArray[np.float64] = centred / (self.count - 1) / SCALE**2
-        return covariance
+        return centred / (self.count - 1) / SCALE**2
 
     def fit(self, *, percentiles: tuple[float, float] = (2.0, 98.0)) -> PcaColors:
         """Return the colour basis of these vectors: see `fit_pca_colors`."""
@@ -187,8 +185,7 @@ class PcaColors:
             raise UsageError("project takes float vectors, found int8 codes; de-quantise them with codes_to_vectors")
         if v.ndim == 0 or v.shape[-1] != N_BANDS:
             raise UsageError(f"vectors have 64 bands on their last axis, found shape {v.shape}")
-        scores: NDArray[np.float64] = (v.astype(np.float64) - self.mean) @ self.components.T
-        return scores
+        return (v.astype(np.float64) - self.mean) @ self.components.T
 
     def rgb(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         """Return the colours of vectors: (..., 64) -> uint8 (..., 3), mid-grey where a band is missing: mask those."""
@@ -258,8 +255,7 @@ class PcaColors:
         # mid-grey along an axis without variance, and for missing vectors
         share = np.divide(scores - self.low, span, out=np.full(scores.shape, 0.5), where=span > 0)
         share = np.where(np.isnan(share), 0.5, share)
-        rgb: NDArray[np.uint8] = np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
-        return rgb
+        return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 _ARRAYS: Final = {
@@ -370,5 +366,4 @@ def _hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
         key += bits[:, band] * odd[band]
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    hashed: NDArray[np.uint64] = key ^ (key >> np.uint64(31))
-    return hashed
+    return key ^ (key >> np.uint64(31))

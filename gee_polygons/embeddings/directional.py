@@ -40,8 +40,7 @@ def mean_resultant_length(means: NDArray[np.floating[Any]]) -> NDArray[np.float6
     if m.shape[-1] != N_BANDS:
         return np.full(m.shape[:-1], np.nan)
     # hypot-like summation isn't needed: components are at most 1
-    length: NDArray[np.float64] = np.sqrt(np.sum(m * m, axis=-1))
-    return length
+    return np.sqrt(np.sum(m * m, axis=-1))
 
 
 def normalize(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -63,8 +62,7 @@ def normalize(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """
     v = _vectors(vectors)
     length = np.sqrt(np.sum(v * v, axis=-1, keepdims=True))
-    unit: NDArray[np.float64] = np.divide(v, length, out=np.full(v.shape, np.nan), where=length > 0)
-    return unit
+    return np.divide(v, length, out=np.full(v.shape, np.nan), where=length > 0)
 
 
 def _vectors(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -98,8 +98,7 @@ def image_planes(image: PixelImage) -> NDArray[Any]:
             "an embedding needs all 64: read the image without bands="
         )
     order = [image.bands.index(band) for band in BANDS]
-    planes: NDArray[Any] = image.values[order]  # noqa: PD011, as above
-    return planes
+    return image.values[order]  # noqa: PD011, as above
 
 
 def blocks_of_rows(planes: NDArray[Any], pixels: int = 65_536) -> Iterator[tuple[slice, NDArray[Any]]]:

@@ -88,8 +88,7 @@ def codes_to_vectors(codes: NDArray[np.int8], dtype: Any = np.float32) -> NDArra
         raise UsageError(f"dtype is float32 or float64, found {np.dtype(dtype)}")
     table = signed_squares(np.arange(-128, 128).astype(np.int8)) / SCALE
     table[0] = np.nan
-    values: NDArray[Any] = table.astype(dtype)[_codes(codes).astype(np.int16) + 128]
-    return values
+    return table.astype(dtype)[_codes(codes).astype(np.int16) + 128]
 
 
 def vectors_to_codes(vectors: NDArray[np.floating[Any]]) -> NDArray[np.int8]:
@@ -123,8 +122,7 @@ def vectors_to_codes(vectors: NDArray[np.floating[Any]]) -> NDArray[np.int8]:
     if largest > 1.0 + FLOAT32_ROUNDING:
         raise UsageError(f"vector components lie in -1..1, found {largest:g}; are these codes stored as floats?")
     k = np.clip(np.rint(np.sign(v) * np.sqrt(np.abs(v)) * 127.5), -MAX_CODE, MAX_CODE)
-    codes: NDArray[np.int8] = np.where(missing, NODATA, k).astype(np.int8)
-    return codes
+    return np.where(missing, NODATA, k).astype(np.int8)
 
 
 def is_on_codes(vectors: NDArray[np.floating[Any]]) -> bool:

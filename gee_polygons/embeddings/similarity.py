@@ -130,8 +130,7 @@ def angular_distance_deg(a: NDArray[np.floating[Any]], b: NDArray[np.floating[An
         raise UsageError(f"vectors of {u.shape[-1]} and of {v.shape[-1]} bands can't be compared")
     difference = np.sqrt(np.sum((u - v) ** 2, axis=-1))
     total = np.sqrt(np.sum((u + v) ** 2, axis=-1))
-    angle: NDArray[np.float64] = np.degrees(2 * np.arctan2(difference, total))
-    return angle
+    return np.degrees(2 * np.arctan2(difference, total))
 
 
 def nearest_sites(table: pd.DataFrame, query: Any, k: int = 10, *, year: int | None = None) -> pd.DataFrame:
@@ -337,5 +336,4 @@ def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.intp]:
         least = np.partition(values[present], len(present) - k)[len(present) - k]
         above = present[values[present] > least]
         present = np.concatenate([above, present[values[present] == least][: k - len(above)]])
-    best: NDArray[np.intp] = present[np.lexsort((present, -values[present]))]
-    return best
+    return present[np.lexsort((present, -values[present]))]

@@ -174,8 +174,7 @@ def effective_pixels(
     nugget = correlation.nugget
     relative_variance = nugget / np.maximum(n, 1.0) + (1 - nugget) * mean_correlation
     effective = np.clip(1.0 / relative_variance, 1.0, np.maximum(n, 1.0))
-    found: NDArray[np.float64] = np.where(present, effective, np.nan)
-    return found
+    return np.where(present, effective, np.nan)
 
 
 def concentration(Rbar: NDArray[np.floating[Any]] | float, dimension: int = N_BANDS) -> NDArray[np.float64]:
@@ -215,8 +214,7 @@ def concentration(Rbar: NDArray[np.floating[Any]] | float, dimension: int = N_BA
     for _ in range(_NEWTON_STEPS):
         a = _bessel_ratio(kappa, p)
         kappa = kappa - (a - s) / (1 - a * a - (p - 1) * a / kappa)
-    found: NDArray[np.float64] = np.where(inside, kappa, np.where(r >= 1, np.inf, np.where(r == 0, 0.0, np.nan)))
-    return found
+    return np.where(inside, kappa, np.where(r >= 1, np.inf, np.where(r == 0, 0.0, np.nan)))
 
 
 def _bessel_ratio(kappa: NDArray[np.float64], p: float) -> NDArray[np.float64]:

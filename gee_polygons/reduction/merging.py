@@ -160,15 +160,11 @@ class Merger:
 
     def alone(self, job: Job, ref: BlockRef) -> NDArray[np.bool_]:
         """Whether each of a job's pieces is its whole polygon, and lies in this block alone."""
-        alone: NDArray[np.bool_] = self._slot[self._owner[list(job.pieces)], self._column[ref.year]] < 0
-        return alone
+        return self._slot[self._owner[list(job.pieces)], self._column[ref.year]] < 0
 
     def means(self, job: Job, ref: BlockRef) -> NDArray[np.float64]:
         """Return the finished means of a job's polygons, shape (pieces, bands)."""
-        means: NDArray[np.float64] = self._results.statistics["mean"][
-            self._owner[list(job.pieces)], self._column[ref.year]
-        ]
-        return means
+        return self._results.statistics["mean"][self._owner[list(job.pieces)], self._column[ref.year]]
 
     def add(self, job: Job, ref: BlockRef, outcome: BlockSums | ReadError) -> None:
         """Merge one block, or note that it can't be read."""

@@ -76,8 +76,7 @@ def row_by_row(blocks: Iterable[BlockRef]) -> list[BlockRef]:
 
 def is_missing(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     """Return which pixels are nodata, also where the nodata value is NaN."""
-    missing: NDArray[np.bool_] = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
-    return missing
+    return np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
 
 
 def fill_missing(

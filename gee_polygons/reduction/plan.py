@@ -86,8 +86,7 @@ class EmbeddingImage:
     def valid(self) -> NDArray[np.bool_]:
         """Boolean mask, shape (height, width): True where every band has data."""
         missing = self.values == NODATA if self.values.dtype == np.int8 else np.isnan(self.values)
-        mask: NDArray[np.bool_] = ~missing.any(axis=0)
-        return mask
+        return ~missing.any(axis=0)
 
     def select(self, bands: Sequence[str]) -> EmbeddingImage:
         """Return the image with some of its bands, in the requested order."""

@@ -84,8 +84,7 @@ def _rings(polygon: Any, decimals: int) -> list[list[list[float]]]:
 def _open_ring(ring: Any, decimals: int) -> list[list[float]]:
     xy = np.round(shapely.get_coordinates(ring)[:-1], decimals) + 0.0  # + 0.0: no -0.0
     # vertices that rounding made equal to the one before
-    vertices: list[list[float]] = xy[(xy != np.roll(xy, 1, axis=0)).any(axis=1)].tolist()
-    return vertices
+    return xy[(xy != np.roll(xy, 1, axis=0)).any(axis=1)].tolist()
 
 
 def _ring_m2(ring: Any) -> float:

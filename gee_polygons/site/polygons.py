@@ -111,8 +111,7 @@ def _suspects(raw: NDArray[Any]) -> list[int]:
     plain = np.isin(shapely.get_type_id(raw), (_POLYGON, _MULTIPOLYGON)) & ~shapely.is_empty(raw)
     coordinates, rows = shapely.get_coordinates(raw, return_index=True)
     plain[rows[~np.isfinite(coordinates).all(axis=1)]] = False
-    suspects: list[int] = np.flatnonzero(~plain).tolist()
-    return suspects
+    return np.flatnonzero(~plain).tolist()
 
 
 def _fault(geometry: Any, without: str = "has no geometry") -> str | None:

@@ -220,8 +220,7 @@ class _Array:
         self.n_bands = len(values)
 
     def read(self, bands: Sequence[int], rows: slice, cols: slice) -> NDArray[Any]:
-        pixels: NDArray[Any] = self.values[list(bands), rows, cols]
-        return pixels
+        return self.values[list(bands), rows, cols]
 
 
 class _File:

@@ -122,8 +122,7 @@ class LengthCheck:
         """Which pixels of the chunks are touched: chunks reach past the polygons."""
         touched = np.zeros(-(-self._coverage.shape[0] * self._coverage.shape[1] // CHUNK) * CHUNK, np.bool_)
         touched[self._coverage.pixels()[1]] = True
-        found: NDArray[np.bool_] = touched.reshape(-1, CHUNK)[self._chunks].ravel()
-        return found
+        return touched.reshape(-1, CHUNK)[self._chunks].ravel()
 
     def suspects(self) -> Suspects:
         """Return the touched pixels that are neither nodata nor of length 1 within the tolerance."""
@@ -192,5 +191,4 @@ def _nearest(pixels: NDArray[np.int64], good: NDArray[np.int64], shape: tuple[in
     place = np.searchsorted(by_column, wanted)
     before, after = by_column[np.maximum(place - 1, 0)], by_column[np.minimum(place, len(by_column) - 1)]
     column, row = np.divmod(np.where(abs(wanted - before) < abs(after - wanted), before, after), height)
-    nearest: NDArray[np.int64] = row * width + column
-    return nearest
+    return row * width + column

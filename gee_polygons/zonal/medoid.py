@@ -48,10 +48,7 @@ class Candidates:
         row, col = self.place.T
         other_row, other_col = other.place.T
         earlier = (other_row < row) | ((other_row == row) & (other_col < col))
-        better: NDArray[np.bool_] = (other.similarity > self.similarity) | (
-            (other.similarity == self.similarity) & earlier
-        )
-        return better
+        return (other.similarity > self.similarity) | ((other.similarity == self.similarity) & earlier)
 
 
 def find_candidates(

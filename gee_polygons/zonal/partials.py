@@ -64,8 +64,7 @@ class Partials:
 
     def n_pixels(self) -> NDArray[np.float64]:
         """Return the coverage-weighted number of valid pixels, shape (n,)."""
-        pixels: NDArray[np.float64] = self["pixels_full"] + self["pixels_edge"] / FULL
-        return pixels
+        return self["pixels_full"] + self["pixels_edge"] / FULL
 
     def means(self, scale: float) -> NDArray[np.float64]:
         """Return the coverage-weighted means over valid pixels, shape (n, bands); NaN without a valid pixel.
@@ -93,5 +92,4 @@ class Partials:
     def _average(self, name: str, scale: float) -> NDArray[np.float64]:
         area = (self["area_full"] + self["area_edge"] / FULL)[:, None]
         sums = self[f"{name}_full"] + self[f"{name}_edge"] / FULL
-        averages: NDArray[np.float64] = np.divide(sums / scale, area, out=np.full(sums.shape, np.nan), where=area > 0)
-        return averages
+        return np.divide(sums / scale, area, out=np.full(sums.shape, np.nan), where=area > 0)

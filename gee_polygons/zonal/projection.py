@@ -187,8 +187,7 @@ def _pieces_per_edge(rings: Rings, coords: NDArray[np.float64], lattice: Lattice
 
 
 def _between(coords: NDArray[np.float64], edges: NDArray[np.int64], share: float) -> NDArray[np.float64]:
-    between: NDArray[np.float64] = coords[edges] * (1 - share) + coords[edges + 1] * share
-    return between
+    return coords[edges] * (1 - share) + coords[edges + 1] * share
 
 
 def _densify(rings: Rings, pieces: NDArray[np.int64]) -> Rings:

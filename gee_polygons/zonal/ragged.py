@@ -51,5 +51,4 @@ def sum_rows(items: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int6
     [3, 0, 12]
     """
     total = offsets_of(items)
-    sums: NDArray[np.int64] = total[offsets[1:]] - total[offsets[:-1]]
-    return sums
+    return total[offsets[1:]] - total[offsets[:-1]]

@@ -127,8 +127,7 @@ def std(means: NDArray[np.float64], mean_squares: NDArray[np.float64]) -> NDArra
     >>> std(np.array([0.5]), np.array([0.25 - 1e-18])).tolist()
     [0.0]
     """
-    deviation: NDArray[np.float64] = np.sqrt(np.maximum(mean_squares - means * means, 0.0))
-    return deviation
+    return np.sqrt(np.maximum(mean_squares - means * means, 0.0))
 
 
 def quantiles(histograms: NDArray[np.int64], levels: Sequence[float]) -> NDArray[np.float64]:

@@ -115,8 +115,7 @@ def bounding_boxes(polygons: NDArray[Any]) -> NDArray[Any]:
     >>> [round(v, 3) for v in bounding_boxes(np.array([parts]))[0].bounds]
     [179.9, 0.0, 180.1, 1.0]
     """
-    boxes: NDArray[Any] = shapely.box(*shapely.bounds(unwrap(polygons)).T)
-    return boxes
+    return shapely.box(*shapely.bounds(unwrap(polygons)).T)
 
 
 def home_zones(polygons: NDArray[Any]) -> NDArray[np.str_]:

@@ -72,15 +72,13 @@ class SiteShapes:
 
         # zones across the antimeridian have longitudes above 180
         places = GeoSeries(shapely.centroid(self.polygons)).hilbert_distance(total_bounds=(-180, -90, 360, 90))
-        found: list[int] = np.lexsort((places, self.zones)).tolist()
-        return found
+        return np.lexsort((places, self.zones)).tolist()
 
     @cached_property
     def area_m2(self) -> NDArray[np.float64]:
         """Approximate areas, to estimate the size of requests."""
         latitude = shapely.get_y(shapely.centroid(self.polygons))
-        area: NDArray[np.float64] = shapely.area(self.polygons) * _METRES_PER_DEG**2 * np.cos(np.radians(latitude))
-        return area
+        return shapely.area(self.polygons) * _METRES_PER_DEG**2 * np.cos(np.radians(latitude))
 
     def pixels(self, scale_m: float) -> NDArray[np.float64]:
         """Approximate numbers of pixels."""

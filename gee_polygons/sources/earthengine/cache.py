@@ -173,6 +173,5 @@ def _packed(values: Values) -> bytes:
 
 def _unpacked(blob: bytes) -> Values:
     if blob[:1] == b"j":
-        loaded: Values = json.loads(blob[1:])
-        return loaded
+        return json.loads(blob[1:])
     return [None if math.isnan(v) else v for v in np.frombuffer(blob, "<f8", offset=1).tolist()]

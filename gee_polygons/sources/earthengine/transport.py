@@ -255,8 +255,7 @@ class Service:
         httplib2: Any = importlib.import_module("httplib2")
         request.http = self._transport(request.http)
         try:
-            content: bytes = request.execute(num_retries=0)
-            return content
+            return request.execute(num_retries=0)
         except api.HttpError as error:
             answer = error.resp
             refusal = Refusal.parse(int(answer.status), error.content, answer.get("retry-after"))

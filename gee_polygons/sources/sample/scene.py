@@ -195,8 +195,7 @@ def truth_vectors(crs: str, window: Window, year: int) -> NDArray[np.float32]:
     >>> bool(abs(np.linalg.norm(vector) - 1) < 0.01)
     True
     """
-    vectors: NDArray[np.float32] = codes_to_vectors(truth_codes(crs, window, year), np.float32)
-    return vectors
+    return codes_to_vectors(truth_codes(crs, window, year), np.float32)
 
 
 def truth_label(crs: str, window: Window, year: int) -> NDArray[np.uint8]:

@@ -46,8 +46,7 @@ def nodata_pattern(height: int, width: int) -> NDArray[np.uint8]:
     """Return light diagonal stripes, uint8 (height, width, 3), which can't be taken for an embedding."""
     stripe = max(3, round(max(height, width) / 90))
     y, x = np.mgrid[:height, :width]
-    hatch: NDArray[np.uint8] = np.array(NODATA_COLOURS, np.uint8)[((x + y) // stripe) % 2]
-    return hatch
+    return np.array(NODATA_COLOURS, np.uint8)[((x + y) // stripe) % 2]
 
 
 def draw_boundary(

@@ -187,8 +187,7 @@ def _overlaps(edges: NDArray[np.float64], n_pixels: int) -> NDArray[np.float64]:
     """Return the share of each picture pixel (row) that each source pixel (column) fills, along one axis."""
     pixel = np.arange(n_pixels)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    filled: NDArray[np.float64] = np.clip(overlap, 0, None) / np.diff(edges)[:, None]
-    return filled
+    return np.clip(overlap, 0, None) / np.diff(edges)[:, None]
 
 
 def is_pca(vis_params: Any) -> bool:

@@ -252,16 +252,14 @@ def palette_table(palette: str | Sequence[str]) -> NDArray[np.uint8]:
         if not len(stops):
             raise UsageError("a palette needs at least one colour")
         table = np.stack([np.interp(at, np.linspace(0, 1, len(stops)), channel) for channel in stops.T], axis=-1)
-    rounded: NDArray[np.uint8] = np.rint(table).astype(np.uint8)
-    return rounded
+    return np.rint(table).astype(np.uint8)
 
 
 def _stretch(values: NDArray[np.float64], params: VisParams) -> NDArray[np.float64]:
     """Stretch values (bands, y, x) to 0..1; missing ones become 0."""
     low, high, gamma = (np.reshape(np.asarray(v, float), (-1, 1, 1)) for v in (params.min, params.max, params.gamma))
     share = np.nan_to_num(np.clip((values - low) / (high - low), 0.0, 1.0))
-    stretched: NDArray[np.float64] = share if np.all(gamma == 1) else share ** (1 / gamma)
-    return stretched
+    return share if np.all(gamma == 1) else share ** (1 / gamma)
 
 
 def _exact_values(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -283,8 +281,7 @@ def _exact_values(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _levels(share: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Turn shares 0..1 into levels 0..255, rounding halves up."""
-    levels: NDArray[np.uint8] = np.floor(share * 255 + 0.5).astype(np.uint8)
-    return levels
+    return np.floor(share * 255 + 0.5).astype(np.uint8)
 
 
 def _numbers(name: str, value: Any, n_bands: int) -> float | tuple[float, ...]:

@@ -158,8 +158,7 @@ def _reference_of(site: str, vectors: NDArray[np.float64], years: Any, reference
         rows = np.flatnonzero(np.isfinite(vectors[:, 0]))
     else:
         return reference_vector(reference)
-    own: NDArray[np.float64] = vectors[rows[0] if len(rows) else 0]
-    return own
+    return vectors[rows[0] if len(rows) else 0]
 
 
 def _whole_years(ax: Axes, years: pd.Series[Any]) -> None:
