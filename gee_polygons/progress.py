@@ -1,11 +1,14 @@
-"""Reports the progress of long work: nothing, a tqdm bar, or calls of the user's function."""
+"""Reports the progress of long work (nothing, a tqdm bar, or calls of the user's function), and lets Ctrl-C stop it."""
 
 from __future__ import annotations
 
+import _thread
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from types import FrameType
+from typing import Any, Final, TypeAlias
 
 Progress: TypeAlias = bool | Callable[[int, int], object]
 """False: silent. True: a bar. A function: called with (units done, units in all)."""
@@ -57,3 +60,47 @@ def report_progress(
                 bar.update(n)
 
             yield update
+
+
+_INSIST_EVERY_S: Final = 1.0
+
+
+@contextmanager
+def heeding_interrupts(*also: signal.Signals) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` for Ctrl-C, and again each second until the block has been left.
+
+    Once isn't enough: Python ignores exceptions in destructors and in callbacks of C code, such as the one by which
+    numba loads what it has compiled, and compiled code may turn them into a `SystemError`.
+
+    Parameters
+    ----------
+    *also : Signals
+        Other signals that stop the block, such as ``SIGTERM``. A handler of the caller's own for Ctrl-C stays.
+    """
+    left = threading.Event()
+    started: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not started:
+            started.append(number)
+            _thread.start_new_thread(insist, (number,))  # `threading` takes locks, which this thread may hold
+        raise KeyboardInterrupt
+
+    def insist(number: int) -> None:
+        while not left.wait(_INSIST_EVERY_S):
+            signal.raise_signal(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other thread gets signals
+        own = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        before = {number: signal.signal(number, interrupt) for number in (*own, *also)}
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        left.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -39,6 +38,7 @@ from gee_polygons.cli.shared import (
     years_option,
 )
 from gee_polygons.errors import DataWarning, GeePolygonsError
+from gee_polygons.progress import heeding_interrupts
 from gee_polygons.version import package_version
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ class _Commands(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _messages(), _sigterm_as_interrupt():
+        with _messages():
             try:
-                return super().invoke(ctx)
+                with heeding_interrupts(signal.SIGTERM):  # so that temporary files are removed
+                    return super().invoke(ctx)
             except GeePolygonsError as error:
                 say(f"error: {error}")
                 ctx.exit(error.exit_status)
@@ -310,21 +311,3 @@ def _messages() -> Iterator[None]:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(before)
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that temporary files are removed."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: nothing to do
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import ReadError, warn_data
-from gee_polygons.progress import Progress, report_progress
+from gee_polygons.progress import Progress, heeding_interrupts, report_progress
 from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
 from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
 from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
@@ -87,14 +87,15 @@ def reduce_polygons(
         source=source, polygons=prepared, years=tuple(years), bands=tuple(bands), names=statistic_names, needs=needs,
         on_error=on_error, on_damage=on_damage, workers=max_workers or os.cpu_count() or 1,
     )  # fmt: skip
-    with _collector_paused():
-        plan = source.plan(prepared, years)
-    try:
-        total = plan.blocks * (2 if needs.medoid else 1)
-        with report_progress(progress, total, unit="block", title="extract") as advance:
-            results = _reduce(plan, settings, advance)
-    except StoppedError as stopped:
-        raise stopped.named(names) from stopped.__cause__
+    with heeding_interrupts():
+        with _collector_paused():
+            plan = source.plan(prepared, years)
+        try:
+            total = plan.blocks * (2 if needs.medoid else 1)
+            with report_progress(progress, total, unit="block", title="extract") as advance:
+                results = _reduce(plan, settings, advance)
+        except StoppedError as stopped:
+            raise stopped.named(names) from stopped.__cause__
     if results.damage:
         warn_data(f"{describe_damage(results.damage)}. on_damage='raise' stops instead")
     return results
