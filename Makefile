@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # a file's tests stay in one process: they share fixtures; tests/conftest.py puts the files that take longest first
 PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov=gee_polygons --cov-report=term:skip-covered)
 
-.PHONY: help demo test test-slow fuzz lint format hooks map notebooks bench clean
+.PHONY: help demo test test-slow fuzz lint format hooks map notebooks bench soak clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -58,6 +58,9 @@ notebooks: $(STAMP)  ## Run the notebooks and store their outputs
 
 bench: $(STAMP)  ## Run the benchmarks (many minutes); writes benchmarks/RESULTS.md
 	@$(PY) -m benchmarks
+
+soak: $(STAMP)  ## Stop commands at random moments, run them again and compare (15 minutes)
+	@$(PY) -m benchmarks.soak
 
 clean:  ## Remove what was made, except .venv
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -88,10 +88,14 @@ def heeding_interrupts(*also: signal.Signals) -> Iterator[None]:
 
     def insist(number: int) -> None:
         while not left.wait(_INSIST_EVERY_S):
-            signal.raise_signal(number)
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(main.ident or 0, number)  # to this thread, so that what it waits for ends
+            else:
+                signal.raise_signal(number)
 
     before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # no other thread gets signals
+    main = threading.main_thread()
+    if threading.current_thread() is main:  # no other thread gets signals
         own = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
         before = {number: signal.signal(number, interrupt) for number in (*own, *also)}
     try:
