@@ -20,20 +20,22 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pandas as pd
 import shapely
 from archives import random_codes
-from mosaics import Mosaic
+from mosaics import BloscCodec, BytesCodec, GzipCodec, Mosaic
 from oracles import UTM, index_row, on_grid, one_line, sites, small_grid, unit_codes, write_gdal, write_index
 
-import gee_polygons
-from gee_polygons import extract_embeddings, load_sites, open_source
+from gee_polygons import build_from_table, extract_embeddings, load_sites, open_source
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import GeePolygonsError
 from gee_polygons.sources.cog import CogSource
@@ -49,7 +51,10 @@ EXTREMES = (0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**16, 2**31 - 1, 2**
             2**64 - 1)  # fmt: skip
 VALUES: tuple[Any, ...] = (None, True, -1, 0, 1, 0.5, 2**31, 2**63, 2**64, 1e308, -1e308, float("nan"), float("inf"),
                            "", "x", "-1", "int64", "é\0\n", [], [[]], {}, [1, 2], {"x": 1}, [1e400] * 6,
-                           "x" * 10_000)  # fmt: skip
+                           "x" * 200)  # fmt: skip
+
+
+ENDLESS_FRAME = b"\x28\xb5\x2f\xfd\xe0" + b"\xff" * 8 + b"\x01\0\0"  # of zstd: claims 2^64 - 1 bytes
 
 
 def polygons() -> Any:
@@ -65,9 +70,9 @@ def damage_bytes(data: bytes, rng: np.random.Generator, end: int | None = None) 
     """Change bytes, numbers or runs of bytes before `end`, or cut the data off."""
     end, out = min(end or len(data), len(data)), bytearray(data)
     for _ in range(int(rng.integers(1, 4))):
-        at, kind = int(rng.integers(end)), int(rng.integers(6))
+        at, kind = int(rng.integers(max(min(end, len(out)), 1))), int(rng.integers(6))
         if kind <= 1:
-            out[at] ^= 1 << int(rng.integers(8))
+            out[at : at + 1] = bytes([byte ^ 1 << int(rng.integers(8)) for byte in out[at : at + 1]])
         elif kind == 2:
             size, order = int(rng.choice([1, 2, 4, 8])), str(rng.choice(["little", "big"]))
             number = int(rng.choice(np.array(EXTREMES, object))) % 2 ** (8 * size)
@@ -121,54 +126,44 @@ def damage_json(data: bytes, rng: np.random.Generator) -> bytes:
         return damage_bytes(data, rng)
     document = json.loads(data)
     for _ in range(int(rng.integers(1, 3))):
-        holders: list[tuple[Any, Any]] = []
-
-        def visit(node: Any, holders: list[tuple[Any, Any]] = holders) -> None:
-            members = (
-                list(node.items())
-                if isinstance(node, dict)
-                else list(enumerate(node))
-                if isinstance(node, list)
-                else []
-            )
-            for key, value in members:
-                holders.append((node, key))
-                visit(value)
-
-        visit(document)
-        if not holders:
-            break
-        holder, key = holders[rng.integers(len(holders))]
+        found = list(members(document))
+        (holder, key), (other, name) = (found[rng.integers(len(found))] for _ in range(2))
         kind = rng.integers(8)
-        if kind == 0:
+        if kind == 0 and len(found) > 1:
             del holder[key]
         elif kind == 1 and isinstance(holder, list):
             holder[key:key] = [holder[key]] * int(rng.integers(1, 50))
-        elif kind == 2:
-            other, name = holders[rng.integers(len(holders))]
-            holder[key] = (
-                json.loads(json.dumps(other[name]))
-                if name in other or (isinstance(other, list) and name < len(other))
-                else 0
-            )
         else:
-            holder[key] = VALUES[rng.integers(len(VALUES))]
+            holder[key] = deepcopy(other[name]) if kind == 2 else VALUES[rng.integers(len(VALUES))]
     return json.dumps(document).encode()
 
 
-def damage_blocks(data: bytes, rng: np.random.Generator) -> bytes:
-    """Damage what lies behind the header; put frames in that claim or hold more than a block."""
+def members(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the objects and lists of a document with each of their keys and positions."""
+    for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+        yield node, key
+        yield from members(node[key])
+
+
+@cache
+def bombs() -> tuple[bytes, ...]:
+    """Return short frames of every compressor that hold 60 MB of zeros, or claim to hold more."""
     import imagecodecs
 
-    start = min(directory(data)[0] + 3000, len(data) - 1)
+    zeros = bytes(60 * 2**20)
+    return (imagecodecs.zstd_encode(zeros), imagecodecs.zlib_encode(zeros), imagecodecs.lzw_encode(zeros[: 2**20]),
+            imagecodecs.gzip_encode(zeros), imagecodecs.blosc_encode(zeros), ENDLESS_FRAME)  # fmt: skip
+
+
+def damage_blocks(data: bytes, rng: np.random.Generator, start: int | None = None) -> bytes:
+    """Damage what lies behind a TIFF's header, or behind `start`; put frames in that claim or hold too much."""
+    start = min(directory(data)[0] + 3000, len(data) - 1) if start is None else start
     if rng.random() < 0.5:
         return data[:start] + damage_bytes(data[start:], rng)
-    out, bomb = bytearray(data), bytes(30 * 2**20)
-    frames = (imagecodecs.zstd_encode(bomb), imagecodecs.zlib_encode(bomb), imagecodecs.lzw_encode(bomb[: 2**20]),
-              b"\x28\xb5\x2f\xfd\xe0" + b"\xff" * 8 + b"\x01\0\0")  # fmt: skip
-    for _ in range(20):
-        at, frame = int(rng.integers(start, len(data))), frames[rng.integers(len(frames))]
-        out[at : at + len(frame)] = frame[: len(data) - at]
+    out = bytearray(data)
+    for at in [start, *rng.integers(start, len(data), 20).tolist()]:
+        frame = bombs()[rng.integers(len(bombs()))]
+        out[at : at + len(frame)] = frame[: max(len(data) - at, 5000)]
     return bytes(out)
 
 
@@ -224,16 +219,25 @@ def read_tile(path: Path) -> None:
 
 
 def write_mosaics(folder: Path) -> list[Path]:
-    """Write a mosaic in shards and one in chunks; every file of theirs is to be damaged."""
+    """Write a mosaic in shards, and in chunks of each compressor; every file of theirs is to be damaged."""
     codes = np.stack([unit_codes((32, 64), seed=i) for i in range(2)])
     whole = Mosaic(codes=codes)
-    made = [whole.write(folder / "shards"), whole.but(shard=None, on="array").write(folder / "chunks")]
-    return [path for store in made for path in sorted(store.rglob("*")) if path.is_file()]
+    plain, vectors = whole.but(shard=None, on="array"), codes_to_vectors(codes, np.float32)
+    floats = plain.but(codes=vectors, dtype="float32", fill=float("nan"), chunk=(1, 64, 32, 64))
+    how = {
+        "shards": whole,
+        "chunks": plain,
+        "gzip": plain.but(codecs=(BytesCodec(), GzipCodec(level=1))),
+        "blosc": plain.but(codecs=(BytesCodec(), BloscCodec(cname="lz4", typesize=1, shuffle="shuffle"))),
+        "floats": floats,
+    }
+    stores = [mosaic.write(folder / name) for name, mosaic in how.items()]
+    return [path for store in stores for path in sorted(store.rglob("*")) if path.is_file()]
 
 
 def read_mosaic(path: Path) -> None:
     """Extract from the mosaic that a file belongs to."""
-    store = next(folder for folder in path.parents if folder.name in ("shards", "chunks"))
+    store = next(folder for folder in path.parents if folder.parent.name == "mosaics")
     step = 8.983111749910169e-05
     square = shapely.box(-48.05 + 4.3 * step, -22.33 - 20 * step, -48.05 + 30 * step, -22.33 - 3.2 * step)
     extract_embeddings(sites([square], crs="EPSG:4326"), source=MosaicSource(store), progress=False)
@@ -242,10 +246,24 @@ def read_mosaic(path: Path) -> None:
 def write_indexes(folder: Path) -> list[Path]:
     """Write an archive's index in its formats, and a collection, whose table holds the headers."""
     tile = write_tile(folder / "tile.tiff", GRID, random_codes(SHAPE, seed=1), block=16)
+    (folder / "kept").mkdir()
     made = [write_index(folder, [index_row(tile, GRID), index_row("other.tiff", GRID, 2023)])]
     pd.read_parquet(made[0]).assign(geom="").to_csv(folder / "index.csv", index=False)
-    gee_polygons.build(made[0], path=folder / "collection.parquet")
-    return [*made, folder / "index.csv", folder / "collection.parquet"]
+    kept = write_index(folder / "kept", [index_row(tile, GRID)])
+    build_from_table(kept, path=folder / "collection.parquet")
+    boxes = geopandas.GeoDataFrame(
+        pd.read_parquet(made[0]).drop(columns=["geom", "fid"]), geometry=polygons().geometry, crs=4326
+    )
+    boxes.to_file(folder / "index.gpkg")
+    box = polygons().to_crs(GRID.crs).to_crs(4326).total_bounds
+    item = {
+        "datetime": "2024-01-01T00:00:00Z",
+        "proj:epsg": 32722,
+        "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
+        "assets": {"data": {"href": str(tile)}},
+    }
+    pd.DataFrame([item] * 3).to_parquet(folder / "stac.parquet")
+    return [*made, *(folder / name for name in ("index.csv", "index.gpkg", "stac.parquet", "collection.parquet"))]
 
 
 def read_index(path: Path) -> None:
@@ -292,6 +310,8 @@ def damage_any(data: bytes, rng: np.random.Generator) -> bytes:
         return damage_json(data, rng)
     if data[:2] in (b"II", b"MM"):
         return damage_tags(data, rng) if rng.random() < 0.7 else damage_blocks(data, rng)
+    if data[:4] in (b"(\xb5/\xfd", b"\x1f\x8b\x08\0", b"\x02\x01\x21\x01"):  # a chunk in zstd, gzip or blosc
+        return damage_blocks(data, rng, 0)
     if rng.random() < 0.3:
         return damage_bytes(data, rng)
     if rng.random() < 0.5:
@@ -383,12 +403,14 @@ def attack(names: list[str], stop: int, seed: int = 0, first: int = 0) -> tuple[
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the same copy of the package
     while first < stop:
         command = [sys.executable, __file__, *names, "--work", f"--seed={seed}", f"--first={first}", f"--stop={stop}"]
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        with (
+            tempfile.TemporaryFile("w+") as stderr,
+            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True) as worker,
+        ):
             name, number, file, outcome = "", first - 1, "", ""
             killer = threading.Timer(60 + len(names) * (stop - first), worker.kill)
             killer.start()
             assert worker.stdout is not None
-            assert worker.stderr is not None
             for line in worker.stdout:
                 said = json.loads(line)
                 if isinstance(said[-1], str):
@@ -400,7 +422,8 @@ def attack(names: list[str], stop: int, seed: int = 0, first: int = 0) -> tuple[
                     failures.append(f"{name} {number} {file}: {outcome}, {seconds:.2f} s, {mb:.0f} MB")
             killer.cancel()
             if worker.wait():
-                last = " ".join(worker.stderr.read().split())[-200:]
+                stderr.seek(0)
+                last = " ".join(stderr.read().split())[-200:]
                 assert number >= first, f"{name}: the sound files can't be read: {last}"
                 if not outcome:
                     outcomes[name]["died"] += 1

@@ -170,8 +170,8 @@ def local_path(place: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of an error's message, its first 200 characters."""
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @lru_cache(maxsize=512)

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import shapely
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
-from gee_polygons.network.places import hide_query, is_url, requested, without_query
+from gee_polygons.network.places import first_line, hide_query, is_url, requested, without_query
 from gee_polygons.reduction.overlaps import is_missing
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.reduction.planning import make_plan
@@ -305,9 +304,9 @@ def _load_numpy(place: str, grid: Grid | None) -> _Array:
                 with np.load(file, allow_pickle=False) as loaded:
                     arrays = {name: loaded[name] for name in ("codes", "vectors", "transform", "crs") if name in loaded}
         single = None if is_zip else np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile, zlib and tokenize raise errors of many classes
         # of a text file NumPy says that it is pickled
-        reason = "neither .npy nor .npz inside" if "pickled" in str(error) else str(error).splitlines()[0]
+        reason = "neither .npy nor .npz inside" if "pickled" in str(error) else first_line(error)
         raise InputFileError(f"{place}: not a NumPy file that can be read: {reason}") from error
     if single is not None:
         return _Array(place, single, grid)

@@ -14,7 +14,7 @@ from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_ur
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.area import Area
 from gee_polygons.sources.cog.columns import SIDES, canonical
-from gee_polygons.sources.cog.records import file_metadata, package_metadata, read_records
+from gee_polygons.sources.cog.records import errors_named, file_metadata, package_metadata, read_records
 
 _COLUMNS: Final = ("crs", "year", "path", *(f"utm_{s}" for s in SIDES), *(f"wgs84_{s}" for s in SIDES))
 # STAC's columns for the same facts, and those of a collection
@@ -72,8 +72,8 @@ class TileIndex:
             if name in table.column_names and table[name].null_count:
                 raise ArchiveError(f"{place}: column {name!r} has {table[name].null_count} empty values")
         paths = table["path"].to_pylist()
-        if not all(isinstance(path, str) for path in paths):
-            raise ArchiveError(f"{place}: column 'path' doesn't hold texts but {table['path'].type}")
+        if not all(isinstance(path, str) and "\0" not in path for path in paths):
+            raise ArchiveError(f"{place}: column 'path' ({table['path'].type}) doesn't hold paths or URLs")
         # images that aren't annual are distinguished by their day
         years = _numbers(table, "period" if "period" in table.column_names else "year", place).astype(np.int64)
         paths = [hide_query(rewrite(join(folder_of(place), path), network.url_rewrite)) for path in paths]
@@ -175,7 +175,8 @@ class ArchiveIndex:
         if not len(table) and area is not None:
             none, boxes = np.zeros(0, object), np.zeros((0, 4))
             return TileIndex(place=none, year=np.zeros(0, np.int64), crs=none, utm=boxes, wgs84=boxes, headers=none)
-        return TileIndex.of(canonical(table, place=self.place), self.place, self._network)
+        with errors_named(self.place):  # texts where numbers should be, lists of another length, no geometries
+            return TileIndex.of(canonical(table, place=self.place), self.place, self._network)
 
 
 def _numbers(table: Any, name: str, place: str) -> NDArray[np.float64]:

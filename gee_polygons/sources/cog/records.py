@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError
-from gee_polygons.network.places import has_suffix, hide_query, is_url
+from gee_polygons.network.places import first_line, has_suffix, hide_query, is_url
 from gee_polygons.network.remote_file import RemoteFile
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.area import Area
@@ -54,7 +54,7 @@ def read_records(
         If the file is missing or isn't what its name says.
     """
     place = hide_query(place)
-    with _errors_named(place):
+    with errors_named(place):
         if has_suffix(place, ".csv"):
             return _filtered(_read_csv(place, network), area, years)
         if has_suffix(place, ".gpkg"):
@@ -67,16 +67,14 @@ def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, b
     import pyarrow.parquet as pq
 
     place = hide_query(place)
-    with _errors_named(place), pq.ParquetFile(_opened(place, network)) as file:
+    with errors_named(place), pq.ParquetFile(_opened(place, network)) as file:
         schema = file.schema_arrow
         return dict(schema.metadata or {}), list(schema.names)
 
 
 @contextmanager
-def _errors_named(place: str) -> Iterator[None]:
-    """Turn what Arrow and GDAL raise for a file of another format, or a damaged one, into an InputFileError."""
-    import pyarrow as pa
-
+def errors_named(place: str) -> Iterator[None]:
+    """Turn what Arrow, GDAL and NumPy raise for a list of another format, or a damaged one, into an InputFileError."""
     try:
         yield
     except ReadError as error:
@@ -86,10 +84,9 @@ def _errors_named(place: str) -> Iterator[None]:
         raise InputFileError(f"{place}: the index can't be read: {why}") from error
     except GeePolygonsError:
         raise
-    except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:  # ValueError: texts that aren't UTF-8
+    except Exception as error:  # of many classes, also for texts that aren't UTF-8
         kind = "CSV" if has_suffix(place, ".csv") else "GeoPackage" if has_suffix(place, ".gpkg") else "Parquet"
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputFileError(f"{place}: not a {kind} file, or a damaged one: {reason}") from error
+        raise InputFileError(f"{place}: not a {kind} file, or a damaged one: {first_line(error)}") from error
 
 
 def package_metadata(metadata: Mapping[bytes, bytes], place: str) -> dict[str, Any]:

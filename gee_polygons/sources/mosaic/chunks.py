@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import MemoryStore, StorePath
 
 from gee_polygons.errors import ReadError, TileError
 from gee_polygons.network.local import MissingFileError
@@ -36,6 +38,11 @@ _MAX_GROWTH: Final = 1 / 16
 _MAX_HEADER: Final = 64 * 2**10
 USUAL_SHARE: Final = 0.6  # compressed size over raw size in the published mosaic: 2.5 MB of 4 MiB
 _INDEXES_AT_ONCE: Final = 64
+_MOST_INDEXED: Final = 2**22  # chunks of a shard; the published mosaic has 256
+_USUAL_CHUNK: Final = 64 * 2**20  # a chunk of more bytes must lie in the array for the most part
+_DECOMPRESSORS: Final = {"zstd": "zstd_decode", "gzip": "gzip_decode", "blosc": "blosc_decode"}  # of imagecodecs
+_SAME_SIZE: Final = frozenset({"bytes", "transpose"})  # codecs that keep the number of bytes
+_OPENING: Final = threading.Lock()
 
 Coords = tuple[int, ...]
 
@@ -79,6 +86,9 @@ class Chunks:
         self.inner: Coords = tuple(self.sharding["chunk_shape"]) if self.sharding else outer
         self.codecs = _as_objects(self.sharding["codecs"]) if self.sharding else codecs
         self.per_shard: Coords = tuple(o // i for o, i in zip(outer, self.inner, strict=True))
+        within = math.prod(min(i, n) for i, n in zip(self.inner, array.shape, strict=True)) * self.dtype.itemsize
+        if self.raw_bytes > max(_USUAL_CHUNK, 4 * within) or math.prod(self.per_shard) > _MOST_INDEXED:
+            raise TileError(f"{place}: its metadata are damaged: chunks {self.inner} in {outer} of {array.shape}")
         if self.sharding:
             self._index_codecs = _as_objects(self.sharding["index_codecs"])
             names = [codec["name"] for codec in self._index_codecs]
@@ -90,6 +100,11 @@ class Chunks:
     def raw_bytes(self) -> int:
         """Size of an inner chunk's pixels."""
         return int(math.prod(self.inner) * self.dtype.itemsize)
+
+    @property
+    def _most_stored(self) -> int:
+        """Most bytes that a chunk takes in its file."""
+        return int(self.raw_bytes * (1 + _MAX_GROWTH)) + _MAX_HEADER
 
     def shard_of(self, chunk: Coords) -> Coords:
         """Return the number of the outer chunk that holds an inner one."""
@@ -145,9 +160,11 @@ class Chunks:
         except Exception as error:  # codecs raise errors of any class
             raise ReadError(f"{place}: shard index: damaged: {first_line(error)}", url=place) from error
         absent = (index == _ABSENT).all(axis=-1, keepdims=True)
-        if (np.where(absent, 0, index) > size).any() or (np.where(absent, 0, index).sum(axis=-1) > size).any():
+        present = np.where(absent, 0, index)
+        if (present > size).any() or (present.sum(axis=-1) > size).any() or (present[..., 1] > self._most_stored).any():
             raise ReadError(
-                f"{place}: shard index: damaged: it has ranges past the shard's end ({size} bytes)", url=place
+                f"{place}: shard index: damaged: it has ranges past the shard's end ({size} bytes) or too long a chunk",
+                url=place,
             )
         found: NDArray[np.int64] = np.where(absent, -1, index.astype(np.int64))
         return found
@@ -159,7 +176,7 @@ class Chunks:
         """
         place = self.place_of(chunk)
         if not self.sharding:
-            return RangeRequest(place, [0], [int(self.raw_bytes * (1 + _MAX_GROWTH)) + _MAX_HEADER], clip=True)
+            return RangeRequest(place, [0], [self._most_stored], clip=True)
         index = self._index[self.shard_of(chunk)]
         if index is None:
             return None
@@ -190,14 +207,22 @@ class Chunks:
             if data.size == out.size:
                 out[:] = data
             return int(data.size)
-        import imagecodecs
-
-        decode: Any = imagecodecs.zstd_decode
-        return len(decode(payload, out=out))
+        return len(_decompressed("zstd", payload, out))
 
     def decode(self, payload: Any) -> NDArray[Any]:
-        """Decode any chunk, by zarr, to an array of the inner chunk's shape."""
-        return _decode(payload, self.inner, self._document["data_type"], self._document["fill_value"], self.codecs)
+        """Decode any chunk to an array of the inner chunk's shape."""
+        codecs, last = self.codecs, self.codecs[-1]["name"]
+        # zarr would set aside whatever memory the bytes claim
+        if last in _DECOMPRESSORS and {codec["name"] for codec in codecs[:-1]} <= _SAME_SIZE:
+            payload, codecs = _decompressed(last, payload, np.empty(self.raw_bytes, np.uint8)), codecs[:-1]
+        return _decode(payload, self.inner, self._document["data_type"], self._document["fill_value"], codecs)
+
+
+def _decompressed(codec: str, payload: Any, out: NDArray[np.uint8]) -> Any:
+    """Decompress bytes into a buffer; return its part that was filled. What is longer is an error of the codec's."""
+    import imagecodecs
+
+    return getattr(imagecodecs, _DECOMPRESSORS[codec])(payload, out=out)
 
 
 def _as_objects(codecs: Sequence[Any]) -> list[dict[str, Any]]:
@@ -217,9 +242,9 @@ def _decode(payload: Any, shape: Sequence[int], data_type: Any, fill_value: Any,
         "fill_value": fill_value,
         "codecs": list(codecs),
     }
-    make = default_buffer_prototype().buffer.from_bytes
     key = "/".join(["c", *("0" for _ in shape)])
-    with warnings.catch_warnings():
+    store = MemoryStore({key: default_buffer_prototype().buffer.from_bytes(bytes(payload))})
+    with _OPENING, warnings.catch_warnings():  # what one thread catches, it catches for all
         warnings.simplefilter("ignore")
-        store = MemoryStore({"zarr.json": make(json.dumps(document).encode()), key: make(bytes(payload))})
-        return np.asarray(zarr.open_array(store=store, mode="r")[...])
+        array = zarr.Array(zarr.AsyncArray(ArrayV3Metadata.from_dict(document), StorePath(store)))
+    return np.asarray(array[...])

@@ -33,6 +33,7 @@ _DIMENSIONS: Final[Mapping[str, tuple[str, ...]]] = {  # in the published order,
 _CRS_KEYS: Final = ("proj:code", "proj:wkt2", "proj:projjson", "geo:proj", "crs", "crs_wkt")
 _TRANSFORM_KEYS: Final = ("spatial:transform", "transform", "GeoTransform")
 _BOUNDS_KEYS: Final = ("spatial:bbox", "bounds")
+_MOST_YEARS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,8 @@ class _Metadata:
         """Return year -> position on the time axis."""
         place, time = self.opened.place, self.axes.time
         n = 1 if time is None else int(self.opened.array.shape[time])
+        if n > _MOST_YEARS:
+            raise TileError(f"{place}: its metadata are damaged: {n} years")
         coordinate = self.coordinate(time)
         if coordinate is not None:
             found = self._decode_years(self.opened.values(coordinate), str(coordinate.attrs.get("units") or ""))

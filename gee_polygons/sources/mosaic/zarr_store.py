@@ -140,7 +140,7 @@ def _usable_metadata(place: str) -> Iterator[None]:
 def _open(store: _Store, path: str, place: str) -> Any:
     try:
         with _usable_metadata(place):
-            return zarr.open(store=store, path=path, mode="r", zarr_format=3)
+            return _with_attributes(zarr.open(store=store, path=path, mode="r", zarr_format=3))
     except FileNotFoundError as error:
         raise InputFileError(
             f"{place}: no Zarr v3 array or group (there is no zarr.json); is it the right folder, and version 3?"
@@ -150,8 +150,14 @@ def _open(store: _Store, path: str, place: str) -> Any:
 def _member(group: Any, name: str) -> Any:
     """Return an array of a group, or None."""
     with _usable_metadata(f"{group.name}/{name}"):
-        found = group.get(name)
+        found = _with_attributes(group.get(name))
     return found if isinstance(found, zarr.Array) else None
+
+
+def _with_attributes(node: Any) -> Any:
+    if node is not None and not isinstance(node.metadata.attributes, dict):  # zarr doesn't look
+        raise TypeError("its attributes aren't a JSON object")
+    return node
 
 
 def _only_candidate(group: Any, place: str, name: str) -> Any:
