@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
-from gee_polygons.errors import InputFileError, ReadError, TileError, UsageError
+from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.network.places import first_line, hide_query, is_url, requested, without_query
 from gee_polygons.reduction.overlaps import is_missing
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
@@ -228,6 +228,14 @@ class _File:
     def __init__(self, place: str) -> None:
         self._place = place
         data = self._open()
+        try:
+            self._describe(place, data)
+        except GeePolygonsError:
+            raise
+        except Exception as error:  # of rasterio's many classes, and texts that aren't UTF-8
+            raise InputFileError(f"{place}: not a raster that can be read: {first_line(error)}") from error
+
+    def _describe(self, place: str, data: Any) -> None:
         if data.crs is None:
             raise TileError(f"{place}: has no CRS, so its place is unknown; assign one with gdal_edit or rio edit-info")
         if len(set(data.dtypes)) != 1:
@@ -254,13 +262,12 @@ class _File:
         self._process, self._lock = os.getpid(), threading.Lock()
         try:
             self._dataset = rasterio.open(requested(self._place))
-        except rasterio.errors.RasterioIOError as error:
-            reason = without_query(str(error).splitlines()[0])
+        except Exception as error:  # of rasterio's many classes
+            reason = without_query(first_line(error))
             raise InputFileError(f"{self._place}: not a raster that can be read: {reason}") from None
         return self._dataset
 
     def read(self, bands: Sequence[int], rows: slice, cols: slice) -> NDArray[Any]:
-        import rasterio
         from rasterio.windows import Window
 
         if self._process != os.getpid():  # forked: the parent's file has one position for both
@@ -270,8 +277,8 @@ class _File:
         try:
             with self._lock:
                 pixels: NDArray[Any] = self._dataset.read([b + 1 for b in bands], window=window)
-        except rasterio.errors.RasterioIOError as error:
-            reason = without_query(str(error.__cause__ or error).splitlines()[0])
+        except Exception as error:  # of rasterio's many classes
+            reason = without_query(first_line(error.__cause__ or error))
             raise ReadError(
                 f"{self._place}: rows {rows.start}-{rows.stop}, columns {cols.start}-{cols.stop}: damaged: {reason}",
                 url=self._place,
