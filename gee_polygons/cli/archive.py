@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import (
-    SITES_HELP,
-    SitesFile,
-    parse_names,
-    print_facts,
-    source_option,
-    with_sites,
-    years_option,
-)
+from gee_polygons.cli import shared
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,31 +38,16 @@ def _parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     return {old: new for old, _, new in pairs}
 
 
-@click.command(epilog=SITES_HELP, short_help="Copy the pixels of sites, to work offline.")
-@with_sites
-@years_option
-@source_option
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder: new, or of an interrupted run.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(["archive", "tif", "npy"]),
-    default="archive",
-    show_default=True,
-    help="An archive, or one file per site. Either can be given as --source.",
+@click.command(epilog=shared.SITES_HELP, short_help="Copy the pixels of sites, to work offline.")
+@shared.with_sites
+@shared.years_option
+@shared.source_option
+@click.option("-o", "--out", type=shared.PATH, required=True, help="Folder: new, or of an interrupted run.")
+@shared.choice_option(
+    "--format", ["archive", "tif", "npy"], "An archive, or one file per site. Either can be given as --source."
 )
 def download(
-    *,
-    sites_file: SitesFile,
-    years: tuple[int, ...],
-    source: str | None,
-    out: Path,
-    format: str,
+    *, sites_file: shared.SitesFile, years: tuple[int, ...], source: str | None, out: Path, format: str
 ) -> None:
     """Copy the pixels of sites to work offline. Run it again to continue an interrupted download.
 
@@ -105,18 +82,10 @@ def index() -> None:
 @click.option("--to", "last", metavar="DATE", help="2024, 2024-12 or 2024-12-31; included.")
 @click.option("--index", "source", metavar="INDEX", help="Path or URL of the list of tiles.  [default: the dataset's]")
 @click.option("--url-rewrite", multiple=True, callback=_parse_pairs, metavar="FROM=TO", help="Read from a mirror.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: in the cache folder]")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@shared.output_option("File to write.  [default: in the cache folder]", required=False)
+@shared.overwrite_option
 def build(
-    *,
-    dataset: str,
-    bbox: tuple[float, ...] | None,
-    first: str | None,
-    last: str | None,
-    source: str | None,
-    url_rewrite: dict[str, str],
-    output: Path | None,
-    overwrite: bool,
+    *, dataset: str, first: str | None, last: str | None, output: Path | None, overwrite: bool, **options: Any
 ) -> None:
     """Write an index of the tiles of DATASET, headers included. The file can be given as --source.
 
@@ -127,10 +96,7 @@ def build(
     from gee_polygons.collection import build as build_collection
 
     dates = None if first is None and last is None else _dates(first, last)
-    found = build_collection(
-        dataset, bbox=bbox, date_range=dates, source=source, path=output, force=overwrite, url_rewrite=url_rewrite
-    )
-    _describe(found)
+    _describe(build_collection(dataset, date_range=dates, path=output, force=overwrite, **options))
 
 
 def _dates(first: str | None, last: str | None) -> tuple[Any, Any]:
@@ -163,7 +129,7 @@ def _describe(found: Collection) -> None:
     sides = [table[f"wgs84_{side}"].to_numpy() for side in ("west", "south", "east", "north")]
     west, south, east, north = sides[0].min(), sides[1].min(), sides[2].max(), sides[3].max()
     headers = "header" in table.column_names
-    print_facts(
+    shared.print_facts(
         ("index", found.place),
         ("dataset", found.dataset.id or "-"),
         ("tiles", f"{table.num_rows:,}"),
@@ -214,7 +180,7 @@ def dataset_info(*, name: str) -> None:
 @click.option("--embeddings", is_flag=True, help="Its tiles hold AlphaEarth codes: 64 bands of int8.")
 @click.option(
     "--bands",
-    callback=parse_names,
+    callback=shared.parse_names,
     metavar="NAMES",
     help="Band names, in the order of a file's bands.  [default: the items' assets]",
 )
@@ -285,7 +251,7 @@ def _describe_dataset(entry: Dataset) -> None:
     from gee_polygons.network.places import hide_query
 
     bands = f"{entry.bands[0]}..{entry.bands[-1]} ({len(entry.bands)})" if entry.bands else "the items' assets"
-    print_facts(
+    shared.print_facts(
         ("dataset", entry.id),
         ("what", entry.title),
         ("index", hide_query(entry.index)),

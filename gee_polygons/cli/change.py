@@ -7,50 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import SITES_HELP, SitesFile, count, on_terminal, parse_names, parse_years
+from gee_polygons.cli import shared
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
 _TABLE_HELP = (
     "TABLE is a .parquet or .csv file with site_id, year, A00..A63 and, if they are known, n_pixels and status: "
     "what `gee-polygons extract` writes, or a table of the same columns from anywhere else."
 )
-_table = click.argument("table_path", metavar="TABLE", type=click.Path(path_type=Path))
-_sites = click.option(
-    "--sites", "sites_path", type=click.Path(path_type=Path), help="File of the sites: start years, kinds, map."
-)
+_table = click.argument("table_path", metavar="TABLE", type=shared.PATH)
+_sites = click.option("--sites", "sites_path", type=shared.PATH, help="File of the sites: start years, kinds, map.")
 _id_column = click.option("--id-column", help="Column of the site ids in that file.")
 _references = click.option(
     "--references",
-    callback=parse_names,
+    callback=shared.parse_names,
     metavar="IDS",
     help="What restored sites should become.  [default: kind=reference]",
 )
 _controls = click.option(
     "--controls",
-    callback=parse_names,
+    callback=shared.parse_names,
     metavar="IDS",
     help="Sites that didn't change: the background.  [default: kind=control and reference]",
 )
-_yearly = click.option(
-    "--yearly", "yearly_path", type=click.Path(path_type=Path), help="Also write one row per site and year here."
-)
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-
-
-def _output(what: str) -> Callable[[Any], Any]:
-    return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=what)
+_yearly = click.option("--yearly", "yearly_path", type=shared.PATH, help="Also write one row per site and year here.")
 
 
 def _read(table_path: Path, sites_path: Path | None, id_column: str | None) -> tuple[pd.DataFrame, Any]:
     """Return the table, and the sites or None."""
     from gee_polygons.tables import read_table
 
-    return read_table(table_path), None if sites_path is None else SitesFile(sites_path, id_column).load()
+    return read_table(table_path), None if sites_path is None else shared.SitesFile(sites_path, id_column).load()
 
 
 def _check(overwrite: bool, *paths: Path | None) -> None:
@@ -98,16 +87,14 @@ def _counted(values: pd.Series[Any]) -> str:
 )
 @click.option(
     "--baseline",
-    callback=lambda c, p, v: v and parse_years(c, p, v),
+    callback=lambda c, p, v: v and shared.parse_years(c, p, v),
     metavar="YEARS",
     help="Years that sites are compared with.  [default: each site's first]",
 )
-@click.option(
-    "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."
-)
-@_output("Table to write, one row per site: .csv or .parquet.")
+@shared.share_option("--level", 0.1, "False-discovery rate.")
+@shared.output_option("Table to write, one row per site: .csv or .parquet.")
 @_yearly
-@_overwrite
+@shared.overwrite_option
 def change(
     *,
     table_path: Path,
@@ -149,7 +136,7 @@ def change(
     _write(found.sites, output, table, overwrite)
     _write(found.yearly, yearly_path, table, overwrite)
     kinds = _counted(found.sites["kind"].replace("none", "without a detectable change"))
-    click.echo(f"{output}: {count(len(found.sites), 'site')}: {kinds}")
+    click.echo(f"{output}: {shared.count(len(found.sites), 'site')}: {kinds}")
     click.echo(f"background: {found.background}; expected false discoveries: at most {level:.0%} of the flagged sites")
 
 
@@ -158,7 +145,7 @@ def change(
 @click.option(
     "--sites",
     "sites_path",
-    type=click.Path(path_type=Path),
+    type=shared.PATH,
     required=True,
     help="File of the sites, with start_year, and kind (reference, control, degraded) if ids aren't given.",
 )
@@ -167,20 +154,14 @@ def change(
 @_controls
 @click.option(
     "--degraded",
-    callback=parse_names,
+    callback=shared.parse_names,
     metavar="IDS",
     help="Degraded sites that stand in for the past of sites without data before their start year.",
 )
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, True, True),
-    default=0.9,
-    show_default=True,
-    help="Confidence level of the uncertainty bands.",
-)
-@_output("Table to write, one row per restoration site: .csv or .parquet.")
+@shared.share_option("--confidence", 0.9, "Confidence level of the uncertainty bands.")
+@shared.output_option("Table to write, one row per restoration site: .csv or .parquet.")
 @_yearly
-@_overwrite
+@shared.overwrite_option
 def recovery(
     *,
     table_path: Path,
@@ -221,11 +202,13 @@ def recovery(
     )
     _write(found.sites, output, table, overwrite)
     _write(found.yearly, yearly_path, table, overwrite)
-    click.echo(f"{output}: {count(len(found.sites), 'site')}: {_counted(found.sites['group'])}")
-    click.echo(f"towards {count(len(targets), 'reference site')}; shared yearly changes removed: {found.background}")
+    click.echo(f"{output}: {shared.count(len(found.sites), 'site')}: {_counted(found.sites['group'])}")
+    click.echo(
+        f"towards {shared.count(len(targets), 'reference site')}; shared yearly changes removed: {found.background}"
+    )
 
 
-@click.command(epilog=f"{_TABLE_HELP} {SITES_HELP}", short_help="Write an HTML report of change and recovery.")
+@click.command(epilog=f"{_TABLE_HELP} {shared.SITES_HELP}", short_help="Write an HTML report of change and recovery.")
 @_table
 @_sites
 @_id_column
@@ -233,32 +216,20 @@ def recovery(
 @_references
 @_controls
 @click.option(
-    "--pictures", callback=parse_names, metavar="IDS", help="Sites to picture, or all, or none.  [default: 12 to visit]"
+    "--pictures",
+    callback=shared.parse_names,
+    metavar="IDS",
+    help="Sites to picture, or all, or none.  [default: 12 to visit]",
 )
-@click.option(
-    "--level", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="False-discovery rate."
-)
+@shared.share_option("--level", 0.1, "False-discovery rate.")
 @click.option("--title", help="Heading of the page.  [default: Did it work?]")
-@click.option(
-    "--language", type=click.Choice(["en", "pt"]), default="en", show_default=True, help="Of the page: en or pt."
-)
-@_output("Page to write: .html.")
-@_overwrite
+@shared.choice_option("--language", ["en", "pt"], "Of the page: en or pt.")
+@shared.output_option("Page to write: .html.")
+@shared.overwrite_option
 def report(
-    *,
-    table_path: Path,
-    sites_path: Path | None,
-    id_column: str | None,
-    source: str | None,
-    references: tuple[str, ...] | None,
-    controls: tuple[str, ...] | None,
-    pictures: tuple[str, ...] | None,
-    level: float,
-    title: str | None,
-    language: str,
-    output: Path,
-    overwrite: bool,
-) -> None:
+    *, table_path: Path, sites_path: Path | None, id_column: str | None, references: tuple[str, ...] | None,
+    controls: tuple[str, ...] | None, pictures: tuple[str, ...] | None, output: Path, overwrite: bool, **options: Any,
+) -> None:  # fmt: skip
     """Write one self-contained page: change and recovery of every site, with a stated uncertainty.
 
     \b
@@ -275,18 +246,8 @@ def report(
     if chosen in (("all",), ("none",)):
         chosen = chosen[0]
     write_report(
-        table,
-        output,
-        sites=sites,
-        source=source,
-        references=references,
-        controls=controls,
-        pictures=chosen,
-        level=level,
-        title=title,
-        language=language,
-        progress=on_terminal(),
+        table, output, sites=sites, references=references, controls=controls, pictures=chosen,
+        progress=shared.on_terminal(), overwrite=overwrite, **options,
         files={"table": table_path.name} | ({} if sites_path is None else {"sites": sites_path.name}),
-        overwrite=overwrite,
-    )
-    click.echo(f"{output}: {count(table['site_id'].nunique(), 'site')}, {output.stat().st_size / 1e6:.2g} MB")
+    )  # fmt: skip
+    click.echo(f"{output}: {shared.count(table['site_id'].nunique(), 'site')}, {output.stat().st_size / 1e6:.2g} MB")

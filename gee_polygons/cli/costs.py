@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gee_polygons.cli.shared import SITES_HELP, SitesFile, parse_source, print_facts, say, with_sites, years_option
+from gee_polygons.cli import shared
 
 if TYPE_CHECKING:
     from gee_polygons.costs import Offer
 
 
-@click.command(epilog=SITES_HELP, short_help="Estimate what an extraction would cost.")
-@with_sites
-@years_option
+@click.command(epilog=shared.SITES_HELP, short_help="Estimate what an extraction would cost.")
+@shared.with_sites
+@shared.years_option
 @click.option(
     "--source",
-    callback=parse_source,
+    callback=shared.parse_source,
     metavar="SOURCE",
     help="A name or a path that `gee-polygons sources` lists; `all` compares them.  [default: as for extract]",
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 def plan(
     *,
-    sites_file: SitesFile,
+    sites_file: shared.SitesFile,
     years: tuple[int, ...],
     source: str | None,
     local: tuple[str, ...],
@@ -71,7 +71,7 @@ def plan(
         _say_service(opened, sites.polygons, years)
         return
     offer = price_source(sites, years, opened, **how)
-    print_facts(
+    shared.print_facts(
         ("source", opened.name),
         ("archive", opened.archive),
         ("sites", f"{len(sites):,}"),
@@ -114,7 +114,7 @@ def _say_each(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandw
 
 def _say_service(source: Any, polygons: Any, years: Sequence[int]) -> None:
     cost = source.cost(polygons, years)
-    print_facts(
+    shared.print_facts(
         ("source", source.name),
         ("archive", source.archive),
         ("sites", f"{len(polygons):,}"),
@@ -136,7 +136,7 @@ def _connect_if_configured() -> None:
     try:
         connect()
     except GeePolygonsError as error:
-        say(f"earthengine: {error}")
+        shared.say(f"earthengine: {error}")
 
 
 def _years_text(years: Sequence[int]) -> str:

@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gee_polygons.cli.shared import (
-    EXIT_DATA,
-    SITES_HELP,
-    SitesFile,
-    near,
-    on_terminal,
-    parse_names,
-    parse_years,
-    source_option,
-    with_sites,
-    years_option,
-)
+from gee_polygons.cli import shared
 from gee_polygons.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -35,21 +24,17 @@ MAX_PICTURED: Final = 40  # sites of one sheet
 _ANIMATION: Final = (".gif", ".webp", ".mp4")
 _STILL: Final = (".png", ".jpg", ".jpeg", ".webp")
 _PLOTS: Final = (".png", ".pdf", ".svg")
-_overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 
 
-@click.command(epilog=SITES_HELP, short_help="Draw sites, year by year.")
-@with_sites
-@years_option
-@source_option
+@click.command(epilog=shared.SITES_HELP, short_help="Draw sites, year by year.")
+@shared.with_sites
+@shared.years_option
+@shared.source_option
 @click.option(
     "--site", "site_ids", multiple=True, metavar="ID", help="Draw this site; may be repeated.  [default: all]"
 )
 @click.option(
-    "--bands",
-    callback=parse_names,
-    metavar="NAMES",
-    help="Red, green, blue; or one.  [default: A01,A16,A09]",
+    "--bands", callback=shared.parse_names, metavar="NAMES", help="Red, green, blue; or one.  [default: A01,A16,A09]"
 )
 @click.option("--pca", is_flag=True, help="Colour by three principal components, fitted once to everything drawn.")
 @click.option(
@@ -71,17 +56,15 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the 
     "--size", type=click.IntRange(16, 4096), help="Longer side of a frame in pixels.  [default: 400; sheet 200]"
 )
 @click.option("--boundary-color", default="white", show_default=True, help="Name or hex.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="One site: .png, .jpg (a strip), .gif, .webp, .mp4 (an animation). Several: .png, .jpg (a sheet of sites and "
+@shared.output_option(
+    "One site: .png, .jpg (a strip), .gif, .webp, .mp4 (an animation). Several: .png, .jpg (a sheet of sites and "
     "years).  [default: outputs/ID.png, or outputs/sites.png]",
+    required=False,
 )
-@_overwrite_option
+@shared.overwrite_option
 def render(
     *,
-    sites_file: SitesFile,
+    sites_file: shared.SitesFile,
     years: tuple[int, ...],
     source: str | None,
     site_ids: tuple[str, ...],
@@ -91,11 +74,10 @@ def render(
     reference_year: int | None,
     low: float | None,
     high: float | None,
-    buffer_m: float,
     size: int | None,
-    boundary_color: str,
     output: Path | None,
     overwrite: bool,
+    **drawn: Any,
 ) -> None:
     """Draw sites year by year, in the same colours: a strip, an animation, or a sheet of several sites.
 
@@ -124,14 +106,8 @@ def render(
     style: Any = "pca" if pca else _bands_style(bands, low, high)
     if similarity_to is not None:
         style = _similarity_style(sites, similarity_to, reference_year, years, opened, low, high)
-    common: dict[str, Any] = {
-        "years": years,
-        "source": opened,
-        "vis_params": style,
-        "buffer_m": buffer_m,
-        "boundary_color": boundary_color,
-    }
-    click.echo(near(_draw(chosen, path, size, common).absolute()))
+    common = {"years": years, "source": opened, "vis_params": style, **drawn}
+    click.echo(shared.near(_draw(chosen, path, size, common).absolute()))
 
 
 def _draw(chosen: list[Site], path: Path, size: int | None, common: dict[str, Any]) -> Path:
@@ -178,47 +154,34 @@ def _similarity_style(
     )
 
 
-@click.command(epilog=SITES_HELP, short_help="Compare the years of a site, or the sites of a year.")
-@click.argument("path", metavar="TABLE|SITES", type=click.Path(path_type=Path))
-@click.option("--id-column", help="Column of the site ids, if a file of sites is given.")
-@click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
-@click.option(
-    "--years",
-    callback=lambda c, p, v: v and parse_years(c, p, v),
-    metavar="YEARS",
-    help="Years to extract; required for SITES.",
-)
-@source_option
+@click.command(epilog=shared.SITES_HELP, short_help="Compare the years of a site, or the sites of a year.")
+@click.argument("path", metavar="TABLE|SITES", type=shared.PATH)
+@shared.id_column_option
+@shared.crs_option
+@shared.optional_years
+@shared.source_option
 @click.option("--site", "site_id", metavar="ID", help="Compare this site's years.")
-@click.option("--by", type=click.Choice(["year", "site"]), default="year", show_default=True, help="What to compare.")
+@shared.choice_option("--by", ["year", "site"], "What to compare.")
 @click.option("--year", type=int, help="The year in which sites are compared (with --by site).")
-@click.option(
+@shared.choice_option(
     "--kind",
-    type=click.Choice(["cosine", "dot"]),
-    default="cosine",
-    show_default=True,
-    help="cosine: of unit means (diagonal 1). dot: product of the means as they are (diagonal Rbar^2).",
+    ["cosine", "dot"],
+    "cosine: of unit means (diagonal 1). dot: product of the means as they are (diagonal Rbar^2).",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Heat map (.png, .pdf, .svg) or numbers (.csv).  [default: outputs/similarity-ID.png]",
+@shared.output_option(
+    "Heat map (.png, .pdf, .svg) or numbers (.csv).  [default: outputs/similarity-ID.png]", required=False
 )
-@_overwrite_option
+@shared.overwrite_option
 def similarity(
     *,
     path: Path,
-    id_column: str | None,
-    crs: str | None,
-    years: tuple[int, ...] | None,
-    source: str | None,
     site_id: str | None,
     by: str,
     year: int | None,
     kind: Any,
     output: Path | None,
     overwrite: bool,
+    **extraction: Any,
 ) -> None:
     """Compare the years of a site, or the sites of a year: print the similarity matrix and draw it.
 
@@ -232,7 +195,7 @@ def similarity(
     name = f"similarity-{site_id or by}"
     output = _output(output, name, (*_PLOTS, ".csv"))
     _check_new(output, overwrite)
-    table = _table_or_sites(path, id_column, crs, years, source, site_id)
+    table = _table_or_sites(path, site_id, **extraction)
     n_sites, n_years = table["site_id"].nunique(), table["year"].nunique()
     if by == "year" and site_id is None and n_sites > 1:
         raise UsageError(
@@ -255,16 +218,11 @@ def similarity(
 
         what = str(site_id or year or "")
         save_plot(plot_similarity_matrix(matrix, title=f"{what}: {kind} between {by}s".lstrip(": ")), output)
-    click.echo(near(output.absolute()))
+    click.echo(shared.near(output.absolute()))
 
 
 def _table_or_sites(
-    path: Path,
-    id_column: str | None,
-    crs: str | None,
-    years: tuple[int, ...] | None,
-    source: str | None,
-    site_id: str | None,
+    path: Path, site_id: str | None, *, id_column: str | None, crs: str | None, years: Any, source: str | None
 ) -> pd.DataFrame:
     from gee_polygons.tables import SUFFIXES, read_table
 
@@ -279,15 +237,15 @@ def _table_or_sites(
         raise UsageError(f"{path} is a file of sites: --years is needed, such as --years 2018-2024")
     from gee_polygons.extract import extract_embeddings
 
-    sites = SitesFile(path, id_column, crs).load()
+    sites = shared.SitesFile(path, id_column, crs).load()
     if site_id is not None:
         sites = _only(sites, site_id)
-    return extract_embeddings(sites, years=years, source=source, progress=on_terminal())
+    return extract_embeddings(sites, years=years, source=source, progress=shared.on_terminal())
 
 
 @click.command(short_help="Check a table of embeddings for errors.")
-@click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="A trusted table with some of the same rows.")
+@click.argument("table", metavar="TABLE", type=shared.PATH)
+@click.option("--reference", type=shared.PATH, help="A trusted table with some of the same rows.")
 def audit(*, table: Path, reference: Path | None) -> int:
     """Check a table of embeddings for errors; any .parquet or .csv table, not only this package's.
 
@@ -303,7 +261,7 @@ def audit(*, table: Path, reference: Path | None) -> int:
 
     report = look(table, reference)
     click.echo(f"{table}\n{report}")
-    return 0 if report.is_clean else EXIT_DATA
+    return 0 if report.is_clean else shared.EXIT_DATA
 
 
 def _only(sites: SiteCollection, site_id: str) -> SiteCollection:

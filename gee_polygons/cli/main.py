@@ -19,24 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from gee_polygons.cli import shared
 from gee_polygons.cli.archive import datasets, download, index
 from gee_polygons.cli.change import change, recovery, report
 from gee_polygons.cli.costs import plan
 from gee_polygons.cli.look import audit, render, similarity
-from gee_polygons.cli.shared import (
-    EXIT_DATA,
-    SITES_HELP,
-    SitesFile,
-    count,
-    near,
-    on_terminal,
-    parse_names,
-    parse_years,
-    say,
-    source_option,
-    with_sites,
-    years_option,
-)
 from gee_polygons.errors import DataWarning, GeePolygonsError
 from gee_polygons.progress import heeding_interrupts
 from gee_polygons.version import package_version
@@ -79,11 +66,11 @@ class _Commands(click.Group):
                 with heeding_interrupts(signal.SIGTERM):  # so that temporary files are removed
                     return super().invoke(ctx)
             except GeePolygonsError as error:
-                say(f"error: {error}")
+                shared.say(f"error: {error}")
                 ctx.exit(error.exit_status)
             except KeyboardInterrupt:
                 name = ctx.invoked_subcommand or ""
-                say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
+                shared.say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
                 ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -113,54 +100,34 @@ def main(ctx: click.Context, verbose: bool) -> None:
         click.echo(ctx.get_help())
 
 
-@main.command(epilog=SITES_HELP, short_help="Write a table of yearly embeddings.")
-@with_sites
-@years_option
-@source_option
+@main.command(epilog=shared.SITES_HELP, short_help="Write a table of yearly embeddings.")
+@shared.with_sites
+@shared.years_option
+@shared.source_option
 @click.option(
     "--statistics",
-    callback=parse_names,
+    callback=shared.parse_names,
     default="mean",
     show_default=True,
     metavar="NAMES",
     help="mean, std, min, max, median, count, medoid, p10 or any other pNN, with commas between them.",
 )
-@click.option("--bands", callback=parse_names, metavar="NAMES", help="A01,A16,A09.  [default: all 64]")
-@click.option(
+@click.option("--bands", callback=shared.parse_names, metavar="NAMES", help="A01,A16,A09.  [default: all 64]")
+@shared.choice_option(
     "--on-error",
-    type=click.Choice(["raise", "collect"]),
-    default="raise",
-    show_default=True,
-    help="If a read fails: stop and write nothing; or continue, write the table, list the failures, exit with 1.",
+    ["raise", "collect"],
+    "If a read fails: stop and write nothing; or continue, write the table, list the failures, exit with 1.",
 )
-@click.option(
+@shared.choice_option(
     "--on-damage",
-    type=click.Choice(["warn", "raise"]),
-    default="warn",
-    show_default=True,
-    help="If pixels can't be unit vectors, even when read again: count them and warn; or treat it as a failed read.",
+    ["warn", "raise"],
+    "If pixels can't be unit vectors, even when read again: count them and warn; or treat it as a failed read.",
 )
 @click.option("--max-workers", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Table to write: .parquet or .csv.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@shared.output_option("Table to write: .parquet or .csv.")
+@shared.overwrite_option
 def extract(
-    *,
-    sites_file: SitesFile,
-    years: tuple[int, ...],
-    source: str | None,
-    statistics: tuple[str, ...],
-    bands: tuple[str, ...] | None,
-    on_error: str,
-    on_damage: str,
-    max_workers: int | None,
-    output: Path,
-    overwrite: bool,
+    *, sites_file: shared.SitesFile, years: tuple[int, ...], output: Path, overwrite: bool, **options: Any
 ) -> int:
     """Write a table of yearly embeddings: one row for each site and year.
 
@@ -174,31 +141,28 @@ def extract(
     from gee_polygons.extract import extract_embeddings
 
     sites = sites_file.load()
-    table = extract_embeddings(
-        sites,
-        years=years,
-        source=source,
-        statistics=statistics,
-        bands=bands,
-        on_error=on_error,
-        on_damage=on_damage,
-        progress=on_terminal(),
-        max_workers=max_workers,
-    )
+    table = extract_embeddings(sites, years=years, progress=shared.on_terminal(), **options)
     write_table(table, output, sites=sites, overwrite=overwrite)
     click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
     failures = table.attrs.get("errors", [])
     for failure in failures[:MAX_SHOWN]:
-        say(f"error: {failure['message']} ({failure['year']}, {count(len(failure['site_ids']), 'site')})")
+        shared.say(f"error: {failure['message']} ({failure['year']}, {shared.count(len(failure['site_ids']), 'site')})")
     if failures:
-        say(f"{count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values")
-    return EXIT_DATA if failures else 0
+        shared.say(
+            f"{shared.count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values"
+        )
+    return shared.EXIT_DATA if failures else 0
 
 
 @main.command(short_help="Build the synthetic sample archive.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to build in; created if need be.")
+@click.option("--out", type=shared.PATH, required=True, help="Folder to build in; created if need be.")
 @click.option(
-    "--years", callback=parse_years, default="2018-2024", show_default=True, metavar="YEARS", help="Years to build."
+    "--years",
+    callback=shared.parse_years,
+    default="2018-2024",
+    show_default=True,
+    metavar="YEARS",
+    help="Years to build.",
 )
 def sample(*, out: Path, years: tuple[int, ...]) -> None:
     """Build the sample archive, small and synthetic, in the published layout, and the file of its sites.
@@ -211,7 +175,7 @@ def sample(*, out: Path, years: tuple[int, ...]) -> None:
     from gee_polygons.sources.sample.archive import SITES_NAME, build_sample_archive
     from gee_polygons.sources.sample.scene import write_sample_sites
 
-    index = build_sample_archive(out, years=years, progress=on_terminal())
+    index = build_sample_archive(out, years=years, progress=shared.on_terminal())
     sites = write_sample_sites(out / SITES_NAME)
     click.echo(f"{index}: the index; give it as --source")
     click.echo(f"{sites}: the sites")
@@ -237,9 +201,7 @@ def sources() -> None:
 
 
 @main.command(short_help="Extract and draw the sample archive.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="outputs", show_default=True, help="Folder to write into."
-)
+@click.option("--out", type=shared.PATH, default="outputs", show_default=True, help="Folder to write into.")
 def demo(*, out: Path) -> None:
     """Build the synthetic sample archive, extract a table of its sites, and draw three pictures.
 
@@ -250,11 +212,11 @@ def demo(*, out: Path) -> None:
     from gee_polygons.cli.demo import run_demo
 
     total = 0.0
-    for step in run_demo(out, progress=on_terminal()):
+    for step in run_demo(out, progress=shared.on_terminal()):
         total += step.seconds
         click.echo(f"{step.seconds:6.1f} s  {step.title}")
         for path in step.paths:
-            click.echo(f"{'':8}  -> {near(path)}")
+            click.echo(f"{'':8}  -> {shared.near(path)}")
     click.echo(f"{total:6.1f} s  in all")
 
 
@@ -277,12 +239,12 @@ _SOURCES: Final = (
 
 def _summary(table: pd.DataFrame, n_sites: int, n_years: int) -> str:
     found = ", ".join(f"{n:,} {status}" for status, n in table["status"].value_counts(sort=False).sort_index().items())
-    rows = f"{count(len(table), 'row')} ({count(n_sites, 'site')} x {count(n_years, 'year')})"
+    rows = f"{shared.count(len(table), 'row')} ({shared.count(n_sites, 'site')} x {shared.count(n_years, 'year')})"
     return f"{rows}: {found}" if found else rows
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    say(f"error: {message}")
+    shared.say(f"error: {message}")
     sys.exit(status)
 
 
@@ -291,7 +253,7 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        say(level + record.getMessage())
+        shared.say(level + record.getMessage())
 
 
 @contextmanager
@@ -305,7 +267,7 @@ def _messages() -> Iterator[None]:
         # the library's warnings are always shown, whatever filters the user has set
         warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
         warnings.filterwarnings("always", category=DataWarning)
-        warnings.showwarning = lambda message, *args, **more: say(f"warning: {message}")
+        warnings.showwarning = lambda message, *args, **more: shared.say(f"warning: {message}")
         try:
             yield
         finally:

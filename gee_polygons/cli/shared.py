@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +69,31 @@ SOURCE_HELP = (
 years_option = click.option(
     "--years", callback=parse_years, required=True, metavar="YEARS", help="2018-2024, or 2018,2020, or 2019."
 )
+optional_years = click.option(
+    "--years", callback=lambda c, p, v: v and parse_years(c, p, v), metavar="YEARS", help="Required for SITES."
+)
 source_option = click.option("--source", callback=parse_source, metavar="SOURCE", help=SOURCE_HELP)
+id_column_option = click.option(
+    "--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"
+)
+crs_option = click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+PATH: Final = click.Path(path_type=Path)
+
+
+def output_option(what: str, *, required: bool = True) -> Callable[[Any], Any]:
+    """Return the option -o for a file to write."""
+    return click.option("-o", "--output", type=PATH, required=required, help=what)
+
+
+def share_option(name: str, default: float, what: str) -> Callable[[Any], Any]:
+    """Return an option that is a number between 0 and 1, both excluded."""
+    return click.option(name, type=click.FloatRange(0, 1, True, True), default=default, show_default=True, help=what)
+
+
+def choice_option(name: str, choices: Sequence[str], what: str) -> Callable[[Any], Any]:
+    """Return an option that is one of some words, the first by default."""
+    return click.option(name, type=click.Choice(choices), default=choices[0], show_default=True, help=what)
 
 
 @dataclass(frozen=True)
@@ -96,9 +120,9 @@ class SitesFile:
 def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the argument SITES and its options, as one `SitesFile` named ``sites_file``."""
 
-    @click.argument("sites_path", metavar="SITES", type=click.Path(path_type=Path))
-    @click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]")
-    @click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
+    @click.argument("sites_path", metavar="SITES", type=PATH)
+    @id_column_option
+    @crs_option
     @functools.wraps(command)
     def wrapped(*, sites_path: Path, id_column: str | None, crs: str | None, **options: Any) -> Any:
         return command(sites_file=SitesFile(sites_path, id_column, crs), **options)
