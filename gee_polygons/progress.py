@@ -59,7 +59,21 @@ def report_progress(
             def update(n: int) -> None:
                 bar.update(n)
 
-            yield update
+            _bars.append(bar)
+            try:
+                yield update
+            finally:
+                _bars.remove(bar)
+
+
+_bars: list[Any] = []
+
+
+def show_notice(text: str) -> None:
+    """Show a text beside the bars of this process, such as what they wait for; an empty one removes it."""
+    for bar in list(_bars):
+        if bar.postfix != text and (bar.postfix or text):
+            bar.set_postfix_str(text)
 
 
 _INSIST_EVERY_S: Final = 1.0

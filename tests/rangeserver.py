@@ -21,22 +21,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 416: "Range Not Satisfiable",
-           429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+PIECE = 16 * 2**10
+REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 410: "Gone",
+           416: "Range Not Satisfiable", 429: "Too Many Requests", 500: "Internal Server Error",
+           503: "Service Unavailable"}  # fmt: skip
 
 
 @dataclass
 class Faults:
     """Faults of the server, each with its probability per data request; drawn from a seed.
 
-    `error` answers `status`; `truncate` ends the body before its stated length; `drop` closes the connection without an
-    answer; `wrong_length` answers a shorter range than requested; `lie` states the requested range but sends a shorter
-    body, with a matching Content-Length. `only` restricts faults to paths that contain this text, `after` exempts the
-    first requests, and `headers` says whether ranges that start at 0 are faulty too.
+    `error` answers `status`, with the header lines `more`; `truncate` ends the body before its stated length; `drop`
+    closes the connection without an answer; `stall` goes silent, in the middle of the body or before the answer;
+    `wrong_length` answers a shorter range than requested; `lie` states the requested range but sends a shorter body,
+    with a matching Content-Length. `only` restricts faults to paths that contain this text, `after` exempts the first
+    requests, and `headers` says whether ranges that start at 0 are faulty too.
     """
 
     error: float = 0.0
     status: int = 503
+    more: str = ""
+    stall: float = 0.0
     truncate: float = 0.0
     drop: float = 0.0
     wrong_length: float = 0.0
@@ -53,12 +58,15 @@ class RangeServer:
 
     With `query`, requests without that query are forbidden, as for a signed URL, and so is HEAD.
 
+    With `rate`, all connections together get so many bytes a second, in pieces of `PIECE` bytes, in turn.
+
     `log` holds (path, first byte, last byte, status) of each request, in order of arrival. `counts_from_the_end` says
     whether ranges counted from the end of a file are supported.
     """
 
     root: Path
     latency_s: float = 0.0
+    rate: float = 0.0
     faults: Faults = field(default_factory=Faults)
     query: str = ""
     log: list[tuple[str, int, int, int]] = field(default_factory=list)
@@ -70,13 +78,20 @@ class RangeServer:
         self._random = random.Random(self.faults.seed)
         self._lock = threading.Lock()
         self._busy: set[socket.socket] = set()
+        self._open: set[socket.socket] = set()
+        self._free_at = 0.0  # when the line can take the next piece
+        self.port = 0
+        self.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen, on the same port as before."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind(("127.0.0.1", self.port))
         self._socket.listen(512)
-        self._open: set[socket.socket] = set()
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
 
     @property
     def requests(self) -> int:
@@ -102,12 +117,13 @@ class RangeServer:
             self._socket.shutdown(socket.SHUT_RDWR)  # ends accept(), which would take one more connection
         self._socket.close()
         for connection in list(self._open):
-            connection.close()
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # its thread closes it
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._socket.accept()
+                connection, _ = listening.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -164,7 +180,9 @@ class RangeServer:
             self._note(path, first, last, 0)
             return False
         if fault == "error":
-            return self._say(connection, path, self.faults.status)
+            return self._say(connection, path, self.faults.status, self.faults.more)
+        if fault == "stall" and first % 2:
+            return self._stall(connection, path, first)
         length = last - first + 1
         if fault == "wrong_length":
             last -= max(1, length // 3)
@@ -185,12 +203,34 @@ class RangeServer:
         connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
         if method == "GET":
             with file.open("rb") as data:
+                if fault == "stall":
+                    connection.sendfile(data, first, body // 2)
+                    return self._stall(connection, path, first)
+                while self.rate and body > 1:
+                    n = min(PIECE, body - 1)
+                    self._wait_for_the_line(n)
+                    connection.sendfile(data, first, n)
+                    first, body = first + n, body - n
                 while body > 0:
                     if body == 1:  # the next request may follow the last byte at once
                         self._finish(connection)
                     done = os.sendfile(connection.fileno(), data.fileno(), first, max(body - 1, 1))
                     first, body = first + done, body - done
         return fault != "truncate"
+
+    def _wait_for_the_line(self, n: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            wait = max(0.0, self._free_at - now)
+            self._free_at = max(self._free_at, now) + n / self.rate
+        if wait > 0.002:
+            time.sleep(wait)
+
+    def _stall(self, connection: socket.socket, path: str, first: int) -> bool:
+        """Say nothing more until the client goes."""
+        self._note(path, first, first - 1, 0)
+        connection.recv(1)
+        return False
 
     def _finish(self, connection: socket.socket) -> None:
         """Count a request as answered, just before its answer is complete: the next one may follow at once."""
@@ -203,7 +243,7 @@ class RangeServer:
             return None
         with self._lock:
             draw = self._random.random()
-        for name in ("error", "truncate", "drop", "wrong_length", "lie"):
+        for name in ("error", "stall", "truncate", "drop", "wrong_length", "lie"):
             draw -= getattr(faults, name)
             if draw < 0:
                 return name
@@ -222,10 +262,10 @@ class RangeServer:
 
 @contextmanager
 def serve(
-    root: Path | str, *, latency_s: float = 0.0, faults: Faults | None = None, query: str = ""
+    root: Path | str, *, latency_s: float = 0.0, rate: float = 0.0, faults: Faults | None = None, query: str = ""
 ) -> Iterator[RangeServer]:
     """Serve a folder while the block runs."""
-    server = RangeServer(Path(root), latency_s, faults or Faults(), query)
+    server = RangeServer(Path(root), latency_s, rate, faults or Faults(), query)
     try:
         yield server
     finally:
@@ -237,11 +277,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--rate", type=float, default=0.0, help="bytes a second, over all connections")
+    parser.add_argument("--loss", type=float, default=0.0, help="share of requests that stall or are dropped")
     options = parser.parse_args()
-    with serve(options.folder, latency_s=options.latency) as server:
+    faults = Faults(stall=options.loss / 2, drop=options.loss / 2)
+    with serve(options.folder, latency_s=options.latency, rate=options.rate, faults=faults) as server:
         sys.stdout.write(server.url + "\n")
         sys.stdout.flush()
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            if line.startswith("outage"):  # for so many seconds
+                server.close()
+                time.sleep(float(line.split()[1]))
+                server.start()
+                continue
             data = sum(first > 0 for _, first, _, _ in server.log)
             sys.stdout.write(f"{server.requests} {data} {server.sent} {server.most_at_once}\n")
             sys.stdout.flush()

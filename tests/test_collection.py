@@ -41,7 +41,7 @@ from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
 SAMPLE = "gee-polygons/sample"
 BOX = (-48.02, -22.36, -48.012, -22.355)
 

@@ -22,7 +22,7 @@ from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
 
 
 def test_a_local_archive_gives_the_same_bits(sample_archive, sample_sites, tmp_path):

@@ -14,7 +14,7 @@ from gee_polygons.network import ranges as _fetch
 from gee_polygons.network.ranges import MAX_REQUEST_BYTES, MAX_WASTE_BYTES, RangeRequest, merge, stream
 from gee_polygons.network.request import Network, fetch, fetch_some
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=5)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=5)
 SIZE = 3_000_000
 
 
@@ -239,20 +239,6 @@ def test_a_failure_affects_no_other_request(folder):
                 part.read()
 
 
-def test_a_panic_is_an_error_too(folder, monkeypatch):
-    import obstore
-
-    class PanicException(BaseException):
-        pass
-
-    def panic(*args, **options):
-        raise PanicException("range start index 5 out of range")
-
-    monkeypatch.setattr(obstore, "get_range", panic)
-    with pytest.raises(ReadError, match="PanicException"):
-        fetch("http://127.0.0.1:1/a.bin", 0, 1, Network(attempts=2, first_wait_s=0.001))
-
-
 def test_a_server_that_does_not_answer_is_given_up(folder):
     with serve(folder, latency_s=3) as server, pytest.raises(ReadError, match="after 2 tries: no answer in time"):
         fetch(f"{server.url}/a.bin", 1, 1, Network(attempts=2, first_wait_s=0.001, timeout_s=0.2))
@@ -307,13 +293,11 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_process_forked_too_late_says_so_and_does_not_hang(folder):
+def test_a_forked_process_makes_requests_of_its_own(folder):
     import subprocess
     import sys
 
     with serve(folder) as server:
         command = [sys.executable, "-c", FORKED, f"{server.url}/a.bin"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    early, late = done.stdout.splitlines()
-    assert early == "10"
-    assert "forked from one that has made requests; start it with multiprocessing's 'spawn'" in late
+    assert done.stdout.splitlines() == ["10", "10"]

@@ -33,7 +33,7 @@ from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, Til
 from gee_polygons.network.request import Network
 from gee_polygons.sources.mosaic import MOSAIC_URL, MosaicSource
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
 EVERYTHING = ("mean", "std", "min", "max", "count", "median", "p10", "medoid")
 SOME = ("mean", "count", "p10")  # one pass over the blocks
 MOSAIC = make()

@@ -21,7 +21,7 @@ from gee_polygons.sources.cog.header import Content, open_tiles
 from gee_polygons.sources.sample import truth_codes, write_tile
 from gee_polygons.zonal.grid import Grid, Window
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
 
 
 @pytest.fixture(scope="module")

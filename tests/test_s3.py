@@ -22,7 +22,7 @@ from gee_polygons.sources.mosaic import MosaicSource
 from gee_polygons.sources.opening import open_source
 from gee_polygons.sources.sample import truth_codes
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=30, max_concurrent=8)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=30, max_concurrent=8)
 BUCKET = "us-west-2.opendata.example"  # dots in its name, as the open archive's
 STORE = make(n_years=1)
 STORE.codes[:, :, 32:] = -128  # the southern shards are never written

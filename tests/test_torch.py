@@ -8,14 +8,14 @@ from rangeserver import serve
 
 from gee_polygons.collection import build, load
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.errors import UsageError
 from gee_polygons.network.request import Network
 from gee_polygons.sources.sample import truth_codes
 from gee_polygons.zonal.grid import Grid
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'gee_polygons[torch]'")
 
-QUICK = Network(first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
+QUICK = Network(attempts=8, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=10)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +56,9 @@ def test_workers_read_what_is_far_away(sample_archive, tmp_path):
         chips = collection.to_torchgeo_dataset(bands=["A00", "A63"], chip_size=64)
         assert torch.equal(pickle.loads(pickle.dumps(chips))[3]["image"], chips[3]["image"])
         options = {"batch_size": 25, "num_workers": 2, "timeout": 60}
-        spawned = torch.utils.data.DataLoader(chips, multiprocessing_context="spawn", **options)
-        assert sum(len(batch["year"]) for batch in spawned) == len(chips)
-        forked = torch.utils.data.DataLoader(chips, multiprocessing_context="fork", **options)
-        with pytest.raises((ReadError, RuntimeError), match="this process was forked from one that has made requests"):
-            list(forked)
+        for method in ("spawn", "fork"):
+            batches = torch.utils.data.DataLoader(chips, multiprocessing_context=method, **options)
+            assert sum(len(batch["year"]) for batch in batches) == len(chips)
 
 
 def test_a_chip_has_pixels():

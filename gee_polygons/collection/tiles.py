@@ -395,8 +395,7 @@ class Collection:
     ) -> Any:
         """Return the chips of all tiles as a map-style dataset for torch's DataLoader.
 
-        Needs the extra ``[torch]``. A DataLoader with workers, of a collection that is far away, needs
-        ``multiprocessing_context="spawn"``: a forked process can't make requests.
+        Needs the extra ``[torch]``.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Resolves paths and URLs to object stores: local files, HTTP(S), S3 and Google Cloud Storage, through obstore."""
+"""Resolves paths and URLs: local files, HTTP(S), S3 and Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from gee_polygons.errors import ReadError
 
 OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # always in us-west-2, whatever AWS_REGION says
-# obstore's own retries are off: `request` retries, also when a body breaks off, and counts every request
-_NO_RETRIES: Final[Any] = {"max_retries": 0}
 
 
 def is_url(spec: str) -> bool:
@@ -116,44 +113,36 @@ def rewrite(place: str, prefixes: Mapping[str, str]) -> str:
     return place
 
 
-def locate(place: str, timeout_s: float = 60.0) -> tuple[Any, str]:
-    """Return the obstore store and the path inside it for a local path or a URL.
-
-    Parameters
-    ----------
-    place : str
-        Local path, ``file://``, ``http(s)://`` (also signed), ``s3://`` or ``gs://`` URL. Buckets are read anonymously.
-    timeout_s : float
-        Time limit of one request.
-
-    Returns
-    -------
-    store : obstore store
-    path : str
-        Path inside the store.
+def http_url(place: str) -> str:
+    """Return the http(s) URL at which a file is requested; the buckets of ``s3`` and ``gs`` URLs are read anonymously.
 
     Raises
     ------
     ReadError
         For a URL of an unknown kind, an ``s3`` or ``gs`` URL with a query, or a hidden query of another process.
+
+    Examples
+    --------
+    >>> http_url("gs://bucket/my tiles/a.tiff")
+    'https://storage.googleapis.com/bucket/my%20tiles/a.tiff'
     """
-    local = local_path(place)
-    if local is not None:
-        # absolute() and not resolve(), so that errors name a link as the user did; but obstore refuses ".."
-        path = Path(local).absolute()
-        inside = path.resolve() if ".." in path.parts else path
-        return _store("file://", "", "", timeout_s), str(inside).lstrip("/")
     parts = urlsplit(requested(place))
     if parts.scheme in ("http", "https"):
-        # the path is percent-encoded, and obstore encodes it once more
-        root = f"{parts.scheme}://{parts.netloc}" + (f"/?{parts.query}" if parts.query else "")
-        return _store(parts.scheme, root, "", timeout_s), unquote(parts.path[1:])
+        path = quote(parts.path, safe="/%:@!$&'()*+,;=-._~")
+        return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+    if parts.scheme not in ("s3", "gs"):
+        raise ReadError(f"{place}: unknown kind of URL; use file, http, https, s3 or gs", url=place)
     if parts.query:
         plain = without_query(f"{parts.scheme}://{parts.netloc}{parts.path}")
         raise ReadError(f"{plain}: only http and https URLs have a query; name the object itself", url=plain)
-    # AWS's own variables name an S3-compatible server
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return _store(parts.scheme, parts.netloc, endpoint if parts.scheme == "s3" else "", timeout_s), parts.path[1:]
+    server = "https://storage.googleapis.com"
+    if parts.scheme == "s3":
+        # AWS's own variables name an S3-compatible server
+        server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-west-2"
+        region = "us-west-2" if parts.netloc == OPEN_ARCHIVE_BUCKET else region
+        server = server.rstrip("/") or f"https://s3.{region}.amazonaws.com"
+    return f"{server}/{parts.netloc}{quote(parts.path)}"
 
 
 def local_path(place: str) -> str | None:
@@ -172,29 +161,3 @@ def local_path(place: str) -> str | None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, its first 200 characters."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-@lru_cache(maxsize=512)
-def _store(scheme: str, host: str, endpoint: str, timeout_s: float) -> Any:
-    from obstore.store import GCSStore, HTTPStore, LocalStore, S3Store
-
-    if scheme == "file://":
-        return LocalStore("/")
-    plain = scheme == "http" or endpoint.startswith("http://")
-    options: Any = {"timeout": f"{timeout_s:g} seconds", "connect_timeout": "10 seconds", "allow_http": plain}
-    if scheme in ("http", "https"):
-        return HTTPStore(host, client_options=options, retry_config=_NO_RETRIES)
-    if scheme == "s3":
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-west-2"
-        more: dict[str, Any] = {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
-        return S3Store(
-            host,
-            region="us-west-2" if host == OPEN_ARCHIVE_BUCKET else region,
-            skip_signature=True,
-            client_options=options,
-            retry_config=_NO_RETRIES,
-            **more,
-        )
-    if scheme == "gs":
-        return GCSStore(host, skip_signature=True, client_options=options, retry_config=_NO_RETRIES)
-    raise ReadError(f"{scheme}://{host}: unknown kind of URL; use file, http, https, s3 or gs")

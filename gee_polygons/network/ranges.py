@@ -4,9 +4,7 @@ A block of a planar GeoTIFF is 64 ranges, 34 MB apart, so reading is fast only w
 and over blocks. Ranges of several blocks are therefore merged together, and requests run ahead of their consumer, up to
 a number of bytes.
 
-obstore's `get_ranges` panics if the answer to a merged range is too short, so ranges are merged here, and each merged
-range is requested by itself. Local files are read without obstore, when a range is decoded: a disk has no latency to
-hide, and each request costs CPU time.
+Local files are read when a range is decoded: a disk has no latency to hide.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError
+from gee_polygons.network.hosts import interruptible
 from gee_polygons.network.local import LocalFile, LocalRange
 from gee_polygons.network.places import local_path
 from gee_polygons.network.request import NETWORK, Network, fetch
@@ -194,7 +193,8 @@ class RemoteRange:
             return memoryview(fetch(self._place, self._start, self._length, network, clip=self._clip))
         self._scheduler.expedite(request)
         try:
-            whole = memoryview(request.answer.result())
+            with interruptible():
+                whole = memoryview(request.answer.result())
         finally:
             self._request = None
             self._scheduler.release(request)

@@ -1,24 +1,24 @@
-"""Makes one request for bytes of a file: checks the answer's length, and retries transient errors."""
+"""Reads bytes of a file: checks the answer's length, goes on where a connection broke off, retries transient errors."""
 
 from __future__ import annotations
 
 import logging
-import os
-import random
 import re
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError, UsageError
+from gee_polygons.network.hosts import Host, Turn, host_of
+from gee_polygons.network.http import CONNECT_S, Answer, FailedError, Wait, get
 from gee_polygons.network.local import LocalFile, MissingFileError
-from gee_polygons.network.places import local_path, locate, without_query
+from gee_polygons.network.places import http_url, local_path, without_query
 
 _LENGTH_ATTEMPTS: Final = 3  # a server that answers with a wrong length mostly goes on doing so
-_UNLIMITED: Final = 10**6  # attempts: `Network.attempts` decides
+_MOST_WHOLE_BYTES: Final = 2**28  # of a file that is read as a whole; those are metadata
+_PROGRESS_BYTES: Final = 1024  # an attempt that brings as many isn't a failure
 
 log = logging.getLogger(__name__)
 
@@ -30,36 +30,38 @@ class Network:
     Parameters
     ----------
     max_concurrent : int
-        Maximum number of simultaneous requests, over all blocks of a call.
-    attempts : int
-        Maximum number of attempts for one request, the first included, where the error is transient: 5xx, 429, a
-        dropped connection, an incomplete body, a time-out. Others (404, 403, 416) are raised at once.
+        Maximum number of simultaneous requests, over all blocks of a call. Fewer are made where the line is slow.
+    give_up_after_s : float
+        How long a request is tried again while nothing of it arrives, and the error is transient: 5xx, 429, a dropped
+        connection, an incomplete body, silence. Others (401, 403, 404, 410, 416) are raised at once.
+    attempts : int, optional
+        Maximum number of attempts within that time, the first included.
     first_wait_s, longest_wait_s : float
         Wait before the second attempt; it doubles from attempt to attempt, up to the longest. Up to half of each wait
-        is left out at random.
+        is left out at random. Where a server answers nobody, all requests to it wait together. A `Retry-After` is
+        waited for.
     timeout_s : float
-        Time limit of one request.
-    give_up_after_s : float
-        No new attempt is made this long after the first.
+        How long a server may be silent, at most; where it usually isn't, a request is sent again sooner. There is no
+        time limit for a request: a line may be slow.
     url_rewrite : mapping of str to str
         URL prefixes of an index -> those of a mirror.
 
     Examples
     --------
-    >>> Network(max_concurrent=32).attempts
-    8
+    >>> Network(give_up_after_s=3600).max_concurrent  # an unattended run
+    128
     """
 
     max_concurrent: int = 128
-    attempts: int = 8
+    give_up_after_s: float = 300.0
+    attempts: int | None = None
     first_wait_s: float = 0.05
     longest_wait_s: float = 8.0
-    timeout_s: float = 60.0
-    give_up_after_s: float = 180.0
+    timeout_s: float = 30.0
     url_rewrite: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.max_concurrent < 1 or self.attempts < 1:
+        if self.max_concurrent < 1 or (self.attempts is not None and self.attempts < 1):
             raise UsageError(f"max_concurrent={self.max_concurrent}, attempts={self.attempts}: both must be at least 1")
         object.__setattr__(self, "url_rewrite", dict(self.url_rewrite))
 
@@ -101,16 +103,9 @@ def fetch(
     ReadError
         Naming the path or URL.
     """
-    if clip:
-        return fetch_some(place, start, length, network, stop=stop)[0]
-    if local_path(place) is not None:
+    if local_path(place) is not None and not clip:
         return LocalFile(place).read(start, length)
-    import obstore
-
-    def ask(store: Any, path: str) -> Any:
-        return _checked(obstore.get_range(store, path, start=start, length=length), start, length)
-
-    return _with_retries(place, network, ask, stop)
+    return _read(place, _Transfer(start, start + length, clip=clip), network, stop)[0]
 
 
 def fetch_some(
@@ -125,148 +120,155 @@ def fetch_some(
     size : int
         Size of the file in bytes.
     """
-    return _read(place, slice(start, start + length), network, stop)
+    return _read(place, _Transfer(start, start + length, clip=True), network, stop)
 
 
 def fetch_end(place: str, length: int, network: Network = NETWORK) -> tuple[Any, int]:
     """Read the last bytes of a file. Returns them and the file's size; retries and errors as in `fetch`."""
-    return _read(place, slice(-length, None), network)
+    try:
+        return _read(place, _Transfer(-length, None), network)
+    except ReadError as error:
+        if not isinstance(error.__cause__, FailedError) or error.__cause__.status not in (200, 400, 416, 501):
+            raise
+    # not every server supports ranges counted from the end; and not a HEAD request for the size: a signed URL is valid
+    # for GET only, and HEAD's answer can't be checked
+    size = fetch_some(place, 0, 1, network)[1]
+    first = max(size - length, 0)
+    return fetch_some(place, first, size - first, network)
 
 
 def fetch_whole(place: str, network: Network = NETWORK) -> Any:
-    """Read a whole file; retries and errors as in `fetch`."""
-    return _read(place, slice(None), network)[0]
+    """Read a whole file of at most 256 MB; retries and errors as in `fetch`."""
+    return _read(place, _Transfer(0, None), network)[0]
 
 
-def _read(place: str, part: slice, network: Network, stop: threading.Event | None = None) -> tuple[Any, int]:
+def _read(place: str, wanted: _Transfer, network: Network, stop: threading.Event | None = None) -> tuple[Any, int]:
     """Return a part of a file, clipped at the file's end, and the file's size."""
     if local_path(place) is not None:
         file = LocalFile(place)
-        first, last, _ = part.indices(file.size)
-        if part.start is not None and part.start >= file.size:  # nothing of it is there, which is an error
-            first, last = part.start, part.stop
+        first, last, _ = slice(wanted.start, wanted.stop).indices(file.size)
+        if wanted.start and wanted.start >= file.size:  # nothing of it is there, which is an error
+            first, last = wanted.start, wanted.stop or wanted.start
         return file.read(first, last - first), file.size
-    found: tuple[Any, int] = _with_retries(place, network, lambda store, path: _get(store, path, part), stop)
-    return found
-
-
-def _get(store: Any, path: str, part: slice) -> tuple[Any, int]:
-    """Return a part of a remote file, and the file's size, by one request."""
-    import obstore
-
-    # not a HEAD request for the size: a signed URL is valid for GET only, and HEAD's answer can't be checked
-    from_end = part.start is not None and part.start < 0
-    wanted: Any = {"suffix": -part.start} if from_end else None if part.start is None else (part.start, part.stop)
+    url = http_url(place)
+    host, turn = host_of(url), Turn(network, stop)
+    tries = refusals = 0
     try:
-        answer = obstore.get(store, path, options={"range": wanted} if wanted else {})
-    except Exception as error:
-        if not from_end or type(error).__name__ in _REFUSED or _diagnose(error)[1] > 1:
-            raise
-        # not every server supports ranges counted from the end; this costs one more request
-        size = _get(store, path, slice(0, 1))[1]
-        return _get(store, path, slice(max(size + part.start, 0), size))
-    size = int(answer.meta["size"])
-    first, last, _ = part.indices(size)
-    return _checked(answer.bytes(), first, last - first), size
+        while True:
+            host.begin(turn)
+            tries += 1
+            try:
+                wanted.receive(url, host, turn)
+            except FailedError as failed:
+                if failed.attempts is None:
+                    host.failed(turn, failed)
+                elif (refusals := refusals + 1) >= failed.attempts:
+                    raise
+                if stop is not None and stop.is_set():
+                    raise
+                log.info("%s: %s; try %d follows", place, failed.reason, tries + 1)
+            else:
+                return wanted.data, wanted.size
+            finally:
+                host.end(turn)
+    except FailedError as failed:
+        after = f" after {tries} tries" if tries > 1 else ""
+        kind = MissingFileError if failed.missing else ReadError
+        raise kind(f"{place}: can't be read{after}: {without_query(failed.reason)}", url=place) from failed
 
 
-class _LengthError(Exception):
-    """An answer has another length than the range that was requested."""
+class _Transfer:
+    """A part of a file, and what has arrived of it.
 
+    Parameters
+    ----------
+    start : int
+        First byte; negative: counted from the end.
+    stop : int, optional
+        Where the part ends; None: with the file.
+    clip : bool
+        Whether the file may end before.
+    """
 
-def _checked(data: Any, start: int, length: int) -> Any:
-    if len(data) != length:
-        raise _LengthError(f"{length} bytes asked for at {start}, {len(data)} found: truncated")
-    return data
+    def __init__(self, start: int, stop: int | None, *, clip: bool = False) -> None:
+        self.start, self.stop, self._clip = start, stop, clip
+        self.data = bytearray()
+        self.size = 0
+        """Of the file."""
+        self._filled = 0
+        self._version: tuple[int, str | None] | None = None
 
+    def receive(self, url: str, host: Host, turn: Turn) -> None:
+        """Send one request, and receive what is missing.
 
-def _with_retries(
-    place: str, network: Network, ask: Callable[[Any, str], Any], stop: threading.Event | None = None
-) -> Any:
-    """Call `ask(store, path)` until it succeeds, or another attempt is pointless."""
-    if _Process.was_forked_late:  # the request would never be answered
-        raise ReadError(
-            f"{place}: can't be read: this process was forked from one that has made requests; start it with "
-            "multiprocessing's 'spawn' or 'forkserver'",
-            url=place,
-        )
-    _Process.has_requested = True
-    store, path = locate(place, network.timeout_s)
-    began = time.monotonic()
-    failures: Counter[int] = Counter()  # by the number of attempts that this kind of failure deserves
-    for attempt in range(1, network.attempts + 1):
+        Raises
+        ------
+        FailedError
+            If it isn't answered in full.
+        """
+        wait, before = Wait(lambda: host.limit_s(turn), turn.check), self._filled
         try:
-            return ask(store, path)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # pyo3's PanicException isn't an Exception
-            reason, most = _diagnose(error)
-            missing = type(error).__name__ == "FileNotFoundError"
-        failures[most] += 1
-        hopeless = attempt >= network.attempts or failures[most] >= most
-        wait = min(network.longest_wait_s, network.first_wait_s * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-        late = time.monotonic() - began + wait > network.give_up_after_s
-        if hopeless or late or (stop is not None and stop.is_set()):
-            tries = f" after {attempt} tries" if attempt > 1 else ""
-            kind = MissingFileError if missing else ReadError
-            raise kind(f"{place}: can't be read{tries}: {reason}", url=place)
-        log.info("%s: %s; try %d of %d follows in %.2f s", place, reason, attempt + 1, network.attempts, wait)
-        (stop or threading.Event()).wait(wait)
-    raise AssertionError("unreachable")
+            with get(url, self._headers(), wait, connect_s=min(CONNECT_S, turn.network.timeout_s)) as answer:
+                host.answered()
+                self._prepare(answer)
+                view = memoryview(self.data)
+                while self._filled < len(view):
+                    n = answer.read_into(view[self._filled :])
+                    if not n:
+                        raise FailedError("the connection broke off in the middle of the answer")
+                    self._filled += n
+                    host.heard = time.monotonic()
+                if answer.length is None and answer.read_into(memoryview(bytearray(1))):
+                    raise FailedError(f"more bytes than the {len(view)} asked for: a faulty server", _LENGTH_ATTEMPTS)
+        finally:
+            if self._filled >= before + _PROGRESS_BYTES:
+                turn.progressed()
+        host.succeeded(turn, wait.longest_s)
 
+    def _headers(self) -> dict[str, str]:
+        """Return the header that asks for what is missing."""
+        if self.stop is not None:
+            return {"Range": f"bytes={self.start + self._filled}-{self.stop - 1}"}
+        return {"Range": f"bytes={self.start}"} if self.start < 0 else {}
 
-class _Process:
-    """Whether this process can make requests: a forked child lacks its parent's threads, obstore's included."""
+    def _prepare(self, answer: Answer) -> None:
+        """Check what the headers say, and make room for what is announced, never for more than was asked for."""
+        if self.stop is None and self.start == 0:
+            if answer.status != 200:
+                raise FailedError("a part of the file instead of all of it: a faulty server", _LENGTH_ATTEMPTS)
+            self._prepare_whole(answer)
+            return
+        if answer.status != 206:
+            raise FailedError("the server doesn't serve byte ranges", 1, status=answer.status)
+        stated = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", answer.headers.get("Content-Range", ""))
+        if stated is None:
+            raise FailedError("the answer doesn't say which bytes it holds: a faulty server", _LENGTH_ATTEMPTS)
+        first, last, self.size = map(int, stated.groups())
+        version = self.size, answer.headers.get("ETag")
+        if self._filled and version != self._version:
+            self._filled, self._version = 0, None
+            raise FailedError("the file changed while it was read", _LENGTH_ATTEMPTS)
+        start = max(self.size + self.start, 0) if self.start < 0 else self.start + self._filled
+        stop = self.size if self.stop is None else min(self.stop, self.size)
+        length = last - first + 1
+        if (first, last + 1) != (start, stop) or answer.length not in (length, None):
+            found = f"{first}-{last + 1}" if answer.length in (length, None) else f"{answer.length} bytes"
+            reason = f"bytes {start}-{stop} asked for, {found} found: truncated, or a faulty server"
+            raise FailedError(reason, _LENGTH_ATTEMPTS)
+        if not self._clip and self.stop is not None and self.stop > self.size:
+            asked = f"{self.stop - self.start} bytes asked for at {self.start}"
+            raise FailedError(f"truncated: {asked}, the file has {self.size}", 1)
+        if not self._filled:
+            self.data, self._version = bytearray(length), version
 
-    has_requested = False
-    was_forked_late = False
-
-    @classmethod
-    def after_fork(cls) -> None:
-        cls.was_forked_late = cls.has_requested
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Process.after_fork)
-
-
-# --- what an error means: a reason for the user, and the number of attempts that it deserves
-
-_REFUSED: Final[dict[str, str]] = {  # obstore's classes
-    "FileNotFoundError": "there is no such file",
-    "PermissionDeniedError": "access is denied (403)",
-    "UnauthenticatedError": "access needs credentials (401); the archive is read anonymously",
-}
-_STATUS: Final = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+?))?(?=:| Debug|$)")
-_TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_WRONG_RANGE: Final = re.compile(r"Requested (\d+)\.\.(\d+), got (\d+)\.\.(\d+)")
-_KNOWN_TEXTS: Final = (  # of obstore's messages, the first that fits
-    ("range was invalid|InvalidRange", "truncated: it ends before the bytes asked for", 1),
-    ("following redirect", "the server redirects in a circle", 1),
-    ("body error", "the connection broke off in the middle of the answer", _UNLIMITED),
-    ("timed out|TimedOut|kind: Timeout", "no answer in time", _UNLIMITED),
-    ("error sending request", "no connection, or it was dropped", _UNLIMITED),
-)
-
-
-def _diagnose(error: BaseException) -> tuple[str, int]:
-    """Return what went wrong, in words, and how many attempts this kind of failure deserves in all."""
-    text = without_query(" ".join(str(error).split()))
-    name = type(error).__name__
-    if isinstance(error, _LengthError):
-        return text, _LENGTH_ATTEMPTS
-    if name in _REFUSED:
-        return _REFUSED[name], 1
-    if "Range request not supported" in text:
-        return "the server doesn't serve byte ranges", 1
-    if status := _STATUS.search(text):
-        code = int(status[1])
-        reason = f"the server answers {code} {status[2] or ''}".strip()
-        return reason, _UNLIMITED if code in _TRANSIENT_STATUS or code >= 520 else 1
-    if found := _WRONG_RANGE.search(text):
-        asked, answered = f"{found[1]}-{found[2]}", f"{found[3]}-{found[4]}"
-        return f"bytes {asked} asked for, {answered} found: truncated, or a faulty server", _LENGTH_ATTEMPTS
-    for pattern, reason, attempts in _KNOWN_TEXTS:
-        if re.search(pattern, text, re.IGNORECASE):
-            return reason, attempts
-    return f"{name}: {text[:200]}", _UNLIMITED if name in ("GenericError", "PanicException") else 1
+    def _prepare_whole(self, answer: Answer) -> None:
+        self._filled, length = 0, answer.length
+        if length is not None and length <= _MOST_WHOLE_BYTES:
+            self.data, self.size = bytearray(length), length
+            return
+        self.data, piece = bytearray(), memoryview(bytearray(2**16))
+        while len(self.data) <= _MOST_WHOLE_BYTES and (n := answer.read_into(piece) if length is None else 0):
+            self.data += piece[:n]
+        if length is not None or len(self.data) > _MOST_WHOLE_BYTES:
+            raise FailedError(f"longer than {_MOST_WHOLE_BYTES >> 20} MB, which no metadata are", 1)
+        self.size = self._filled = len(self.data)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import ReadError, warn_data
+from gee_polygons.network.hosts import interruptible
 from gee_polygons.progress import Progress, heeding_interrupts, report_progress
 from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
 from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
@@ -226,14 +227,15 @@ class _Runner:
         with ThreadPoolExecutor(settings.workers, thread_name_prefix="reduce") as pool:
             waiting: deque[tuple[Job, BlockRef, Future[T | ReadError]]] = deque()
             try:
-                for job, coverage, ref in steps:
-                    fetched = [*(next(hiding) for _ in ref.preceding), next(blocks)]
-                    waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
-                    if len(waiting) > settings.workers:
-                        job, ref, future = waiting.popleft()
+                with interruptible():
+                    for job, coverage, ref in steps:
+                        fetched = [*(next(hiding) for _ in ref.preceding), next(blocks)]
+                        waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
+                        if len(waiting) > settings.workers:
+                            job, ref, future = waiting.popleft()
+                            yield job, ref, future.result()
+                    for job, ref, future in waiting:
                         yield job, ref, future.result()
-                for job, ref, future in waiting:
-                    yield job, ref, future.result()
             finally:  # an error or Ctrl-C: don't start what is still waiting
                 pool.shutdown(cancel_futures=True)
 

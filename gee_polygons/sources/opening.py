@@ -128,7 +128,7 @@ def _is_zarr(place: str) -> bool:
     from gee_polygons.network.request import Network
 
     try:
-        fetch_whole(f"{folder}/zarr.json", Network(attempts=3))
+        fetch_whole(f"{folder}/zarr.json", Network(give_up_after_s=5))
     except ReadError:
         return False  # whatever it is, reading it will say
     return True

@@ -14,6 +14,7 @@ import numpy as np
 
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
 from gee_polygons.errors import ReadError, TileError
+from gee_polygons.network.hosts import interruptible
 from gee_polygons.network.local import MissingFileError
 from gee_polygons.network.places import hide_query
 from gee_polygons.network.request import NETWORK, Network
@@ -73,7 +74,8 @@ def open_tiles(
     expected = [contents] * len(tiles) if isinstance(contents, Content) else contents
     pool = ThreadPoolExecutor(min(HEADERS_AT_ONCE, network.max_concurrent, len(tiles)), thread_name_prefix="headers")
     try:
-        return list(pool.map(one, tiles, expected))
+        with interruptible():
+            return list(pool.map(one, tiles, expected))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

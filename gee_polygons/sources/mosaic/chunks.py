@@ -25,6 +25,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from gee_polygons.errors import ReadError, TileError
+from gee_polygons.network.hosts import interruptible
 from gee_polygons.network.local import MissingFileError
 from gee_polygons.network.places import first_line, local_path
 from gee_polygons.network.ranges import RangeRequest
@@ -137,7 +138,7 @@ class Chunks:
                 errors[shard] = error
 
         at_once = min(self.network.max_concurrent, _INDEXES_AT_ONCE, len(needed))
-        with ThreadPoolExecutor(at_once, thread_name_prefix="index") as pool:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="index") as pool, interruptible():
             list(pool.map(load, needed))
         return errors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +14,32 @@ from urllib.parse import urlsplit
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from obstore.exceptions import BaseError as ObstoreError
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import ObjectStore
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from gee_polygons.errors import InputFileError, ReadError, TileError
 from gee_polygons.network.local import MissingFileError
-from gee_polygons.network.places import first_line, local_path, locate
+from gee_polygons.network.places import first_line, local_path
 from gee_polygons.network.request import Network, fetch, fetch_end, fetch_whole
 
 
-class _Store(ObjectStore[Any]):
-    """zarr's store over obstore, with this package's retries and errors."""
+class _Store(Store):
+    """zarr's view of local files or of a server, through this package's requests; to be read only."""
+
+    supports_writes = supports_deletes = False
+    supports_listing = True
 
     def __init__(self, place: str, network: Network) -> None:
-        store, root = locate(place, network.timeout_s)
-        super().__init__(store, read_only=True)
-        self.root = root.strip("/")
+        super().__init__(read_only=True)
+        local = local_path(place)
         parts = urlsplit(place)
-        self.base = "/" if local_path(place) is not None else f"{parts.scheme}://{parts.netloc}/"
+        self.root = (local if local is not None else parts.path).strip("/")
+        self.base = "/" if local is not None else f"{parts.scheme}://{parts.netloc}/"
         self._network = network
         self._documents: dict[str, Any] = {}  # zarr reads a group's metadata twice
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         try:
@@ -54,6 +58,32 @@ class _Store(ObjectStore[Any]):
         if isinstance(part, SuffixByteRequest):
             return fetch_end(place, part.suffix, self._network)[0]
         return bytes(fetch_whole(place, self._network))[part.offset :]
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        return await self.get(key, default_buffer_prototype()) is not None
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        if not self.base.startswith("/"):
+            raise OSError("a server's folders can't be listed")
+        for path in Path(self.base + prefix).iterdir():
+            yield path.name
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        return self.list_dir(prefix)
+
+    def list(self) -> AsyncIterator[str]:
+        return self.list_dir("")
+
+    async def set(self, key: str, value: Buffer) -> None:
+        raise NotImplementedError
+
+    async def delete(self, key: str) -> None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -164,7 +194,7 @@ def _only_candidate(group: Any, place: str, name: str) -> Any:
     """Return the only array of a group that may hold embeddings, whatever its name."""
     try:
         arrays = [array for _, array in group.arrays()]
-    except (ObstoreError, OSError):  # a plain web server can't list a folder
+    except OSError:  # a server's folder
         arrays = []
     likely = [array for array in arrays if array.ndim in (3, 4) and array.dtype.kind in "if"]
     if len(likely) == 1:
