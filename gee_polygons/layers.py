@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,7 +17,32 @@ COMPOSITES: Final = ("mosaic", "mean", "median", "mode")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinuousLayer:
+class _Layer:
+    """What both kinds of layers have."""
+
+    name: str
+    collection_id: str
+    scale_m: float
+    first_year: int
+    last_year: int | None = None
+    description: str = ""
+    attribution: str = ""
+    composite: str = "mosaic"
+    prepare: Callable[[Any], Any] | None = None
+    related_ids: tuple[str, ...] = ()
+
+    def _check(self, bands: tuple[str, ...]) -> None:
+        if not bands or len(set(bands)) != len(bands):
+            raise UsageError(f"layer {self.name!r}: bands must be named and unique, found {bands!r}")
+        if not self.scale_m > 0:
+            raise UsageError(f"layer {self.name!r}: scale_m must be positive, found {self.scale_m!r}")
+        if self.composite not in COMPOSITES:
+            names = ", ".join(COMPOSITES)
+            raise UsageError(f"layer {self.name!r}: composite must be one of {names}, found {self.composite!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuousLayer(_Layer):
     """A layer of numbers: one or more bands that can be averaged.
 
     Parameters
@@ -50,20 +76,10 @@ class ContinuousLayer:
     1
     """
 
-    name: str
-    collection_id: str
     bands: tuple[str, ...]
-    scale_m: float
-    first_year: int
-    last_year: int | None = None
-    description: str = ""
-    attribution: str = ""
-    composite: str = "mosaic"
-    prepare: Callable[[Any], Any] | None = None
-    related_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.name, self.scale_m, self.bands, self.composite)
+        self._check(self.bands)
 
     @property
     def n_bands(self) -> int:
@@ -72,7 +88,7 @@ class ContinuousLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CategoricalLayer:
+class CategoricalLayer(_Layer):
     """A layer of classes: one band of integers, each with a name and a colour.
 
     Parameters
@@ -110,30 +126,21 @@ class CategoricalLayer:
     'water'
     """
 
-    name: str
-    collection_id: str
     band: str
-    scale_m: float
-    first_year: int
-    last_year: int | None = None
     class_names: Mapping[int, str] = field(default_factory=dict, hash=False)
     palette: Mapping[int, str] = field(default_factory=dict, hash=False)
-    description: str = ""
-    attribution: str = ""
-    composite: str = "mosaic"
-    prepare: Callable[[Any], Any] | None = None
-    related_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.name, self.scale_m, (self.band,), self.composite)
+        self._check((self.band,))
         # read-only copies: a layer is shared by everyone who imports it
         object.__setattr__(self, "class_names", MappingProxyType(dict(self.class_names)))
         object.__setattr__(self, "palette", MappingProxyType(dict(self.palette)))
 
-    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], CategoricalLayer], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[[], CategoricalLayer], tuple[()]]:
         # a read-only mapping can't be pickled as it is
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _rebuilt, ({k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()},)
+        plain = {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()}
+        return partial(CategoricalLayer, **plain), ()
 
     @property
     def band_name(self) -> str:
@@ -156,16 +163,3 @@ class CategoricalLayer:
         'classification_2020'
         """
         return self.band.replace("{year}", str(year))
-
-
-def _rebuilt(values: dict[str, Any]) -> CategoricalLayer:
-    return CategoricalLayer(**values)
-
-
-def _check(name: str, scale_m: float, bands: tuple[str, ...], composite: str) -> None:
-    if not bands or len(set(bands)) != len(bands):
-        raise UsageError(f"layer {name!r}: bands must be named and unique, found {bands!r}")
-    if not scale_m > 0:
-        raise UsageError(f"layer {name!r}: scale_m must be positive, found {scale_m!r}")
-    if composite not in COMPOSITES:
-        raise UsageError(f"layer {name!r}: composite must be one of {', '.join(COMPOSITES)}, found {composite!r}")
