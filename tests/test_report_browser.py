@@ -124,6 +124,7 @@ def test_it_reads_on_a_phone(browser, page):
     assert inner[2]
     assert inner[0] <= inner[1]
     assert browser.execute_script("return document.querySelector('#body img').clientHeight") >= 100
+    assert texts(browser, "#body > .pair:first-child figcaption") == ["before: 2018", "after: 2024"]
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
@@ -183,6 +184,16 @@ def test_the_map_zooms_by_button_and_back(browser, page):
     browser.execute_script("byId('out').click()")
     assert ask(browser, "view") == whole
     assert ask(browser, "byId('out').disabled")
+
+
+def test_who_needs_a_visit_stands_above_the_list_with_links_to_maps(browser, page):
+    look(browser, page, 390, 844)
+    [text] = texts(browser, "#visit li")
+    for words in ("stalled", "14.0 ha", "similarity to the references", "before: 2018"):
+        assert words in text
+    phone, web = ask(browser, "[...document.querySelectorAll('#visit a')].map(e=>e.href)")
+    assert phone.startswith("geo:-22.35045,-48.03012?q=")
+    assert web.startswith("https://www.openstreetmap.org/?mlat=-22.35045&mlon=-48.03012#map=")
 
 
 def test_roles_can_be_seen_and_filtered(browser, page):

@@ -10,8 +10,8 @@ from gee_polygons.report.language import Language
 
 def explanation(findings: Findings, say: Language) -> str:
     """Explain the terms of the page."""
-    changed, recovered, controls = findings.changed, findings.recovered, findings.controls
-    words = {"background": background_of(findings, say), "one_in": say.one_in(changed.level)}
+    changed, recovered = findings.changed, findings.recovered
+    words = {"background": background_of(findings, say), "rate": f"{100 * changed.level:.3g}%"}
     parts = ["terms_change"]
     if recovered is not None:
         parts = ["terms_recovery", "terms_change", "terms_change_and_recovery"]
@@ -23,9 +23,6 @@ def explanation(findings: Findings, say: Language) -> str:
             "twice_slow": f"{2 * STALLED_RATE:.0%}",
             "slow_years": f"{1 / STALLED_RATE:.0f}",
         }
-    if controls:
-        parts.append("terms_controls")
-        words["controls"] = say.names(controls)
     return "".join(template(part, say).substitute(words) for part in [*parts, "terms_data"])
 
 

@@ -49,13 +49,6 @@ class Language:
         rest = f" {self('and {n} more', n=self.number(more))}" if more > 0 else ""
         return html.escape(", ".join(map(str, ids[:_MOST_NAMES]))) + rest
 
-    def one_in(self, rate: float) -> str:
-        """Return a rate as a count: 0.1 is 1 in 10."""
-        n = round(1 / rate)
-        if n > 1 and abs(1 / rate - n) < 0.01:
-            return self("{part} in {whole}", part=1, whole=self.number(n))
-        return self("{part} in {whole}", part=f"{rate * 100:.3g}", whole=100)
-
 
 def language_of(code: str) -> Language:
     """Return a language by its code.

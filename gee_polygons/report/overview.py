@@ -57,7 +57,7 @@ def overview(findings: Findings) -> pd.DataFrame:
 def text_of(value: Any) -> str | None:
     """Return a property as text, whatever type its column has; None where it is missing or blank."""
     value = plain(value)
-    return None if value is None else str(value).strip() or None
+    return None if value is None else str(value).strip().removesuffix(" 00:00:00") or None  # a date is a day
 
 
 def visits(findings: Findings, rows: pd.DataFrame) -> pd.DataFrame:

@@ -154,8 +154,3 @@ def _similarities(rows: pd.DataFrame, units: NDArray[np.float64], every_year: pd
 def _rounded_rows(values: NDArray[np.float64], n_rows: int, digits: int) -> list[list[float | None]]:
     rows = values.reshape(n_rows, -1).tolist()
     return [[None if v != v else round(v, digits) for v in row] for row in rows]
-
-
-def color_share(colors: PcaColors) -> float:
-    """Return the share of the variance that the colours of the map show."""
-    return round(float(np.nansum(colors.explained_variance)), 2)

@@ -44,7 +44,9 @@ def summary(findings: Findings, rows: pd.DataFrame, say: Language) -> str:
             sites=say.count(tested, "site"),
         )
         if flagged:
-            text += " " + say("About {rate} of them at most should be a false alarm.", rate=say.one_in(changed.level))
+            text += " " + say(
+                "At most about {rate} of them should be false alarms.", rate=f"{100 * changed.level:.3g}%"
+            )
         sentences.append(text)
     return "".join(f"<p>{text}</p>" for text in sentences)
 

@@ -24,7 +24,7 @@ from gee_polygons.report.outlines import map_of
 from gee_polygons.report.overview import overview, visits
 from gee_polygons.report.page import page_of
 from gee_polygons.report.pictures import FEW_SITES, check_pictures, pictures_of
-from gee_polygons.report.records import color_share, site_records
+from gee_polygons.report.records import plain_values, site_records
 from gee_polygons.report.roles import (
     CONTROL_KINDS,
     DEGRADED_KINDS,
@@ -179,14 +179,15 @@ def write_report(
             "sites": records,
             "years": years,
             "visit": to_visit["id"].head(most).tolist(),
+            "toVisit": len(to_visit),
             "map": None if sites is None else map_of(records, sites),
-            "pca": color_share(basis),
+            "pca": plain_values([basis.explained_variance.sum()], 2)[0],
             "hasRecovery": recovered is not None,
             "hasRoles": not rows["role"].eq("restoration").all(),
             "hasSource": source is not None,
             "ranked": 0 if recovered is None else int(recovered.sites["rank"].notna().sum()),
             "confidence": None if recovered is None else round(100 * recovered.confidence),
-            "range": None if recovered is None else _range_low(recovered),
+            "range": None if recovered is None else plain_values([recovered.reference["range_low"].median()], 3)[0],
             "groupColors": GROUP_COLOURS,
             "language": say.code,
             "words": say.texts,
@@ -256,8 +257,3 @@ def _add_pictures(
                 record_of[site_id]["noPictures"] = " ".join(str(error).split())
                 warn_data(f"no pictures of site {site_id!r}: {error}")
         advance(1)
-
-
-def _range_low(recovered: Recovery) -> float | None:
-    low = float(recovered.reference["range_low"].median())
-    return None if low != low else round(low, 3)

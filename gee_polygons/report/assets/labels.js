@@ -36,7 +36,7 @@ function allNames() {
 export function showNames(group, view, unit) {
   names = names || allNames();
   const [left, top, width, height] = view;
-  const boxes = [[left, top + height - 30 * unit, left + width / 3, top + height]]; // the scale bar
+  const boxes = [[left, top + height - 20 * unit, left + width / 4, top + height]]; // the scale bar
   const texts = [];
   let tried = 0;
   for (const { text, kind, x, y } of names) {

@@ -42,7 +42,7 @@ export function prepareVisits() {
   const why = hasRecovery
     ? '{sites}: declining or stalled, the largest first.'
     : '{sites}: changed, the largest first.';
-  byId('why').textContent = t(why, { sites: count(report.visit.length, 'site') });
+  byId('why').textContent = t(why, { sites: count(report.toVisit, 'site') });
   byId('all-visits').textContent = t('Show more');
   byId('all-visits').addEventListener('click', () => showVisits(byId('visit').children.length + 10 * FIRST_SITES));
   window.addEventListener('beforeprint', () => showVisits(Math.max(PRINTED_SITES, byId('visit').children.length)));
