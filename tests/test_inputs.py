@@ -185,7 +185,7 @@ def test_controls_without_any_data_take_nothing_off():
     table.loc[table["site_id"] == "s1", list(BANDS)] = np.nan
     with pytest.raises(UsageError, match="none of the 1 named site has data"):
         change(table, background=["s1"])
-    assert change(table, background=["s1", "s2", "s3"]).background == "the drift of 2 control sites"
+    assert change(table, background=["s1", "s2", "s3"]).background == "the median step of 2 control sites"
 
 
 @pytest.mark.parametrize("background", ["all", None, ["s1", "s2"]])

@@ -3,16 +3,8 @@
 import numpy as np
 import pytest
 
-from gee_polygons.change.numerics import (
-    adjusted_p_values,
-    ar1_correlation,
-    effective_dimensions,
-    half_normal_scale,
-    median_and_scale,
-    nonnegative_least_squares,
-    p_to_z,
-    z_to_p,
-)
+from gee_polygons.change.numerics import median_and_scale, nonnegative_least_squares
+from gee_polygons.change.significance import adjusted_p_values
 from gee_polygons.embeddings.uncertainty import concentration
 
 
@@ -39,21 +31,11 @@ def test_adjusted_p_values(scipy, rng):
     assert found[np.isfinite(found)] == pytest.approx(scipy.stats.false_discovery_control(p), rel=1e-14)
 
 
-def test_normal_scores(scipy):
-    z = np.linspace(-7, 36, 400)
-    assert z_to_p(z) == pytest.approx(scipy.stats.norm.sf(z), rel=1e-12)
-    assert p_to_z(scipy.stats.norm.sf(z)) == pytest.approx(z, abs=1e-3)
-    p = np.array([1e-290, 1e-20, 1e-3, 0.5, 0.9, np.nan])
-    assert p_to_z(p) == pytest.approx(scipy.stats.norm.isf(p), rel=1e-12, nan_ok=True)
-    assert z_to_p(np.array([1e6]))[0] > 0  # the smallest p-value that a float64 holds
-
-
 def test_median_and_scale(scipy, rng):
     values = rng.normal(3, 2, 501)
     centre, scale = median_and_scale(values)
     assert centre == np.median(values)
     assert scale == pytest.approx(scipy.stats.median_abs_deviation(values, scale="normal"), rel=1e-12)
-    assert half_normal_scale(np.abs(values - centre)) == pytest.approx(scale)
 
 
 def test_nonnegative_least_squares(scipy, rng):
@@ -72,10 +54,3 @@ def test_nonnegative_least_squares(scipy, rng):
 def test_concentration_inverts_the_ratio_of_bessel_functions(scipy, kappa, p):
     length = scipy.special.ive(p / 2, kappa) / scipy.special.ive(p / 2 - 1, kappa)
     assert float(concentration(np.array(length), p)) == pytest.approx(kappa, rel=1e-5)
-
-
-def test_effective_dimensions_and_correlation_by_hand():
-    assert effective_dimensions(np.eye(64)) == pytest.approx(64)
-    assert effective_dimensions(np.diag([3.0, 1.0])) == pytest.approx(16 / 10)
-    assert ar1_correlation(3, 0.5).tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
-    assert ar1_correlation(3, 0.5, 0.4)[0].tolist() == pytest.approx([1, 0.2, 0.1])

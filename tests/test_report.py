@@ -140,7 +140,7 @@ def test_change_and_recovery_have_commands(tmp_path, sample_table, sample_sites)
     done = run(main, ["change", path["t.parquet"], "--sites", path["s.geojson"], "-o", path["c.csv"], "--yearly",
                       path["y.csv"]])  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "13 persistent" in done.output
+    assert "14 persistent" in done.output  # one of them grows by 1.5 % a year
     assert len(pd.read_csv(path["y.csv"])) == len(sample_table)
     assert pd.read_csv(path["c.csv"]).set_index("site_id").loc["cleared", "start"] == 2021
     done = run(main, ["recovery", path["plain.csv"], "--sites", path["s.geojson"], "-o", path["r.csv"]])

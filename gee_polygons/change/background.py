@@ -1,4 +1,8 @@
-"""Removes from a table's series the drift of a background: control sites, rings, or the table's own stable sites."""
+"""Estimates the movement that sites share with a background, and removes it.
+
+The shared movement of a year is the median, band by band, of the background sites' steps from the year before: named
+controls, rings around the sites, all sites of the table, or for each site the sites that are most like it.
+"""
 
 from __future__ import annotations
 
@@ -7,152 +11,197 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from gee_polygons.change.drift import Drift, base_years, estimate_drift
-from gee_polygons.change.null_distribution import null_p_values
 from gee_polygons.change.numerics import Flags, Floats
-from gee_polygons.change.rings import subtract_ring_drift
-from gee_polygons.change.series import Series, series_from_table, site_positions
-from gee_polygons.change.stable_sites import most_similar_sites
-from gee_polygons.change.templates import MIN_YEARS, Templates, fit_templates
+from gee_polygons.change.series import Series, has_data, series_from_table, site_positions
+from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError, warn_data
 
-SUSPECT_P: Final = 0.2  # sites with a smaller p-value of "no change" aren't used as background, if there are others
-_MODELS: Final = ("auto", "translation", "rotation")
-_ROUNDS: Final = 3  # of finding changed sites and estimating the drift without them
-_LEAST_SHARE: Final = 0.2  # of the sites that always stays in the background: those with the largest p-values
-_LEAST_SITES: Final = 4  # for a background of all sites
+N_ALIKE: Final = 8  # sites that a site is compared with
+_LEAST_SITES: Final = 4  # with data, for a background from the table itself
+_LEAST_FOR_ALIKE: Final = 5 * N_ALIKE  # in smaller tables the most alike sites are most of the table
+_MOST_COMPARED: Final = 5_000  # sites that each site is compared with; of more, evenly spaced ones
+_SITES_AT_A_TIME: Final = 256  # rows of the matrix of cosines that are held
+_EXPLAINS_LITTLE: Final = 0.1  # of the sites' squared movement
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corrected:
-    """A table's series with the background's drift removed.
+    """A table's series with the background's movement removed.
 
     Parameters
     ----------
     raw : Series
         As in the table.
     units : float array, shape (sites, years, 64)
-        Vectors as they would be if every year were the base year.
-    drift : Drift
-        What was removed.
-    is_background : bool array, shape (sites,)
-        Which of the table's own sites the drift was estimated from.
+        Vectors as they would be if every year were the first.
+    drift : float array, shape (1 or sites, years, 64)
+        The background's movement since the first year, which was removed.
+    controls : bool array, shape (sites,)
+        Sites of the table that the user named as unchanged.
+    others : float array, shape (polygons, years, 64), optional
+        Vectors of a background table, without their median movement.
     words : str
         The background in words.
-    is_named : bool
-        Whether the user named the sites that don't change.
-    background : Series, optional
-        The sites that the drift was estimated from.
     """
 
     raw: Series
     units: Floats
-    drift: Drift
-    is_background: Flags
+    drift: Floats
+    controls: Flags
     words: str
-    is_named: bool = False
-    background: Series | None = None
+    others: Floats | None = None
+
+    @property
+    def unchanged(self) -> Floats:
+        """Series that are known not to have changed, shape (series, years, 64)."""
+        return self.units[self.controls] if self.others is None else self.others
+
+    @property
+    def explained(self) -> Floats:
+        """Share of the sites' squared movement since the first year that the background explains, shape (years,)."""
+        before, after = (_movement(units) for units in (self.raw.units, self.units))
+        found: Floats = np.divide(before - after, before, out=np.full(len(before), np.nan), where=before > 0)
+        return found
 
 
-def corrected(
-    table: pd.DataFrame, *, background: str | pd.DataFrame | list[Any] | None = "all", drift: str = "auto"
-) -> Corrected:
-    """Return a table's series with the background's drift removed; for the parameters see `change`."""
-    if drift not in _MODELS:
-        raise UsageError(f"drift is one of {', '.join(_MODELS)}, found {drift!r}")
+def corrected(table: pd.DataFrame, background: str | pd.DataFrame | list[Any] | None) -> Corrected:
+    """Return a table's series with the background's movement removed; for the parameters see `change`."""
     series = series_from_table(table)
-    if background is None:
-        return _uncorrected(series, "nothing")
-    if isinstance(background, pd.DataFrame):
-        return _by_table(series, background, drift)
-    if isinstance(background, str):
-        if background != "all":
-            raise UsageError(f"background is 'all', a list of site ids, a table or None, found {background!r}")
-        return _by_stable_sites(series, drift)
-    named = np.sort(site_positions(series, background, "background"))
-    rows = named[series.with_data[named]]
-    if not len(rows):
-        raise UsageError(
-            f"background: none of the {len(named)} named site{'s' if len(named) > 1 else ''} has data in any year; "
-            "name others, or background=None to remove nothing"
-        )
-    controls = series.take(rows)
-    mask = np.isin(np.arange(len(series.site_ids)), rows)
-    found = estimate_drift(controls, base_years(controls.present), drift)
-    words = f"the drift of {len(rows)} control site{'s' if len(rows) > 1 else ''}"
-    return _by_own_sites(series, found, mask, words, is_named=True)
-
-
-def _uncorrected(series: Series, words: str) -> Corrected:
-    none = np.zeros(len(series.site_ids), np.bool_)
-    return Corrected(
-        raw=series, units=series.units, drift=Drift.none(len(series.years)), is_background=none, words=words
-    )
-
-
-def _by_own_sites(series: Series, drift: Drift, mask: Flags, words: str, is_named: bool) -> Corrected:
-    _warn_of_gaps(series, drift)
-    return Corrected(
-        raw=series,
-        units=drift.remove(series.units),
-        drift=drift,
-        is_background=mask,
-        words=words,
-        is_named=is_named,
-        background=series.take(mask),
-    )
-
-
-def _by_stable_sites(series: Series, model: str) -> Corrected:
-    """Find the stable sites of the table, and remove their drift."""
     n = int(series.with_data.sum())
-    if n < _LEAST_SITES:
-        sites = f"{n} site{'s' if n > 1 else ''}"
-        warn_data(
-            f"a table of {sites} is too small to estimate the drift that all land shares: nothing is removed; name "
-            "control sites, or give a table of rings (ring_sites)"
-        )
-        return _uncorrected(series, f"nothing (a table of {sites} is too small to estimate the drift)")
-    base = base_years(series.present)
-    found = estimate_drift(series.take(most_similar_sites(series, base)), base, model)
-    stable = series.with_data
-    if len(series.years) >= MIN_YEARS:
-        bank = Templates.over(len(series.years))
-        for _ in range(_ROUNDS):
-            units = found.remove(series.units)
-            p = np.nan_to_num(null_p_values(fit_templates(units, bank), units, bank, rough=True), nan=1.0)
-            least = np.sort(p)[::-1][max(2, int(_LEAST_SHARE * n)) - 1]
-            stable = (p >= SUSPECT_P) | (p >= least)
-            found = estimate_drift(series.take(stable), base, model)
-    n_stable = int((stable & series.with_data).sum())
-    if 2 * n_stable < n:
-        warn_data(
-            f"only {n_stable} of {n} sites look unchanged; these, which moved most alike, are the background. If most "
-            "sites changed alike, it may be wrong: name control sites, or give a table of rings (ring_sites)"
-        )
-    words = f"the drift of the table's own sites ({n_stable} of {n}, the most stable)"
-    return _by_own_sites(series, found, stable, words, is_named=False)
+    controls = np.zeros(len(series.site_ids), np.bool_)
+    drift, others = np.zeros((1, *series.units.shape[1:])), None
+    if background is None:
+        words = "nothing"
+    elif isinstance(background, pd.DataFrame):
+        drift, others, words = _of_table(series, background)
+    elif isinstance(background, str):
+        if background not in ("alike", "all"):
+            raise UsageError(f"background is 'all', 'alike', a list of site ids, a table or None, found {background!r}")
+        if n < _LEAST_SITES:
+            small = f"a table of {n} site{'s' if n > 1 else ''} is too small to estimate the drift that all land shares"
+            warn_data(f"{small}: nothing is removed; name control sites, or give a table of rings (ring_sites)")
+            words = f"nothing ({small})"
+        elif background == "all" or n < _LEAST_FOR_ALIKE:
+            drift, words = _cumulated_median(series.units, series.years)[None], f"the median step of all {n} sites"
+        else:
+            drift, words = _of_alike_sites(series), f"the median step of the {N_ALIKE} most alike sites"
+    else:
+        named = np.sort(site_positions(series, background, "background"))
+        rows = named[series.with_data[named]]
+        if not len(rows):
+            raise UsageError(
+                f"background: none of the {len(named)} named site{'s' if len(named) > 1 else ''} has data in any year; "
+                "name others, or background=None to remove nothing"
+            )
+        controls[rows] = True
+        drift = _cumulated_median(series.units[rows], series.years)[None]
+        words = f"the median step of {len(rows)} control site{'s' if len(rows) > 1 else ''}"
+    units = normalize(series.units - drift) if drift.any() else series.units
+    found = Corrected(raw=series, units=units, drift=drift, controls=controls, words=words, others=others)
+    _warn_if_it_explains_little(found)
+    return found
 
 
-def _by_table(series: Series, table: pd.DataFrame, model: str) -> Corrected:
-    """Remove the drift of another table's sites; if they have the same ids, also that of each site's own ring."""
+def most_alike_sites(series: Series, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the other sites whose mean directions are nearest to those of some rows: shape (rows, 8 or fewer)."""
+    mean = np.nan_to_num(normalize(np.nansum(series.units, axis=1)))
+    candidates = np.flatnonzero(series.with_data)
+    if len(candidates) > _MOST_COMPARED:
+        candidates = candidates[np.linspace(0, len(candidates) - 1, _MOST_COMPARED).astype(int)]
+    k = min(N_ALIKE, len(candidates) - 1)
+    found = np.empty((len(rows), max(k, 0)), np.intp)
+    for first in range(0, len(rows) if k > 0 else 0, _SITES_AT_A_TIME):
+        part = rows[first : first + _SITES_AT_A_TIME]
+        cosine = mean[part] @ mean[candidates].T
+        cosine[part[:, None] == candidates] = -2.0
+        found[first : first + len(part)] = candidates[np.argpartition(-cosine, k - 1, axis=1)[:, :k]]
+    return found
+
+
+def without_gaps(units: Floats, years: NDArray[np.int64]) -> Floats:
+    """Interpolate missing years between others, so that the steps over a gap aren't lost; ends stay NaN."""
+    seen = has_data(units)
+    inside = np.logical_or.accumulate(seen, axis=1) & np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
+    rows = np.flatnonzero((inside & ~seen).any(axis=1))
+    if not len(rows):
+        return units
+    found = units.copy()
+    for i in rows:
+        held = np.flatnonzero(seen[i])
+        for y in np.flatnonzero(inside[i] & ~seen[i]):
+            after = np.searchsorted(held, y)
+            a, b = held[after - 1], held[after]
+            part = (years[y] - years[a]) / (years[b] - years[a])
+            found[i, y] = (1 - part) * units[i, a] + part * units[i, b]
+    return found
+
+
+def _cumulated_median(units: Floats, years: NDArray[np.int64]) -> Floats:
+    """Return the cumulated median steps of background sites, shape (years, 64); 0 where none has both years."""
+    steps = np.diff(without_gaps(units, years), axis=1)
+    seen = has_data(steps).any(axis=0)
+    if not seen.all():
+        gaps = ", ".join(str(year) for year in years[1:][~seen])
+        warn_data(f"the background has no data for the steps to {gaps}: nothing is removed there")
+    found = np.zeros(units.shape[1:])
+    found[1:][seen] = np.nanmedian(steps[:, seen], axis=0)
+    return found.cumsum(axis=0)
+
+
+def _of_alike_sites(series: Series) -> Floats:
+    """Return each site's background movement, shape (sites, years, 64): the median steps of its most alike sites."""
+    steps = np.diff(without_gaps(series.units, series.years), axis=1)
+    alike = most_alike_sites(series, np.arange(len(series.site_ids)))
+    drift = np.zeros(series.units.shape)
+    for first in range(0, len(alike), _SITES_AT_A_TIME):
+        part = slice(first, first + _SITES_AT_A_TIME)
+        near = np.sort(steps[alike[part]], axis=1)  # NaN last
+        count = np.maximum(has_data(near).sum(axis=1), 1)[:, None, :, None]
+        middle = (np.take_along_axis(near, k, axis=1)[:, 0] for k in ((count - 1) // 2, count // 2))
+        drift[part, 1:] = np.nan_to_num(sum(middle) / 2).cumsum(axis=1)
+    return drift
+
+
+def _of_table(series: Series, table: pd.DataFrame) -> tuple[Floats, Floats, str]:
+    """Return the movement of another table's polygons, with a share of each site's own ring if it has rings."""
     other = series_from_table(table, series.years)
     if not other.present.any():
         raise UsageError("the background table has no year in common with the table")
-    found = estimate_drift(other, base_years(other.present), model)
-    _warn_of_gaps(series, found)
-    units = found.remove(series.units)
-    words = f"the drift of {len(other.site_ids)} background polygons"
-    shared = {str(s) for s in series.site_ids} & {str(s) for s in other.site_ids}
-    if 2 * len(shared) > len(series.site_ids):
-        units, share = subtract_ring_drift(series, units, other, found)
-        words += f", each site's own ring counting {share:.0%}"
-    none = np.zeros(len(series.site_ids), np.bool_)
-    return Corrected(raw=series, units=units, drift=found, is_background=none, words=words, background=other)
+    drift = _cumulated_median(other.units, series.years)[None]
+    others = normalize(other.units - drift)
+    words = f"the median step of {len(other.site_ids)} background polygons"
+    place = {str(site_id): i for i, site_id in enumerate(other.site_ids)}
+    ring = np.array([place.get(str(site_id), -1) for site_id in series.site_ids])
+    has_ring = ring >= 0
+    if 2 * has_ring.sum() <= len(ring):
+        return drift, others, words
+    # a ring measures the local drift with noise: its share is the median regression of site steps on ring steps
+    own, around = (
+        np.nan_to_num(np.diff(without_gaps(units, series.years) - drift, axis=1))
+        for units in (series.units[has_ring], other.units[ring[has_ring]])
+    )
+    both, square = (np.einsum("ntb,ntb->n", part, around) for part in (own, around))
+    share = float(np.clip(np.median(both[square > 0] / square[square > 0]), 0, 1)) if (square > 0).any() else 0.0
+    drift = np.repeat(drift, len(ring), axis=0)
+    drift[has_ring, 1:] += share * around.cumsum(axis=1)
+    return drift, others, f"{words}, each site's own ring counting {share:.0%}"
 
 
-def _warn_of_gaps(series: Series, drift: Drift) -> None:
-    gaps = ", ".join(str(year) for year in series.years[~drift.known])
-    if gaps:
-        warn_data(f"the background has no data in {gaps}: nothing is removed there")
+def _movement(units: Floats) -> Floats:
+    """Return the sum over sites of the squared movement since each site's first year with data, shape (years,)."""
+    first = units[np.arange(len(units)), has_data(units).argmax(axis=1)]
+    return np.array([np.nansum((units[:, year] - first) ** 2) for year in range(units.shape[1])])
+
+
+def _warn_if_it_explains_little(found: Corrected) -> None:
+    total = _movement(found.raw.units).sum() if found.drift.any() else 0.0
+    if total <= 0:
+        return
+    share = 1 - _movement(found.units).sum() / total
+    if share < _EXPLAINS_LITTLE:
+        warn_data(
+            f"the background explains {max(share, 0):.0%} of the sites' movement (on real scenes about half): if the "
+            "table holds several scenes, call this once per region, with controls of that region"
+        )

@@ -1,8 +1,8 @@
 """Tests whether each site changed, and says when, how much and towards what, from a table of yearly embeddings.
 
 A large part of each year's step is shared by the whole scene: on real pixels the mean step is 0.48-0.82 times as long
-as the root mean square step (median 0.64), which is 23-67 % of the squared step (median 41 %). `change` removes this
-drift, as a *background* shows it, and reports angles with and without it.
+as the root mean square step (median 0.64), which is 23-67 % of the squared step (median 41 %). `change` removes what a
+*background* shows of it, and reports angles with and without.
 
     >>> from gee_polygons import extract_embeddings
     >>> from gee_polygons.sources.sample import sample_sites
@@ -11,8 +11,7 @@ drift, as a *background* shows it, and reports angles with and without it.
     >>> print(*found.sites.set_index("site_id").loc["cleared", ["flag", "start", "kind"]])
     True 2021 persistent
 
-The methods are described in the modules of this package: `drift`, `templates`, `null_distribution`, `significance`.
-Their limits are listed in docs/what_cant_be_concluded.md.
+Every formula, with its assumptions, is in docs/methods_change.md, the limits in docs/what_cant_be_concluded.md.
 """
 
 from __future__ import annotations
@@ -25,20 +24,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.change.background import SUSPECT_P, Corrected, corrected
+from gee_polygons.change.background import Corrected, corrected, most_alike_sites
 from gee_polygons.change.direction import direction_shares
-from gee_polygons.change.drift import base_years
-from gee_polygons.change.null_distribution import null_p_values
-from gee_polygons.change.numerics import Flags, Floats, adjusted_p_values, p_to_z, z_to_p
+from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.change.series import Series, baseline_mask, has_data
-from gee_polygons.change.significance import empirical_null, robust_z
+from gee_polygons.change.significance import (
+    ENOUGH_UNCHANGED,
+    adjusted_p_values,
+    event_p_values,
+    robust_z,
+    yearly_departures,
+)
 from gee_polygons.change.templates import Fit, Templates, fit_templates
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError, warn_data
 
+LEAST_SIZE_DEG: Final = 10.0  # smaller flags on real land are mostly not real
 _NAMED: Final = 3  # sites that a message names
 _RETURNED_BELOW: Final = 0.5  # of the largest excursion: below this a site has returned
+_ELSEWHERE: Final = 0.5  # of a site's change: alike sites that moved so much along it made it, too
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,29 +54,37 @@ class Change:
     ----------
     yearly : DataFrame
         One row per site and year: `site_id`, `year`; `angle_deg`, angle to the site's mean direction of the baseline
-        years; `relative_deg`, the same with the background's drift removed; `z`, robust z-score, over all years and
-        sites of the background, of ``(relative_deg * sqrt(n_effective))^(2/3)``: angles weighted by the effective
-        sample size (large sites vary less), to the power that makes lengths nearly normal; `is_baseline`.
+        years; `relative_deg`, the same with the background's movement removed; `z`, robust z-score among all sites of
+        the year's distance from the mean of the years before and after (of the last year, from the year before);
+        `is_baseline`.
     sites : DataFrame
-        One row per site: `site_id`; `n_years` with data; `p` and `q` (p-value of "only noise", the same after
-        Benjamini-Hochberg); `flag` (q at most the level); for flagged sites `start` (first year that shows the change),
-        `largest_year` (first year after the largest lasting difference), `size_deg` (angle between the mean
-        directions before and after it) and `kind`: ``"persistent"``, ``"returned"`` (more than half of the change
-        was undone), ``"last year only"`` (may be a single-year jump), ``"none"`` (not flagged) or ``"no data"`` (fewer
-        than three years). With prototypes also `towards_<label>` (shares of the change, summing to 1) and
-        `towards_fit` (cosine of the change and what the labels explain of it, 0..1).
+        One row per site: `site_id`; `n_years` with data; `flag` (q at most the level, and the size at least the least
+        size); `p` and `q` (p-value of "no change", and adjusted for the number of sites); for flagged sites `start`
+        (first year that shows the change), `largest_year` (first year after the largest lasting difference),
+        `size_deg` (angle between the mean directions before the change and while it is complete), `kind`:
+        ``"persistent"``, ``"returned"`` (more than half of the change was undone), ``"last year only"`` (may be a
+        single-year jump), ``"none"`` (not flagged) or ``"no data"`` (fewer than three years), and `also_elsewhere`
+        (whether the most alike other sites made at least half of the same change: then it may be drift of that cover).
+        A second test looks for single years that are unlike those around them: `event_year` (with the largest z),
+        `event_z`, `event_q` and `event` (event_q at most the level, and a distance of at least the least size).
+        With prototypes also `towards_<label>` (shares of the change, summing to 1) and `towards_fit` (cosine of the
+        change and what the labels explain of it, 0..1).
     level : float
-        False-discovery rate of the flags.
+        False-discovery rate of `flag`, and of `event`.
+    is_guaranteed : bool
+        Whether ten or more unchanged sites (controls, or polygons of a background table) stand for the level. Otherwise
+        it isn't guaranteed: it holds if most sites of the table didn't change and are as noisy as real land mostly is.
     background : str
         What was removed, in words.
     drift : DataFrame
-        `year`; `drift_deg`, angle of the background's mean direction to that of the base year; `share` of the sites'
-        squared movement that the drift explains.
+        `year`; `drift_deg`, the background's movement since the first year as an angle (median over sites); `share` of
+        the sites' squared movement that it explains.
     """
 
     yearly: pd.DataFrame
     sites: pd.DataFrame
     level: float
+    is_guaranteed: bool
     background: str
     drift: pd.DataFrame
 
@@ -82,32 +95,35 @@ def change(
     baseline: int | list[int] | Mapping[Any, Any] | None = None,
     background: str | pd.DataFrame | list[Any] | None = "all",
     level: float = 0.1,
+    adjustment: str = "BH",
+    least_size_deg: float = LEAST_SIZE_DEG,
     prototypes: pd.DataFrame | Mapping[str, Any] | None = None,
-    drift: str = "auto",
 ) -> Change:
     """Test each site for a change against its own past, relative to a background.
 
     Parameters
     ----------
     table : DataFrame
-        Columns `site_id`, `year`, ``A00``..``A63``; `n_pixels` if it is known. From any source.
+        Columns `site_id`, `year`, ``A00``..``A63``. From any source. Years in which no site has data change nothing.
     baseline : int, list of int, or mapping from site id to these, optional
         Year or years that the angles of `yearly` are measured from. Default: each site's first year with data. It has
-        no effect on `p`, `q`, `flag`, `start` and `size_deg`: the test looks for a change in any year, and compares
-        the years before with those after it.
-    background : "all", list of site ids, DataFrame, or None
-        What the drift is estimated from. ``"all"``: the table's own stable sites, starting from those that moved most
-        alike; it needs a fifth of the sites to be unchanged, and four sites. A list: control sites of the table. A
-        DataFrame: another table, of controls or of rings around the sites (`ring_sites`; with the sites' ids, the
-        movement of each site's own ring is removed too, as far as rings explain their sites). None: nothing is
-        removed.
+        no effect on the tests.
+    background : list of site ids, DataFrame, "all", "alike", or None
+        What the shared movement is estimated from, and what unchanged sites look like. A list: control sites of the
+        table, which didn't change; with ten or more the level holds. A DataFrame: another table, of controls or of
+        rings around the sites (`ring_sites`; with the sites' ids, a share of each site's own ring counts, too).
+        ``"all"``: the median step of all sites; if most of them changed alike, name controls instead. ``"alike"``: for
+        each site the median step of the 8 most alike other sites (in tables of fewer than 40 sites, of all): it finds
+        more single years, and misses changes that alike sites share. None: nothing is removed.
     level : float
         False-discovery rate of `flag`: the expected share of flagged sites that didn't change.
+    adjustment : {"BH", "BY"}
+        Benjamini-Hochberg, or Benjamini-Yekutieli, which holds for any dependence between sites and finds less.
+    least_size_deg : float
+        Changes below this angle aren't flagged.
     prototypes : DataFrame or mapping, optional
         Labelled vectors for the direction of change: a table with a column `label` and bands (and, if it has one,
         `year`), or a mapping from label to vector(s).
-    drift : {"auto", "translation", "rotation"}
-        Model of the drift; ``"auto"`` chooses the one that leaves less of the background's own movement.
 
     Returns
     -------
@@ -132,39 +148,45 @@ def change(
     """
     if not 0 < level < 1:
         raise UsageError(f"level is a false-discovery rate between 0 and 1, found {level!r}")
-    fixed = corrected(table, background=background, drift=drift)
-    series, units = fixed.raw, fixed.units
+    if adjustment not in ("BH", "BY"):
+        raise UsageError(f"adjustment is 'BH' or 'BY', found {adjustment!r}")
+    if not least_size_deg >= 0:
+        raise UsageError(f"least_size_deg is an angle of 0 or more degrees, found {least_size_deg!r}")
+    fixed = corrected(table, background)
+    series = fixed.raw
     if len(series.years) < 2:
         raise UsageError(f"the table has one year only, {series.years[0]}; a change needs two, its test three")
     bank = Templates.over(len(series.years))
-    fit = fit_templates(units, bank)
-    p = _calibrated(null_p_values(fit, units, bank), fixed)
-    q = adjusted_p_values(p)
-    flag = q <= level
-    sites = _site_rows(series, units, bank, fit, flag).assign(p=p, q=q, flag=flag)
-    sites = sites[["site_id", "n_years", "flag", "p", "q", "start", "largest_year", "size_deg", "kind"]]
+    fit = fit_templates(fixed.units, bank, fixed.unchanged)
+    q = adjusted_p_values(fit.p, adjustment)
+    sites = _site_rows(fixed, bank, fit, q <= level, least_size_deg)
+    sites.insert(3, "p", fit.p)
+    sites.insert(4, "q", q)
+    z = np.full(series.present.shape, np.nan)
+    if len(series.years) > 2:
+        departures = yearly_departures(fixed.units, series.years)
+        z = robust_z(departures)
+        event_q = adjusted_p_values(event_p_values(z, z[fixed.controls]), adjustment)
+        largest = np.where(np.isfinite(z), z, -np.inf).argmax(axis=1)
+        of_largest = (np.arange(len(z)), largest)
+        has_z = np.isfinite(z[of_largest])
+        size = np.degrees(2 * np.arcsin(np.clip(departures[of_largest] / 2, 0, 1)))
+        sites["event"] = has_z & (event_q <= level) & (size >= least_size_deg)
+        sites["event_year"] = pd.array(np.where(has_z, series.years[largest], -1), "Int64")
+        sites.loc[~has_z, "event_year"] = pd.NA
+        sites["event_z"], sites["event_q"] = z[of_largest], event_q
     if prototypes is not None:
-        before, after = _mean_states(units, bank, fit, flag)
-        shares = direction_shares(before, after, prototypes, series.years, fixed.drift)
-        sites = pd.concat([sites, shares], axis=1)
-    stable = ~(p < SUSPECT_P)
-    if fixed.is_background.any():
-        stable &= fixed.is_background
+        before, after = _mean_states(fixed.units, bank, fit, sites["flag"].to_numpy())
+        movement = np.median(fixed.drift, axis=0)
+        sites = pd.concat([sites, direction_shares(before, after, prototypes, series.years, movement)], axis=1)
     return Change(
-        yearly=_year_rows(series, units, _baseline(series, baseline), stable),
+        yearly=_year_rows(fixed, _baseline(series, baseline), z),
         sites=sites,
         level=level,
+        is_guaranteed=len(fixed.unchanged) >= ENOUGH_UNCHANGED,
         background=fixed.words,
         drift=_drift_rows(fixed),
     )
-
-
-def _calibrated(p: Floats, fixed: Corrected) -> Floats:
-    """Make p-values cautious where unchanged sites vary more than simulated noise."""
-    z = p_to_z(p)
-    # named controls show how much unchanged sites vary; sites chosen for being stable can't
-    centre, scale = empirical_null(z, fixed.is_background if fixed.is_named else None)
-    return z_to_p((z - centre) / scale)
 
 
 def _baseline(series: Series, baseline: Any) -> Flags:
@@ -180,28 +202,41 @@ def _baseline(series: Series, baseline: Any) -> Flags:
     return found
 
 
-def _site_rows(series: Series, units: Floats, bank: Templates, fit: Fit, flag: Flags) -> pd.DataFrame:
+def _site_rows(fixed: Corrected, bank: Templates, fit: Fit, significant: Flags, least_size_deg: float) -> pd.DataFrame:
     """Describe the change of each flagged site."""
-    rows = []
-    for i, site_id in enumerate(series.site_ids):
-        present = np.flatnonzero(has_data(units[i]))
-        row: dict[str, Any] = {"site_id": site_id, "n_years": len(present), "kind": "none"}
-        if fit.template[i] < 0:
-            row["kind"] = "no data"
-        elif flag[i]:
-            start, step = int(bank.start[fit.template[i]]), int(bank.start[fit.step_template[i]])
-            before, after = (
-                units[i, part].mean(axis=0) for part in (present[present < step], present[present >= step])
-            )
-            row |= {"start": int(series.years[start]), "largest_year": int(series.years[step])}
-            row["size_deg"] = float(angular_distance_deg(after, before))
-            row["kind"] = _kind(units[i], present, start, bool(bank.returns[fit.template[i]]))
-        rows.append(row)
-    found = pd.DataFrame(rows, columns=["site_id", "n_years", "start", "largest_year", "size_deg", "kind"])
-    return found.astype({"start": "Int64", "largest_year": "Int64", "size_deg": np.float64})
+    series, units = fixed.raw, fixed.units
+    n = len(series.site_ids)
+    found: dict[str, Any] = {"site_id": np.array(series.site_ids, dtype=object)}
+    found |= {"n_years": series.present.sum(axis=1), "flag": np.zeros(n, np.bool_)}
+    found |= {name: pd.array([pd.NA] * n, "Int64") for name in ("start", "largest_year")}
+    found |= {"size_deg": np.full(n, np.nan), "kind": np.where(fit.template < 0, "no data", "none").astype(object)}
+    found["also_elsewhere"] = pd.array([pd.NA] * n, "boolean")
+    rows = np.flatnonzero(significant)
+    for i, alike in zip(rows, most_alike_sites(series, rows), strict=True):
+        seen, path, start = has_data(units[i]), bank.paths[fit.template[i]], int(bank.start[fit.template[i]])
+        before, complete = seen & (path == 0), seen & (path == path[seen].max())
+        moved = units[i, complete].mean(axis=0) - units[i, before].mean(axis=0)
+        size = float(angular_distance_deg(units[i, complete].mean(axis=0), units[i, before].mean(axis=0)))
+        if size < least_size_deg:
+            continue
+        found["flag"][i], found["size_deg"][i] = True, size
+        found["start"][i], found["largest_year"][i] = series.years[start], series.years[bank.start[fit.lasting[i]]]
+        found["kind"][i] = _kind(units[i], np.flatnonzero(seen), start)
+        elsewhere = normalize(series.units[alike] - fixed.drift[i if len(fixed.drift) > 1 else 0])
+        found["also_elsewhere"][i] = _share_moved(elsewhere, moved, before, complete) >= _ELSEWHERE
+    return pd.DataFrame(found).infer_objects()
 
 
-def _kind(units: Floats, present: NDArray[np.intp], start: int, returns: bool) -> str:
+def _share_moved(units: Floats, moved: Floats, before: Flags, complete: Flags) -> float:
+    """Return how far sites (sites, years, 64) moved along a change, as a share of it: their median; 0 without data."""
+    whole = units[has_data(units[:, before]).any(axis=1) & has_data(units[:, complete]).any(axis=1)]
+    if not len(whole):
+        return 0.0
+    own = np.nanmean(whole[:, complete], axis=1) - np.nanmean(whole[:, before], axis=1)
+    return float(np.median(own @ moved)) / float(moved @ moved)
+
+
+def _kind(units: Floats, present: NDArray[np.intp], start: int) -> str:
     """Distinguish a lasting change from one that returned, and from one that only the last year shows."""
     after = present[present >= start]
     if len(after) == 1:
@@ -210,19 +245,17 @@ def _kind(units: Floats, present: NDArray[np.intp], start: int, returns: bool) -
     largest = moved[np.argmax(np.linalg.norm(moved, axis=1))]
     share = moved @ largest / (largest @ largest)
     last = float(share[-2:].mean()) if len(share) > 3 else float(share[-1])
-    return "returned" if returns and last < _RETURNED_BELOW else "persistent"
+    return "returned" if last < _RETURNED_BELOW else "persistent"
 
 
-def _year_rows(series: Series, units: Floats, is_baseline: Flags, stable: Flags) -> pd.DataFrame:
-    """Return the angles to the baseline with and without drift, and robust z-scores."""
+def _year_rows(fixed: Corrected, is_baseline: Flags, z: Floats) -> pd.DataFrame:
+    """Return the angles to the baseline with and without the background's movement, and z-scores of years."""
+    series = fixed.raw
     n, t = is_baseline.shape
     angle, relative = (
         angular_distance_deg(v, normalize(np.where(is_baseline[..., None], v, 0.0).sum(axis=1))[:, None])
-        for v in (series.units, units)
+        for v in (series.units, fixed.units)
     )
-    usable = stable[:, None] & ~is_baseline & np.isfinite(relative)
-    z = robust_z(relative * np.sqrt(series.n_effective)[:, None], usable)
-    z[is_baseline] = np.nan
     return pd.DataFrame(
         {
             "site_id": np.repeat(np.array(series.site_ids, dtype=object), t),
@@ -247,12 +280,10 @@ def _mean_states(units: Floats, bank: Templates, fit: Fit, flag: Flags) -> tuple
 
 
 def _drift_rows(fixed: Corrected) -> pd.DataFrame:
-    """Describe the drift of each year."""
-    series, drift = fixed.raw, fixed.drift
-    home = series.units[:, base_years(series.present)].mean(axis=1)
-    moved = angular_distance_deg(normalize(drift.centre + drift.steps), drift.centre) if drift.centre.any() else 0.0
-    with np.errstate(invalid="ignore"):
-        before = np.nansum((series.units - home[:, None]) ** 2, axis=(0, 2))
-        after = np.nansum((fixed.units - home[:, None]) ** 2, axis=(0, 2))
-        share = np.where(before > 0, 1 - after / np.where(before > 0, before, 1.0), np.nan)
-    return pd.DataFrame({"year": series.years, "drift_deg": moved, "share": share})
+    """Describe the background's movement of each year."""
+    home = normalize(np.nansum(fixed.units, axis=1))[:, None]
+    moved = [
+        np.nanmedian(angular_distance_deg(normalize(home[:, 0] + fixed.drift[:, year]), home[:, 0]))
+        for year in range(len(fixed.raw.years))
+    ]
+    return pd.DataFrame({"year": fixed.raw.years, "drift_deg": moved, "share": fixed.explained})

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
-from gee_polygons.change.drift import Drift
 from gee_polygons.change.numerics import Floats, nonnegative_least_squares
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
@@ -21,7 +20,7 @@ _SAME_COVER_DEG: Final = 20.0  # a prototype nearer than this to the site's firs
 
 
 def direction_shares(
-    before: Floats, after: Floats, prototypes: Any, years: NDArray[np.int64], drift: Drift
+    before: Floats, after: Floats, prototypes: Any, years: NDArray[np.int64], drift: Floats
 ) -> pd.DataFrame:
     """Explain ``after - before``, shape (sites, 64), as a non-negative mixture of the ways to prototypes.
 
@@ -44,8 +43,8 @@ def direction_shares(
     return found.assign(towards_fit=cosine)
 
 
-def prototype_vectors(prototypes: Any, years: NDArray[np.int64], drift: Drift) -> tuple[list[str], Floats]:
-    """Return sorted labels and their mean directions, shape (labels, 64), without drift where the year is known."""
+def prototype_vectors(prototypes: Any, years: NDArray[np.int64], drift: Floats) -> tuple[list[str], Floats]:
+    """Return sorted labels and their mean directions, shape (labels, 64), without drift (years, 64) where known."""
     parts: dict[str, list[Floats]] = {}
     if isinstance(prototypes, pd.DataFrame):
         if "label" not in prototypes.columns:
@@ -55,7 +54,7 @@ def prototype_vectors(prototypes: Any, years: NDArray[np.int64], drift: Drift) -
             vector = units[i]
             if "year" in prototypes.columns and prototypes["year"].iloc[i] in years:
                 year = int(np.searchsorted(years, prototypes["year"].iloc[i]))
-                vector = drift.remove_from_year(vector[None], year)[0]
+                vector = normalize(vector - drift[year])
             parts.setdefault(str(prototypes["label"].iloc[i]), []).append(vector)
     elif isinstance(prototypes, Mapping):
         for label, given in prototypes.items():

@@ -1,13 +1,8 @@
-"""Provides the few statistical functions that NumPy lacks, so that SciPy isn't a dependency; tests compare with it.
-
-Sources: Benjamini & Hochberg, *Controlling the false discovery rate*, JRSS B 57 (1995); Satterthwaite, *An approximate
-distribution of estimates of variance components*, Biometrics 2 (1946).
-"""
+"""Provides the few statistical functions that NumPy lacks, so that SciPy isn't a dependency; tests compare with it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from math import erfc, sqrt
 from statistics import NormalDist
 from typing import Final
 
@@ -18,51 +13,14 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 _MAD_OF_NORMAL: Final = 0.6744897501960817  # median absolute deviation of a standard normal distribution
-_Z_MAX: Final = 37.0  # the p-value of a larger z can't be held by a float64
 _T_QUANTILES: Final = 100  # degrees of freedom that are tabulated, evenly in their inverse
 _SWEEPS: Final = 200  # of coordinate descent: a handful of unknowns converge in a few tens
-
-
-def adjusted_p_values(p: Floats) -> Floats:
-    """Return p-values adjusted by Benjamini and Hochberg: rejecting those <= q gives a false-discovery rate <= q.
-
-    ``q_(i) = min over j >= i of m p_(j) / j`` over the m p-values that aren't NaN.
-
-    Examples
-    --------
-    >>> adjusted_p_values(np.array([0.01, 0.04, 0.03, np.nan, 0.5])).round(4).tolist()
-    [0.04, 0.0533, 0.0533, nan, 0.5]
-    """
-    found = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(np.isfinite(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    m = len(order)
-    raised = p[order] * m / np.arange(1, m + 1)
-    found[order] = np.minimum(np.minimum.accumulate(raised[::-1])[::-1], 1.0)
-    return found
-
-
-def p_to_z(p: Floats) -> Floats:
-    """Convert upper-tail p-values to standard normal scores."""
-    normal = NormalDist()
-    clipped = np.clip(p, 1e-300, 1 - 1e-16)
-    return np.array([np.nan if np.isnan(v) else -normal.inv_cdf(float(v)) for v in clipped])
-
-
-def z_to_p(z: Floats) -> Floats:
-    """Convert standard normal scores to upper-tail p-values."""
-    return np.array([np.nan if np.isnan(v) else 0.5 * erfc(min(float(v), _Z_MAX) / sqrt(2)) for v in z])
 
 
 def median_and_scale(values: Floats) -> tuple[float, float]:
     """Return the median, and the median absolute deviation scaled to the standard deviation of a normal."""
     centre = float(np.median(values))
     return centre, float(np.median(np.abs(values - centre))) / _MAD_OF_NORMAL
-
-
-def half_normal_scale(distances: Floats) -> float:
-    """Return the standard deviation of a normal distribution from distances to its centre, by their median."""
-    return float(np.median(distances)) / _MAD_OF_NORMAL
 
 
 def nonnegative_least_squares(gram: Floats, projections: Floats) -> Floats:
@@ -86,20 +44,6 @@ def nonnegative_least_squares(gram: Floats, projections: Floats) -> Floats:
             rest = projections[:, j] - np.einsum("nl,nl->n", gram[:, j], weight) + own * weight[:, j]
             weight[:, j] = np.where(own > 0, np.maximum(rest, 0) / np.where(own > 0, own, 1.0), 0.0)
     return weight
-
-
-def effective_dimensions(covariance: Floats) -> float:
-    """Return the participation ratio of a covariance's eigenvalues, ``(sum l)^2 / sum l^2`` (Satterthwaite 1946).
-
-    It is the number of dimensions, all of the same variance, in which scatter has the same degrees of freedom.
-    """
-    return float(np.trace(covariance) ** 2 / max(float(np.sum(covariance * covariance)), 1e-300))
-
-
-def ar1_correlation(n: int, coefficient: float, share: float = 1.0) -> Floats:
-    """Return the n x n correlation matrix of a series of which a share is AR(1) and the rest is white noise."""
-    lag = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    return np.where(lag == 0, 1.0, share * float(coefficient) ** lag)
 
 
 def student_t_quantile(probability: float, freedom: Floats) -> Floats:

@@ -1,15 +1,9 @@
-"""Uses the ring around each site as its local background: makes the rings, and subtracts their own drift."""
+"""Makes the ring around each site, its local background."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from gee_polygons.change.drift import Drift, base_years
-from gee_polygons.change.numerics import Floats
-from gee_polygons.change.series import Series
-from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,41 +62,3 @@ def polygonal_parts(geometry: Any) -> Any:
     if len(parts) > 1:
         return shapely.MultiPolygon(parts)
     return parts[0] if parts else None
-
-
-def subtract_ring_drift(series: Series, units: Floats, rings: Series, drift: Drift) -> tuple[Floats, float]:
-    """Subtract a share of the movement that each site's ring shows beyond the common drift; the share is estimated.
-
-    A ring is a noisy measurement of local drift (weather, a tile's edge). With the ring's movement g and the site's r,
-    ``r = w g + noise`` gives ``w = r.g / g.g``: its median over the sites, which changed sites hardly move, clipped
-    to 0..1.
-
-    Parameters
-    ----------
-    series : Series
-        The sites.
-    units : float array, shape (sites, years, 64)
-        Their vectors without the common drift.
-    rings : Series
-        Rings with the ids of their sites, in the same years.
-    drift : Drift
-        The common drift.
-
-    Returns
-    -------
-    Corrected vectors, shape (sites, years, 64), and the share w.
-    """
-    place = {str(site_id): i for i, site_id in enumerate(rings.site_ids)}
-    ring_of_site = np.array([place.get(str(site_id), -1) for site_id in series.site_ids])
-    has_ring = ring_of_site >= 0
-    base = base_years(series.present)
-    around = drift.remove(rings.units[ring_of_site[has_ring]])
-    ring_moved = np.nan_to_num(around - around[:, base].mean(axis=1, keepdims=True))
-    site_moved = np.nan_to_num(units[has_ring] - units[has_ring][:, base].mean(axis=1, keepdims=True))
-    both = np.einsum("ntb,ntb->n", site_moved, ring_moved)
-    own = np.einsum("ntb,ntb->n", ring_moved, ring_moved)
-    shares = both[own > 0] / own[own > 0]
-    share = float(np.clip(np.median(shares), 0, 1)) if len(shares) else 0.0
-    found = units.copy()
-    found[has_ring] = normalize(units[has_ring] - share * ring_moved)
-    return found, share

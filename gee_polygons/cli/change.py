@@ -82,7 +82,7 @@ def _counted(values: pd.Series[Any]) -> str:
 @_controls
 @click.option(
     "--background",
-    type=click.Choice(["controls", "all", "none"]),
+    type=click.Choice(["controls", "all", "alike", "none"]),
     help="Sites from which the change shared by all is estimated.  [default: the controls if any, else all sites]",
 )
 @click.option(
@@ -92,6 +92,22 @@ def _counted(values: pd.Series[Any]) -> str:
     help="Years that sites are compared with.  [default: each site's first]",
 )
 @shared.share_option("--level", 0.1, "False-discovery rate.")
+@click.option(
+    "--adjustment",
+    type=click.Choice(["BH", "BY"]),
+    default="BH",
+    show_default=True,
+    help="For the number of sites: Benjamini-Hochberg, or Benjamini-Yekutieli (any dependence, finds less).",
+)
+@click.option(
+    "--least-size",
+    "least_size_deg",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    metavar="DEG",
+    help="Changes below this angle aren't flagged.",
+)
 @shared.output_option("Table to write, one row per site: .csv or .parquet.")
 @_yearly
 @shared.overwrite_option
@@ -104,6 +120,8 @@ def change(
     background: str | None,
     baseline: tuple[int, ...] | None,
     level: float,
+    adjustment: str,
+    least_size_deg: float,
     output: Path,
     yearly_path: Path | None,
     overwrite: bool,
@@ -125,19 +143,27 @@ def change(
     named = of_kind(table, sites, CONTROL_KINDS, controls)
     if background == "controls" and not named:
         raise UsageError("there are no controls: name them with --controls, or give --sites with a property kind")
-    chosen: Any = {"all": "all", "none": None}.get(background or "", named or "all")
+    chosen: Any = None if background == "none" else background if background in ("all", "alike") else named or "all"
     found = find(
         table,
         baseline=None if baseline is None else list(baseline),
         background=chosen,
         level=level,
+        adjustment=adjustment,
+        least_size_deg=least_size_deg,
         prototypes=prototypes_of(table, sites),
     )
     _write(found.sites, output, table, overwrite)
     _write(found.yearly, yearly_path, table, overwrite)
     kinds = _counted(found.sites["kind"].replace("none", "without a detectable change"))
     click.echo(f"{output}: {shared.count(len(found.sites), 'site')}: {kinds}")
-    click.echo(f"background: {found.background}; expected false discoveries: at most {level:.0%} of the flagged sites")
+    events = int(found.sites["event"].sum()) if "event" in found.sites else 0
+    if events:
+        click.echo(f"{shared.count(events, 'site')} with a single year unlike those around it (column event)")
+    held = "" if found.is_guaranteed else ", not guaranteed: name ten or more control sites that didn't change"
+    click.echo(
+        f"background: {found.background}; at most {level:.0%} of the flagged sites are expected to be false{held}"
+    )
 
 
 @click.command(epilog=_TABLE_HELP, short_help="Measure recovery towards reference sites.")

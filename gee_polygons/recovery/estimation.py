@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.change.background import corrected
 from gee_polygons.change.numerics import Floats
 from gee_polygons.change.series import Series, has_data, series_from_table, site_positions, start_years_of
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
-from gee_polygons.recovery.background import without_shared_movement
 from gee_polygons.recovery.blocks import block_covariances, check_blocks, owner_column
 from gee_polygons.recovery.classes import LEAST_MOVE_DEG
 from gee_polygons.recovery.results import site_rows, year_rows
@@ -174,7 +174,7 @@ def _whole_table(
     if not len(rows):
         raise UsageError("no reference site has data in any year")
     is_own = isinstance(background, str) and background == "references"
-    fixed = without_shared_movement(rows_by_id, [series.site_ids[i] for i in rows] if is_own else background)
+    fixed = corrected(rows_by_id, [series.site_ids[i] for i in rows] if is_own else background)
     stand_ins = np.array([], np.intp) if degraded is None else np.sort(site_positions(series, degraded, "degraded"))
     starts = dict(enumerate(start_years_of(series, start_years)))
     others = {*named.tolist(), *stand_ins.tolist()}
