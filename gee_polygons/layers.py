@@ -139,7 +139,7 @@ class CategoricalLayer(_Layer):
     def __reduce__(self) -> tuple[Callable[[], CategoricalLayer], tuple[()]]:
         # a read-only mapping can't be pickled as it is
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()}
+        plain: dict[str, Any] = {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()}
         return partial(CategoricalLayer, **plain), ()
 
     @property

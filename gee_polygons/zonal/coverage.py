@@ -119,7 +119,7 @@ def _coverage(coords: Any, ring_offsets: Any, is_hole: Any, polygon_offsets: Any
                 np.empty(capacity, np.int64),
             )
         index, value, order = cells
-        n_cells = np.int64(0)  # for a literal 0, numba would compile what it is passed to twice
+        n_cells: Any = np.int64(0)  # for a literal 0, numba would compile what it is passed to twice
         for r in range(first, stop):
             ring = coords[ring_offsets[r] : ring_offsets[r + 1]]
             n_cells = _deposit_ring(ring, col0, row0, is_hole[r], index, value, n_cells)
