@@ -84,8 +84,8 @@ def test_a_file_for_each_site(sample_sites, tmp_path, format):
         pd.testing.assert_frame_equal(one, expected)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("years", [[2021, 2022], [2023]])
+# one year has other names of GeoTIFFs, and else nothing of its own
+@pytest.mark.parametrize(("format", "years"), [*((format, [2021, 2022]) for format in FORMATS), ("tif", [2023])])
 def test_what_was_downloaded_gives_the_same_numbers(sample_sites, tmp_path, format, years):
     download(sample_sites, years, tmp_path / "copy", source=open_source("sample"), format=format)
     moved = (tmp_path / "copy").rename(tmp_path / "moved")
@@ -111,8 +111,8 @@ def test_one_downloaded_numpy_file_is_a_source(sample_sites, tmp_path):
 
 
 def test_downloading_holds_a_strip_of_a_tile_at_a_time(tmp_path):
-    """A tile of 2048 x 2048 pixels, of which a polygon needs all: 268 MB."""
-    grid = Grid(crs="EPSG:32722", transform=(10, 0, 800_000, 0, 10, 7_500_000), shape=(2048, 2048))
+    """A tile of 1024 x 1024 pixels, of which a polygon needs all: 67 MB."""
+    grid = Grid(crs="EPSG:32722", transform=(10, 0, 800_000, 0, 10, 7_500_000), shape=(1024, 1024))
     write_tile(tmp_path / "a.tiff", grid, lambda w: np.full((64, w.height, w.width), 16, np.int8), block=256)
     polygon = geopandas.GeoSeries([shapely.box(*grid.bounds).buffer(-5)], crs=grid.crs).to_crs(4326)
     write_index(
@@ -124,7 +124,7 @@ def test_downloading_holds_a_strip_of_a_tile_at_a_time(tmp_path):
     download(sites, [2024], tmp_path / "copy", source=source)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 100e6
+    assert peak < 50e6
     options = {"years": [2024], "statistics": ["mean", "count"]}
     pd.testing.assert_frame_equal(
         extract_embeddings(sites, source=str(tmp_path / "copy"), **options),

@@ -85,9 +85,9 @@ def test_a_polygon_of_100_km_mostly_without_tiles(hole, coarse):
         corners = corners.difference(ground(shapely.Point(5_000, 5_000).buffer(2_000), tiles[0]))
     source_plan = source.plan(np.array([corners], object), [2024])
     assert source_plan.blocks <= 40
-    started = time.perf_counter()
+    started = time.process_time()  # however busy the machine is
     row = extract([corners], source, statistics=["mean", "median", "count"]).iloc[0]
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     n_pixels, fraction, mean = brute_force(tiles, corners)
     # an edge may leave its true course by 0.01 px; it runs through 64 px of a few tiles
     assert row["n_pixels"] == pytest.approx(n_pixels, abs=2)
@@ -125,9 +125,9 @@ def test_a_polygon_of_100_000_vertices(square):
     shape = shapely.Polygon(shell, [0.2 * (shell[::40] - 100) + 100])
     polygon = ground(shape, tile)
     assert shapely.get_num_coordinates(polygon) >= 100_000
-    started = time.perf_counter()
+    started = time.process_time()  # however busy the machine is
     row = extract([polygon], source, statistics=ALL_STATISTICS).iloc[0]
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     metres = project(polygon, to_utm(CRS))
     north_up = Grid(crs=CRS, transform=(10, 0, 10.0 * COL, 0, -10, -10.0 * ROW), shape=(200, 200))
     weights = exactextract_coverage(metres, north_up)

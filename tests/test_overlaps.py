@@ -19,8 +19,14 @@ from gee_polygons.sources.cog import CogSource
 from gee_polygons.zonal.grid import Window
 
 CRS, COL, ROW = "EPSG:32722", 80_000, -750_000
-# names of two tiles: the first in the order of paths counts, also where the file's own name would say otherwise
-NAMES = [("a", "b"), ("b", "a"), ("a/y", "b/x"), ("b/x", "a/y")]
+# names of two tiles: the first in the order of paths counts, also where the file's own name would say otherwise; which
+# of them are south-up; and whether the index lists them the other way round: against the order of paths, twice with it
+CASES = {
+    "against": (("a", "b"), (True, False), True),
+    "against, as written": (("b", "a"), (False, True), False),
+    "folders, with": (("a/y", "b/x"), (False, True), False),
+    "folders, with, turned": (("b/x", "a/y"), (True, False), True),
+}
 # pixels (column, row) of the overlap and how many tiles have data there
 PIXELS = {"both": (35, 20), "first masked": (38, 22), "second masked": (41, 24), "near a block's edge": (47, 31)}
 
@@ -86,9 +92,7 @@ def every_reading(folder, index, col, row):
     }
 
 
-@pytest.mark.parametrize("names", NAMES, ids="-".join)
-@pytest.mark.parametrize("south_up", [(True, False), (False, True)], ids=["south-up first", "north-up first"])
-@pytest.mark.parametrize("turned", [False, True], ids=["index as is", "index turned round"])
+@pytest.mark.parametrize(("names", "south_up", "turned"), CASES.values(), ids=CASES)
 def test_the_same_pixel_counts_everywhere(names, south_up, turned, tmp_path):
     tiles = two_tiles(names, south_up)
     index = write_archive(tmp_path, tiles[::-1] if turned else tiles)
