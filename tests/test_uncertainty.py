@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.uncertainty import (
     AEF_CORRELATION,
+    AEF_YEARLY_NOISE,
     MEASURED_COSINES,
+    MEASURED_YEARLY_SHARES,
     SpatialCorrelation,
+    YearlyNoise,
     add_uncertainty,
     concentration,
     effective_pixels,
+    fit_from_rings,
     fit_spatial_correlation,
+    fit_yearly_noise,
     mean_direction_error_deg,
 )
 from gee_polygons.errors import UsageError
@@ -55,6 +61,50 @@ def test_the_fit_finds_a_model_again():
     assert found.nugget == pytest.approx(0.2, abs=0.01)
     with pytest.raises(UsageError, match="3 measurements"):
         fit_spatial_correlation({1.0: 0.9}, {})
+
+
+def test_the_yearly_noise_follows_its_measurements_and_not_one_over_n():
+    for n, share in MEASURED_YEARLY_SHARES.items():
+        assert 1 / float(AEF_YEARLY_NOISE.effective_pixels(n)) == pytest.approx(share, abs=0.04)
+    assert np.isnan(AEF_YEARLY_NOISE.effective_pixels(np.array([0.0, np.nan]))).all()
+    angle = AEF_YEARLY_NOISE.error_deg(np.ones(2), np.array([1.0, 400.0]))
+    assert np.cumsum(angle[::-1]) == pytest.approx(np.degrees(np.sqrt(0.019)) * np.cumsum([20**-0.5, 1]))
+
+
+def test_both_laws_are_found_again_from_rings():
+    rng = np.random.default_rng(0)
+    noise = YearlyNoise(pixel_variance=0.03, exponent=0.3)
+    pattern = SpatialCorrelation(sill=0.5, part=0.45, range_px=25.0)
+    rings, rows = [], []
+    for i, radius in enumerate(np.geomspace(4, 120, 60)):  # pixels
+        point = shapely.Point(-48.0 + 0.05 * i, 0.0)
+        rings.append(point.buffer(radius / 11_132).difference(point.buffer(0.5 * radius / 11_132)))
+        n = rings[-1].area * 11_132**2
+        pixels = np.linspace(-radius, radius, 41)
+        x, y = (v.ravel() for v in np.meshgrid(pixels, pixels))
+        inside = (np.hypot(x, y) < radius) & (np.hypot(x, y) > radius / 2)
+        apart = np.hypot(x[inside][:, None] - x[inside], y[inside][:, None] - y[inside])
+        length = np.sqrt(1 / n + (1 - 1 / n) * (0.5 + 0.45 * np.exp(-apart / 25)).mean())
+        for year in range(2017, 2025):
+            v = np.eye(64)[0] + rng.normal(0, np.sqrt(0.03 * n**-0.3 / 64), 64) + 0.02 * np.sin(year + np.arange(64))
+            rows.append([i, year, n, *(length * v / np.linalg.norm(v))])
+    table = pd.DataFrame(rows, columns=["site_id", "year", "n_pixels", *BANDS])
+    found, yearly = fit_from_rings(table, rings)
+    assert yearly.exponent == pytest.approx(noise.exponent, abs=0.05)
+    assert float(yearly.effective_pixels(1_000.0)) == pytest.approx(1_000**0.3, rel=0.35)
+    assert yearly.pixel_variance * 1_000**-yearly.exponent == pytest.approx(0.03 * 1_000**-0.3, rel=0.15)
+    for n in (100.0, 5_000.0):
+        assert float(effective_pixels(n, found)) == pytest.approx(float(effective_pixels(n, pattern)), rel=0.2)
+    own = add_uncertainty(table, found, yearly)
+    assert own["yearly_noise_deg"].iloc[0] > 2 * own["yearly_noise_deg"].iloc[-1]
+    same_size = table[table["site_id"].between(40, 52)]
+    assert fit_yearly_noise(same_size).exponent == AEF_YEARLY_NOISE.exponent
+    with pytest.raises(UsageError, match="as many polygons"):
+        fit_from_rings(table, rings[:3])
+    with pytest.raises(UsageError, match="10 unchanged places"):
+        fit_yearly_noise(table[table["site_id"] < 5])
+    with pytest.raises(UsageError, match="no column 'n_pixels'"):
+        fit_yearly_noise(table.drop(columns="n_pixels"))
 
 
 @pytest.mark.parametrize("n", [5, 300, 5_000])

@@ -4,22 +4,25 @@ Takes any table, ours or someone else's, and reports what is wrong with it, in w
 repair it. It knows the mistakes that are made in public: ``k / 127`` instead of the square, means of raw codes, nodata
 averaged in or kept as a value, lengths lost, bands in another order, years missing, rows doubled, and more.
 
-What a table can't show by itself: nodata of less than about 6 % of a polygon, where the table holds no similar row;
-codes averaged before they were de-quantised, and bands in another order, unless a reference is given.
+What a table can't show by itself stands in `AuditReport.not_checked`. Bands in another order or sign, shifted years and
+swapped sites show where they concern some rows or sites, not where they concern all of them alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.audit.columns import column_findings
 from gee_polygons.audit.findings import AuditReport, Finding
+from gee_polygons.audit.own_years import FEWEST_SITES, FEWEST_STEPS
 from gee_polygons.audit.reference import reference_findings
 from gee_polygons.audit.rows import row_findings
-from gee_polygons.audit.table import is_per_band, table_to_audit
+from gee_polygons.audit.table import AuditedTable, is_per_band, table_to_audit
 from gee_polygons.audit.values import PLAUSIBLE, kinds_of_rows, row_figures, value_findings
 from gee_polygons.tables import read_table
 
@@ -41,7 +44,8 @@ def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path
 
     Returns
     -------
-    AuditReport. `is_clean` where nothing was found; else its `findings`.
+    AuditReport: its `findings`, and in `not_checked` what this table can't show. `is_clean` where all 64 bands are
+    there and nothing was found.
 
     Raises
     ------
@@ -84,7 +88,35 @@ def audit(table: pd.DataFrame | str | Path, reference: pd.DataFrame | str | Path
         n_without_data=int((np.isnan(vectors.matrix).all(axis=1) & ~vectors.infinite).sum()),
         vectors=vectors.columns,
         checked=checked,
+        not_checked=tuple(_not_checked(audited, reference is not None)),
+        whole=vectors.whole,
     )
+
+
+def _not_checked(table: AuditedTable, with_reference: bool) -> Iterator[str]:
+    """Yield the mistakes that a table can't show, and why."""
+    vectors = table.vectors
+    n_bands = vectors.matrix.shape[1]
+    if not vectors.whole:
+        what = (
+            "lengths, codes divided by 127, codes averaged first, nodata averaged in, bands, years and sites mixed up"
+        )
+        yield f"{what}: {n_bands} of {N_BANDS} bands are there"
+    n_years = 0 if table.year is None else len(np.unique(table.year[table.year >= 0]))
+    n_sites = 0 if table.site is None else pd.Series(table.site).nunique()
+    if table.site is None or table.year is None:
+        missing = " or ".join(name for name in ("site", "year") if getattr(table, name) is None)
+        yield f"doubled rows, missing years, copies, jumps, years and sites mixed up: no column of {missing} was found"
+    elif vectors.whole and (n_years <= FEWEST_STEPS or n_sites < FEWEST_SITES):
+        yield (
+            f"shifted years and bands mixed up in some sites: {n_sites} sites and {n_years} years, and "
+            f"{FEWEST_SITES} and {FEWEST_STEPS + 1} are needed"
+        )
+    if vectors.whole and not with_reference:
+        yield "mistakes that all rows share (order and signs of bands, shifted years, swapped sites): no reference"
+        if not any(v.statistic == "std" for v in table.others):
+            yield "codes averaged first in polygons of like pixels (lengths above 0.94): neither std nor a reference"
+        yield f"nodata of less than 6 % of a polygon{' in all its years' if n_years > 1 else ''}: no reference"
 
 
 def _in_order(findings: list[Finding]) -> tuple[Finding, ...]:

@@ -42,16 +42,8 @@ ERRORS: Final = {
         "divide each by its length before cosines, dot products and nearest neighbours",
     ),
     "partial_rows": (
-        "rows in which some bands are missing: a pixel has all 64 or none",
-        "treat the whole row as missing; look for a read that failed, or a mask applied band by band",
-    ),
-    "infinite": (
-        "infinite values",
-        "look for a division by an empty area or by n_pixels = 0; set these rows to NaN",
-    ),
-    "rbar_above_one": (
-        "Rbar above 1: it is the length of a mean of unit vectors",
-        "compute it from vectors de-quantised with (k / 127.5)^2, nodata masked",
+        "rows in which some bands are missing or infinite: a pixel has all 64 or none",
+        "treat the whole row as missing; look for a read that failed, a mask applied band by band, or a division by 0",
     ),
     "rbar_differs": (
         "Rbar is not the length of the row's vector",
@@ -77,6 +69,26 @@ ERRORS: Final = {
         "{disorder}",
         "multiply these bands by -1 and compare again",
     ),
+    "zero_bands": (
+        "bands are exactly 0 in every row, or in many bands of a row",
+        "look for a band that wasn't read, or an array that was made with zeros and not filled; extract again",
+    ),
+    "not_of_unit_pixels": (
+        "mean^2 + std^2, summed over the bands, isn't 1, as it is for pixels of length 1",
+        "look for codes averaged before they were de-quantised, or nodata averaged in as 0; extract again",
+    ),
+    "years_before_data": (
+        "rows of years before {first}, the first one with data",
+        "look at how years were written: by a period's start, its end, or counted from another year",
+    ),
+    "years_shifted": (
+        "years of some sites are {disorder}: they change as the other sites do in the next or previous year",
+        "look at how the years of these sites were written (a period's end instead of its start, another file's order)",
+    ),
+    "sites_swapped": (
+        "sites continue each other's series",
+        "look at the join and the order of sites in the year where it begins",
+    ),
     "rows_mixed_up": (
         "rows hold the vector of another site or year",
         "look at the join, the order of sites, and the filter of years (the end of filterDate is exclusive)",
@@ -97,16 +109,16 @@ WARNINGS: Final = {
         "vectors shorter than {shortest}: hardly any land is so mixed (1 km2: 0.8)",
         "look for values de-quantised twice, divided by an area, or a polygon far too large",
     ),
+    "shorter_than_usual": (
+        "vectors have the direction of the site's other years, but are far shorter",
+        "look for nodata averaged in as 0, a sum divided by the whole area, or codes averaged before de-quantising",
+    ),
     "renormalised": (
         "vectors were scaled to length 1: how mixed a polygon is, is lost{kept}",
         "{remedy}",
     ),
-    "float16": (
-        "values are rounded to float16",
-        "store float32 or float64; to save space store int8 codes of pixels, not float16 means",
-    ),
     "rounded": (
-        "values are rounded to three decimals or fewer",
+        "values are rounded to {to}",
         "store float32 or float64; to save space store int8 codes of pixels, not rounded means",
     ),
     "missing_years": (

@@ -20,16 +20,13 @@ def column_findings(table: AuditedTable) -> list[Finding]:
             largest = np.nan_to_num(np.abs(other.matrix)).max(axis=1)
             how = f"{other.statistic} in {other.columns} is beyond 1"
             found += table.findings("raw_codes", largest > LONGEST, {"largest": float(largest.max(initial=0))}, how=how)
-    if (rbar := table.numbers.get("Rbar")) is not None:
-        above = rbar > LONGEST
-        found += table.findings("rbar_above_one", above, {"largest": float(rbar[above].max(initial=0))})
-        if table.vectors.whole and table.vectors.statistic == "mean":
-            length = np.linalg.norm(table.matrix, axis=1)
-            difference = np.abs(length - rbar)
-            # a row scaled to length 1 has a finding of its own
-            wrong = table.complete & ~above & (difference > _RBAR_AGREES) & (np.abs(length - 1) > UNIT)
-            evidence = {"largest difference": float(difference[wrong].max(initial=0))}
-            found += table.findings("rbar_differs", wrong, evidence)
+    if (rbar := table.numbers.get("Rbar")) is not None and table.vectors.whole and table.vectors.statistic == "mean":
+        length = np.linalg.norm(table.matrix, axis=1)
+        difference = np.abs(length - rbar)
+        # a row scaled to length 1 has a finding of its own
+        wrong = table.complete & (difference > _RBAR_AGREES) & (np.abs(length - 1) > UNIT)
+        evidence = {"largest difference": float(difference[wrong].max(initial=0))}
+        found += table.findings("rbar_differs", wrong, evidence)
     if (share := table.numbers.get("valid_fraction")) is not None:
         outside = (share < -1e-6) | (share > 1 + 1e-3)
         found += table.findings("valid_fraction", outside, {"values": span(share[outside])})

@@ -15,7 +15,6 @@ Severity = Literal["error", "warning"]
 
 _COLUMNS: Final = 80
 _SIGNS: Final = {"error": "✗", "warning": "!"}
-_COLOURS: Final = {"error": "#D55E00", "warning": "#E69F00"}  # Okabe and Ito's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +81,10 @@ class AuditReport:
         The columns that hold the vectors.
     checked : tuple of str
         What else the table was compared with.
+    not_checked : tuple of str
+        Mistakes that this table can't show, each with the reason: bands, columns, years or a reference are missing.
+    whole : bool
+        Whether all 64 bands are there.
     """
 
     findings: tuple[Finding, ...]
@@ -89,11 +92,13 @@ class AuditReport:
     n_without_data: int
     vectors: str
     checked: tuple[str, ...] = field(default=())
+    not_checked: tuple[str, ...] = field(default=())
+    whole: bool = True
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether all 64 bands could be checked, and nothing was found."""
+        return self.whole and not self.findings
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -110,13 +115,14 @@ class AuditReport:
     @property
     def verdict(self) -> str:
         """The result in a few words."""
-        if self.is_clean:
-            return "clean: nothing found"
+        if not self.findings:
+            return "clean: nothing found" if self.whole else f"nothing found, but not checked for {self.not_checked[0]}"
         number = {s: sum(f.severity == s for f in self.findings) for s in ("error", "warning")}
         return ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in number.items() if n)
 
     def __str__(self) -> str:
-        return "\n".join([_wrapped(self.head, 4), *map(str, self.findings), self.verdict])
+        unseen = [_wrapped(f"  not checked for {what}", 4) for what in self.not_checked]
+        return "\n".join([_wrapped(self.head, 4), *map(str, self.findings), *unseen, _wrapped(self.verdict, 4)])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per finding, with the columns code, severity, title, n_rows, rows, evidence and mend."""
@@ -127,18 +133,7 @@ class AuditReport:
         return pd.DataFrame(content, columns=names)
 
     def _repr_html_(self) -> str:
-        esc = html.escape
-        if self.is_clean:
-            body = '<p style="color:#009E73"><b>✓ clean: nothing found</b></p>'
-        else:
-            lines = [
-                f'<tr><td style="color:{_COLOURS[f.severity]};white-space:nowrap"><b>{_SIGNS[f.severity]} '
-                f'{f.severity}</b></td><td style="text-align:left"><b>{esc(f.title)}</b> <code>{esc(f.code)}</code><br>'
-                f"{esc(f.where)}<br><i>{esc(f.seen_by)}</i><br>{esc(f.mend)}</td></tr>"
-                for f in self.findings
-            ]
-            body = f"<p><b>{esc(self.verdict)}</b></p><table>{''.join(lines)}</table>"
-        return f"<div><p>{esc(self.head)}</p>{body}</div>"
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def _wrapped(line: str, indent: int) -> str:

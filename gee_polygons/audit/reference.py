@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.audit.findings import Finding, span
 from gee_polygons.audit.table import AuditedTable
-from gee_polygons.audit.values import UNIT
+from gee_polygons.audit.values import MEAN_OF_NODATA, UNIT
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
 
@@ -34,7 +35,7 @@ _MOST_COMPARED: Final = 20_000
 _MOST_LOOKED_UP: Final = 5_000  # rows searched for elsewhere in the reference; further ones are reported as different
 _IN_ORDER: Final = np.arange(N_BANDS)
 _AS_WORDS: Final = np.array(sorted(range(N_BANDS), key=str))
-_KNOWN_ORDERS: Final = (
+KNOWN_ORDERS: Final = (
     ("in order", _IN_ORDER),
     ("backwards: A63 first", _IN_ORDER[::-1]),
     ("sorted as words: 0, 1, 10, 11, ...", _AS_WORDS),
@@ -45,35 +46,27 @@ _KNOWN_ORDERS: Final = (
 
 
 @dataclass(frozen=True, eq=False)
-class _Pairs:
-    """Rows that both tables have, in pairs: their positions, unit vectors, and the ratio of their lengths.
+class Pairs:
+    """Rows of a table in pairs with vectors that they should have: their positions, both vectors, and unit vectors.
 
-    `explained` says which rows of the table have a finding of their own already.
+    `explained` says which rows have a finding of their own already.
     """
 
-    table: AuditedTable
-    reference: AuditedTable
     rows: Positions
-    reference_rows: Positions
+    given: Floats
+    truth: Floats
     unit: Floats
     unit_truth: Floats
-    length_ratio: Floats
     explained: Mask
 
-    def only(self, chosen: Mask) -> _Pairs:
+    @classmethod
+    def of(cls, rows: Positions, given: Floats, truth: Floats, explained: Mask) -> Pairs:
+        """Return pairs of some rows."""
+        return cls(rows, given, truth, _unit(given), _unit(truth), explained)
+
+    def only(self, chosen: Mask) -> Pairs:
         """Return some of the pairs."""
-        arrays: dict[str, Any] = {name: a[chosen] for name, a in vars(self).items() if isinstance(a, np.ndarray)}
-        return replace(self, **arrays)
-
-    @property
-    def given(self) -> Floats:
-        """Vectors of the table."""
-        return self.table.matrix[self.rows]
-
-    @property
-    def truth(self) -> Floats:
-        """Vectors of the reference."""
-        return self.reference.matrix[self.reference_rows]
+        return Pairs(**{name: a[chosen] for name, a in vars(self).items()})
 
     @property
     def cosine(self) -> Floats:
@@ -81,8 +74,13 @@ class _Pairs:
         return _dot(self.unit, self.unit_truth)
 
     @property
+    def length_ratio(self) -> Floats:
+        """Length of the row's vector over that of what it should be."""
+        return np.asarray(np.linalg.norm(self.given, axis=1) / np.linalg.norm(self.truth, axis=1))
+
+    @property
     def along_truth(self) -> Floats:
-        """Part of each difference that is a multiple of the reference's vector, 0..1."""
+        """Part of each difference that is a multiple of what it should be, 0..1."""
         return np.abs(_dot(_unit(self.given - self.truth), self.unit_truth))
 
 
@@ -107,14 +105,13 @@ def reference_findings(
     missing = _missing_rows(table, reference, how)
     both = usable[rows] & reference.complete[reference_rows]
     rows, reference_rows = rows[both], reference_rows[both]
-    values, truth = table.matrix[rows], reference.matrix[reference_rows]
-    ratio = np.linalg.norm(values, axis=1) / np.linalg.norm(truth, axis=1)
-    pairs = _Pairs(table, reference, rows, reference_rows, _unit(values), _unit(truth), ratio, explained[rows])
+    pairs = Pairs.of(rows, table.matrix[rows], reference.matrix[reference_rows], explained[rows])
+    ratio = pairs.length_ratio
     differs = (pairs.cosine < AGREES) | ((np.abs(ratio - 1) > LENGTH_AGREES) & (ratio < 1.5))
-    found, hit = _band_disorders(pairs, differs)
+    found, hit = band_disorders(table, pairs, differs)
     pairs = pairs.only(differs & ~hit)
-    for check in (_mixed_up, _nodata_averaged, _other_length, _mean_of_codes):
-        more, hit = check(pairs)
+    for check in (partial(_mixed_up, reference), nodata_averaged, _other_length, _mean_of_codes):
+        more, hit = check(table, pairs)
         found += more
         pairs = pairs.only(~hit)
     # rows in other units, or scaled to length 1, differ in length for a reason that has its own finding
@@ -167,8 +164,8 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return products
 
 
-def _band_disorders(pairs: _Pairs, differs: Mask) -> Result:
-    """Check for bands that are in another place, or have the other sign."""
+def band_disorders(table: AuditedTable, pairs: Pairs, differs: Mask, repaired_cosine: float = _REPAIRED) -> Result:
+    """Check for bands that are in another place, or have the other sign, in most of the pairs that differ."""
     found: list[Finding] = []
     explained, left, cosine = np.zeros(len(pairs.rows), np.bool_), differs.copy(), pairs.cosine
     for _ in range(_MOST_DISORDERS):
@@ -179,9 +176,9 @@ def _band_disorders(pairs: _Pairs, differs: Mask) -> Result:
             break
         repaired = np.empty_like(pairs.unit)
         repaired[:, order] = pairs.unit * sign
-        repaired_cosine = _dot(repaired, pairs.unit_truth)
+        now = _dot(repaired, pairs.unit_truth)
         # most of the difference goes away; rows that hardly differ (two bands alike) are in the same disorder
-        better = (repaired_cosine > _REPAIRED) & (1 - repaired_cosine < 0.5 * (1 - cosine)) & (cosine < 1 - 1e-9)
+        better = (now > repaired_cosine) & (1 - now < 0.5 * (1 - cosine)) & (cosine < 1 - 1e-9)
         better &= ~explained
         if not (better & left).any():
             break
@@ -189,9 +186,9 @@ def _band_disorders(pairs: _Pairs, differs: Mask) -> Result:
         evidence = {
             "bands": bands,
             "cosine as it is": float(np.median(cosine[better])),
-            "cosine when repaired": float(np.median(repaired_cosine[better])),
+            "cosine when repaired": float(np.median(now[better])),
         }
-        found += pairs.table.findings(code, pairs.rows[better], evidence, disorder=disorder)
+        found += table.findings(code, pairs.rows[better], evidence, disorder=disorder)
         explained |= better
         left &= ~better
     return found, explained
@@ -200,8 +197,8 @@ def _band_disorders(pairs: _Pairs, differs: Mask) -> Result:
 def _order_of(unit: Floats, truth: Floats) -> tuple[Positions, Floats]:
     """Return which reference band each band holds, and with which sign: what most of the rows agree with."""
     unit, truth = unit[:_MOST_COMPARED], truth[:_MOST_COMPARED]
-    scores = [np.median(_dot(unit, truth[:, order])) for _, order in _KNOWN_ORDERS]
-    order = _KNOWN_ORDERS[int(np.argmax(scores))][1]
+    scores = [np.median(_dot(unit, truth[:, order])) for _, order in KNOWN_ORDERS]
+    order = KNOWN_ORDERS[int(np.argmax(scores))][1]
     in_order = bool((order == _IN_ORDER).all())
     if max(scores) < _REPAIRED or in_order:
         squares = (unit * unit).sum(axis=0)[:, None] + (truth * truth).sum(axis=0)[None]
@@ -222,14 +219,14 @@ def _disorder(order: Positions, sign: Floats) -> tuple[str, str, str]:
     if not len(moved):
         return "band_sign", f"{len(flipped)} band(s) have the other sign", ", ".join(BANDS[i] for i in flipped[:5])
     bands = ", ".join(f"{BANDS[i]} holds {BANDS[order[i]]}" for i in moved[:3])
-    known = next((name for name, known in _KNOWN_ORDERS if (known == order).all()), None)
+    known = next((name for name, known in KNOWN_ORDERS if (known == order).all()), None)
     return "band_order", f"bands are {known}" if known else f"{len(moved)} bands are in another place", bands
 
 
-def _mixed_up(pairs: _Pairs) -> Result:
+def _mixed_up(reference: AuditedTable, table: AuditedTable, pairs: Pairs) -> Result:
     """Check for rows that hold the vector of another year or site."""
-    pool = np.flatnonzero(pairs.reference.complete)[:_MOST_COMPARED]
-    pool_unit = _unit(pairs.reference.matrix[pool])
+    pool = np.flatnonzero(reference.complete)[:_MOST_COMPARED]
+    pool_unit = _unit(reference.matrix[pool])
     hit = np.zeros(len(pairs.rows), np.bool_)
     examples = []
     for i in np.flatnonzero(pairs.cosine < AGREES)[:_MOST_LOOKED_UP].tolist():
@@ -237,29 +234,39 @@ def _mixed_up(pairs: _Pairs) -> Result:
         best = int(np.argmax(cosine))
         if cosine[best] > AGREES:
             hit[i] = True
-            examples.append(f"{pairs.table.label(pairs.rows[i])} holds {pairs.reference.label(pool[best])}")
+            examples.append(f"{table.label(pairs.rows[i])} holds {reference.label(pool[best])}")
     evidence = {"such as": "; ".join(examples[:3])}
-    return pairs.table.findings("rows_mixed_up", pairs.rows[hit], evidence), hit
+    return table.findings("rows_mixed_up", pairs.rows[hit], evidence), hit
 
 
-def _nodata_averaged(pairs: _Pairs) -> Result:
-    """Check for rows that are the reference's plus a share of a constant."""
+def nodata_averaged(table: AuditedTable, pairs: Pairs, least_cosine: float = 1.0) -> Result:
+    """Check for rows that are what they should be plus a share of a constant, and little else.
+
+    Vectors of other years differ anyhow (`least_cosine` below 1): then the constant is negative, as nodata is, and the
+    row agrees with them without it.
+    """
     values, truth = pairs.given, pairs.truth
     mean, truth_mean = values.mean(axis=1), truth.mean(axis=1)
     v, t = values - mean[:, None], truth - truth_mean[:, None]
     kept = _dot(v, t) / _dot(t, t)
     constant = mean - kept * truth_mean
     rest = np.linalg.norm(v - kept[:, None] * t, axis=1)
-    hit = (rest < 0.2 * N_BANDS**0.5 * np.abs(constant)) & (np.abs(constant) > 1e-3) & (kept > 0) & (kept < 1)
-    share = 1 - kept[hit]
+    if least_cosine == 1:
+        hit = (rest < 0.2 * N_BANDS**0.5 * np.abs(constant)) & (np.abs(constant) > 1e-3) & (kept > 0) & (kept < 1)
+    else:
+        hit = (rest < 0.6 * N_BANDS**0.5 * -constant) & (constant < -0.02) & (kept > 0) & (kept < 1.2)
+        hit &= (_dot(_unit(v), _unit(t)) > least_cosine) & ~pairs.explained
+    share = 1 - kept[hit] if least_cosine == 1 else constant[hit] / MEAN_OF_NODATA
     evidence: dict[str, Any] = {"share of nodata": span(share, ".1%")}
     if len(share):
         evidence["constant"] = float(np.median(constant[hit] / share))
-    how = "rows are the reference's plus a share of a constant"
-    return pairs.table.findings("nodata_averaged", pairs.rows[hit], evidence, how=how), hit
+    how = (
+        "rows are " + ("the reference's" if least_cosine == 1 else "their other years'") + " plus a share of a constant"
+    )
+    return table.findings("nodata_averaged", pairs.rows[hit], evidence, how=how), hit
 
 
-def _other_length(pairs: _Pairs) -> Result:
+def _other_length(table: AuditedTable, pairs: Pairs) -> Result:
     """Check for rows that have the reference's direction, and are shorter or longer."""
     ratio = pairs.length_ratio
     hit = (pairs.along_truth > _ALONG_REFERENCE) & (np.abs(ratio - 1) > LENGTH_AGREES) & ~pairs.explained
@@ -267,10 +274,10 @@ def _other_length(pairs: _Pairs) -> Result:
     for vectors in (pairs.given, pairs.truth):
         hit &= np.abs(np.linalg.norm(vectors, axis=1) - 1) > UNIT
     evidence = {"length over the reference's": span(ratio[hit], ".3f", median=True)}
-    return pairs.table.findings("length_differs", pairs.rows[hit], evidence), hit
+    return table.findings("length_differs", pairs.rows[hit], evidence), hit
 
 
-def _mean_of_codes(pairs: _Pairs) -> Result:
+def _mean_of_codes(table: AuditedTable, pairs: Pairs) -> Result:
     """Check for means of codes, de-quantised afterwards: (mean k)^2 is below the mean of k^2, in every band."""
     values, truth, cosine, ratio = pairs.given, pairs.truth, pairs.cosine, pairs.length_ratio
     large = (np.abs(truth) > _LARGE) & (np.sign(truth) == np.sign(values))
@@ -284,4 +291,4 @@ def _mean_of_codes(pairs: _Pairs) -> Result:
         "length over the reference's": span(ratio[hit], ".3f"),
         "components that shrank": span(shrunk[hit], ".0%"),
     }
-    return pairs.table.findings("mean_of_codes", pairs.rows[hit], evidence), hit
+    return table.findings("mean_of_codes", pairs.rows[hit], evidence), hit

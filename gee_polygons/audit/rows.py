@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import EMBEDDING_YEARS
 from gee_polygons.audit.findings import Finding, span
+from gee_polygons.audit.own_years import FEWEST_SITES, own_year_findings
 from gee_polygons.audit.table import AuditedTable
 from gee_polygons.embeddings.similarity import angular_distance_deg
 
@@ -19,11 +21,9 @@ Positions = NDArray[np.intp]
 # Real angles between years: median 13 degrees, 5 % above 26; to other land cover in another region: 80..104
 BLIP_DEG: Final = 45.0  # there and back again within three rows
 LEAP_DEG: Final = 78.0  # further than any change of land cover in one place
-APART_DEG: Final = 30.0  # median of all sites between two years
-_TIMES_USUAL_STEP: Final = 3.0
-_TIMES_OTHER_YEARS: Final = 3.0
+APART_DEG: Final = 30.0  # median of all sites between a year and the others
+_TIMES_USUAL: Final = 3.0
 _FEWEST_STEPS: Final = 10
-_FEWEST_SITES: Final = 5
 _BLOCK_ROWS: Final = 4_096
 
 
@@ -37,8 +37,13 @@ def row_findings(table: AuditedTable, usable: Mask) -> list[Finding]:
     if table.year is None:
         return found
     found += [*_missing_years(table, keys), *_copies(table, keys[usable])]
+    early = (year >= 0) & (year < EMBEDDING_YEARS.start)
+    found += table.findings(
+        "years_before_data", early, {"years": span(year[early], "d")}, first=str(EMBEDDING_YEARS[0])
+    )
     if table.vectors.whole and table.vectors.statistic in ("mean", "medoid"):
-        found += _jumps(table, keys[usable & (year >= 0)])
+        more, explained = own_year_findings(table, keys[usable & (year >= 0)])
+        found += [*more, *_jumps(table, keys[usable & ~explained & (year >= 0)])]
     return found
 
 
@@ -55,30 +60,26 @@ def _missing_years(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
     """Check whether sites lack years that other sites have, or that all sites skip."""
     with_year = keys[keys["year"] >= 0]
     present = set(with_year["year"].tolist())
-    if len(present) < 2:
-        return []
-    first, last = min(present), max(present)
-    nowhere = set(range(first, last + 1)) - present
+    nowhere = set(range(min(present, default=0), max(present, default=0))) - present
     if table.years_asked:
         nowhere &= table.years_asked
     elif 2 * len(nowhere) >= len(present):  # every second year, or a few chosen ones
         nowhere = set()
-    expected = np.array(sorted(present | nowhere))
-    names = pd.factorize(np.asarray(table.site))[1]
-    has = np.zeros((len(names), len(expected)), np.bool_)
-    has[with_year["site"], np.searchsorted(expected, with_year["year"])] = True
-    missing = ~has & has.any(axis=1, keepdims=True)
+    has = pd.crosstab(with_year["site"], with_year["year"]).reindex(columns=sorted(present | nowhere), fill_value=0)
+    missing = has.to_numpy() == 0
     sites = np.flatnonzero(missing.any(axis=1))
-    examples = [f"{names[site]}: {', '.join(map(str, expected[missing[site]][:3]))}" for site in sites[:3]]
+    names = pd.factorize(np.asarray(table.site))[1]
+    examples = [f"{names[has.index[i]]}: {', '.join(map(str, has.columns[missing[i]][:3]))}" for i in sites[:3]]
     evidence = {
         "rows missing": int(missing.sum()),
         "such as": "; ".join(examples),
-        "sites": f"{len(sites)} of {len(names)}",
+        "sites": f"{len(sites)} of {len(has)}",
     }
     if nowhere:
         evidence["missing for every site"] = ", ".join(map(str, sorted(nowhere)))
-    rows = keys["site"].isin(sites).to_numpy()
-    return table.findings("missing_years", rows, evidence, first=str(first), last=str(last))
+    rows = keys["site"].isin(has.index[sites]).to_numpy()
+    years = {"first": str(min(present, default="")), "last": str(max(present, default=""))}
+    return table.findings("missing_years", rows, evidence, **years)
 
 
 def _copies(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
@@ -106,13 +107,11 @@ def _jumps(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
         return []
     same_site = site[1:] == site[:-1]
     step = np.where(same_site, _angles(table.matrix, rows[1:], rows[:-1]), np.nan)
-    apart = _years_apart(step, year)
-    largest, usual_of_years = max(apart.values(), default=(0.0, 0.0))
-    evidence = {"median angle": f"{largest:.0f} degrees", "other years": f"{usual_of_years:.0f} degrees"}
-    years = ", ".join(map(str, sorted(apart)))
-    found = table.findings("year_apart", rows[np.isin(year, list(apart))], evidence, years=years)
     usual = float(np.nanmedian(step)) if same_site.sum() >= _FEWEST_STEPS else 0.0
-    wrong = _misplaced(table.matrix, rows, step, usual) & ~np.isin(year, list(apart)) & ~np.isin(year - 1, list(apart))
+    apart, at_least = _years_apart(step, year)
+    evidence = {"angle, at least": f"{at_least:.0f} degrees", "usual angle": f"{usual:.0f} degrees"}
+    found = table.findings("year_apart", rows[np.isin(year, apart)], evidence, years=", ".join(map(str, apart)))
+    wrong = _misplaced(table.matrix, rows, step, usual) & ~np.isin(year, apart) & ~np.isin(year - 1, apart)
     angle = np.fmax(np.append(np.nan, step), np.append(step, np.nan))[wrong]
     evidence = {"angle": f"{span(angle, '.0f')} degrees", "usual angle": f"{usual:.0f} degrees"}
     return found + table.findings("jump", rows[wrong], evidence)
@@ -120,7 +119,7 @@ def _jumps(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
 
 def _misplaced(m: Floats, rows: Positions, step: Floats, usual: float) -> Mask:
     """Return which rows differ from both neighbours while these agree, and which differ more than land can change."""
-    blip, leap = max(BLIP_DEG, _TIMES_USUAL_STEP * usual), max(LEAP_DEG, _TIMES_USUAL_STEP * usual)
+    blip, leap = max(BLIP_DEG, _TIMES_USUAL * usual), max(LEAP_DEG, _TIMES_USUAL * usual)
     wrong = np.zeros(len(rows), np.bool_)
     across = _angles(m, rows[2:], rows[:-2])
     # a step to another site is NaN, so that a comparison with it is false
@@ -138,27 +137,11 @@ def _angles(m: Floats, rows: Positions, others: Positions) -> Floats:
     return np.concatenate([angular_distance_deg(m[rows[block]], m[others[block]]) for block in blocks])
 
 
-def _years_apart(step: Floats, year: NDArray[np.int64]) -> dict[int, tuple[float, float]]:
-    """Return the years in which the median site changes far more than in others: its angle, and the others' least."""
-    steps = pd.DataFrame({"from": year[:-1], "to": year[1:], "step": step}).dropna()
-    by_pair = steps.groupby(["from", "to"])["step"].agg(["median", "size"])
-    by_pair = by_pair[by_pair["size"] >= _FEWEST_SITES]
-    pairs, medians = by_pair.index.tolist(), by_pair["median"].to_numpy()
-    if len(medians) < 3:
-        return {}
-    least = float(medians.min())
-    # where one year differs, the step to it and the step away from it are both large
-    usual = [min(float(np.median(np.delete(medians, i))), 1.5 * least) for i in range(len(medians))]
-    far = {
-        pair: float(median)
-        for pair, median, other in zip(pairs, medians, usual, strict=True)
-        if median > max(APART_DEG, _TIMES_OTHER_YEARS * other)
-    }
-    first = year.min()
-    years: dict[int, tuple[float, float]] = {}
-    for (before, after), median in far.items():
-        # the year that both steps share, else the later one (the earlier where the series starts with it)
-        starts = before == first and not any(a == after for a, _ in far)
-        apart = before if starts or any(b == before for _, b in far) else after
-        years[apart] = max((median, least), years.get(apart, (0.0, 0.0)))
-    return years
+def _years_apart(step: Floats, year: NDArray[np.int64]) -> tuple[list[int], float]:
+    """Return the years in which most sites are further from both their neighbours in time than ever else."""
+    after, before = np.append(np.nan, step), np.append(step, np.nan)
+    nearer = pd.Series(np.fmin(np.where(np.isnan(after), before, after), np.where(np.isnan(before), after, before)))
+    by_year = nearer.groupby(year).agg(["median", "size"])
+    by_year = by_year[by_year["size"] >= FEWEST_SITES]
+    least = max(APART_DEG, _TIMES_USUAL * float(by_year["median"].min())) if len(by_year) > 2 else np.inf
+    return by_year.index[by_year["median"] > least].tolist(), least

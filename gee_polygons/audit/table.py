@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -120,6 +120,13 @@ class AuditedTable:
         rows = np.asarray(rows)
         at = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.sort(rows)
         return [self.finding(code, at, evidence or {}, **words)] if len(at) else []
+
+    def joined(self, findings: list[Finding]) -> Finding:
+        """Return one finding for several of the same kind, with the evidence of the first."""
+        at = np.unique(np.concatenate([finding.rows for finding in findings])).astype(np.intp)
+        return replace(
+            findings[0], rows=tuple(at.tolist()), examples=tuple(self.label(row) for row in at[:_EXAMPLES].tolist())
+        )
 
     def finding(self, code: str, at: Positions, evidence: dict[str, Any], **words: str) -> Finding:
         """Return the finding of a check for the rows at some positions."""

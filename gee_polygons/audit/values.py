@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.audit.findings import Finding, span
-from gee_polygons.audit.nodata import MEAN_OF_NODATA, shares_from_neighbours
 from gee_polygons.audit.table import AuditedTable, Vectors
 from gee_polygons.embeddings.quantization import MAX_CODE, SCALE
 
@@ -21,6 +20,7 @@ Description = tuple[dict[str, Any], dict[str, str]]  # evidence, and words of th
 
 # Measured on 12,000 real pixels of five regions: lengths 0.992..1.009; with k / 127 instead, 2.43..2.69; means over a
 # square kilometre keep 0.8 of that. Cosine to the vector of equal components: -0.27..0.33.
+MEAN_OF_NODATA: Final = -128 * 128 / SCALE  # -1.0079: -128 de-quantised without a mask; -128 / 127 is the same to 1e-5
 LONGEST: Final = (
     1.0225  # rounding to codes can lengthen a pixel's vector by sqrt(sum (|k| + 1/4)^2) / 127.5^2 <= 0.0223
 )
@@ -31,6 +31,13 @@ LEAST_COSINE: Final = -0.5  # to equal components; below it nodata was averaged 
 UNIT: Final = 5e-6  # deviation of a length from 1: six decimals of a CSV
 PLAUSIBLE: Final = "plausible"  # the kind of a row in which nothing is wrong by itself
 _DIVISORS: Final = (127.0, 127.5, 128.0)
+# Shares of components below 2 % of the vector's length, medians over tables of the points' scenes that AEF.md lists
+# and of squares of a real window: 11-16 % for means of vectors, 20-28 % for de-quantised means of codes where lengths
+# are below 0.93
+_SMALL: Final = 0.02
+_MANY_SMALL: Final = 0.19
+_MIXED: Final = 0.94
+_MOST_ZEROS: Final = 10  # of a pixel's 64 codes one is 0, on average
 _LEAST_VALUES: Final = 8  # fewer may be round by chance
 _BLOCK_ROWS: Final = 4_096  # copies of a million rows would take gigabytes
 
@@ -110,7 +117,9 @@ def kinds_of_rows(vectors: Vectors, figures: pd.DataFrame) -> Kinds:
 
 def value_findings(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds: Kinds) -> list[Finding]:
     """Check each row by itself."""
-    found = _incomplete(table, vectors)
+    missing = np.isnan(vectors.matrix).sum(axis=1)
+    partial = ((missing > 0) & (missing < vectors.matrix.shape[1])) | vectors.infinite
+    found = table.findings("partial_rows", partial, {"bands missing": span(missing[partial], "d")})
     for code, describe in _DESCRIPTIONS.items():
         rows = kinds == code
         if rows.any():
@@ -125,6 +134,7 @@ def value_findings(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     found += _rounded(table, vectors, figures, kinds)
     if vectors.whole:
         found += [*_nodata_averaged(table, vectors, kinds), *_unit_lengths(table, vectors, figures, kinds)]
+        found += [*_zero_bands(table, vectors, kinds), *_mean_of_codes(table, vectors, figures, kinds)]
     return found
 
 
@@ -146,14 +156,7 @@ def _describe_linear(m: Floats, _: pd.DataFrame) -> Description:
 
 
 def _describe_unknown_scale(_: Floats, figures: pd.DataFrame) -> Description:
-    length = figures["length"].to_numpy()
-    evidence: dict[str, Any] = {"largest": float(figures["largest"].max())}
-    # the power of ten, 10 or more, that makes vectors of these lengths plausible
-    factor = 10 ** int(np.ceil(np.log10(np.median(length) / LONGEST)))
-    plausible = (length / factor > 0.5) & (length / factor <= LONGEST)
-    if factor > 1 and plausible.mean() > 0.95:
-        evidence["as if multiplied by"] = f"{factor:,}"
-    return evidence, {}
+    return {"largest": float(figures["largest"].max())}, {}
 
 
 def _describe_length(_: Floats, __: pd.DataFrame) -> Description:
@@ -171,40 +174,60 @@ _DESCRIPTIONS: Final = {
 }  # by the kind of a row: evidence, and words of the message
 
 
-def _incomplete(table: AuditedTable, vectors: Vectors) -> list[Finding]:
-    missing = np.isnan(vectors.matrix).sum(axis=1)
-    partial = (missing > 0) & (missing < vectors.matrix.shape[1]) & ~vectors.infinite
-    found = table.findings("partial_rows", partial, {"bands missing": span(missing[partial], "d")})
-    return found + table.findings("infinite", vectors.infinite)
-
-
 def _rounded(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds: Kinds) -> list[Finding]:
     """Check whether values are exactly float16's, or have at most three decimals."""
-    usual = (kinds == PLAUSIBLE) & ~figures["integers"]
-    rounded = {"float16": usual & figures["float16"]}
-    rounded["rounded"] = usual & ~rounded["float16"] & figures["three_decimals"]
     found = []
-    for code, error in (("float16", 5e-4), ("rounded", 5e-3)):
-        if rounded[code].sum() * vectors.matrix.shape[1] >= _LEAST_VALUES:
-            found += table.findings(code, rounded[code], {"relative error of a component of 0.1, at most": error})
-    return found
+    for name, to in (("float16", "float16"), ("three_decimals", "three decimals or fewer")):
+        rows = ((kinds == PLAUSIBLE) & ~figures["integers"] & figures[name]).to_numpy()
+        if rows.sum() * vectors.matrix.shape[1] >= _LEAST_VALUES:
+            found += table.findings("rounded", rows, to=to)
+    return found[:1]
 
 
 def _nodata_averaged(table: AuditedTable, vectors: Vectors, kinds: Kinds) -> list[Finding]:
     """Check whether vectors are pulled towards equal negative components, which is what averaged nodata does."""
-    shares = shares_from_neighbours(vectors.matrix, kinds == PLAUSIBLE)
-    rows = (kinds == "nodata_averaged") | np.isfinite(shares)
-    m, share = vectors.matrix[rows], shares[rows]
+    rows = kinds == "nodata_averaged"
+    m = vectors.matrix[rows]
     length = np.linalg.norm(m, axis=1)
     in_codes = length > CODES[0] / 4
     estimate = np.clip(m.mean(axis=1) / np.where(in_codes, -128.0, MEAN_OF_NODATA), 0, 1)
     towards = "-128" if in_codes.all() else "the code -128" if in_codes.any() else "-1.008 or -1"
     evidence = {
-        "share of nodata, about": span(np.where(np.isfinite(share), share, estimate), ".0%"),
+        "share of nodata, about": span(estimate, ".0%"),
         "cosine to equal components": span(m.sum(axis=1) / length / N_BANDS**0.5, ".2f"),
         "real pixels have": "-0.27..0.33",
     }
     return table.findings("nodata_averaged", rows, evidence, how=f"all bands are pulled towards {towards}")
+
+
+def _zero_bands(table: AuditedTable, vectors: Vectors, kinds: Kinds) -> list[Finding]:
+    """Check for bands that are 0 in all rows, and rows with 0 in many bands."""
+    zero = (vectors.matrix == 0) & (kinds != "nodata_as_value")[:, None]
+    filled = np.isfinite(vectors.matrix).any(axis=1) & (kinds != "nodata_as_value")
+    lost = (zero.sum(axis=0) == filled.sum()) & (filled.sum() >= _LEAST_VALUES)
+    rows = (zero.sum(axis=1) >= _MOST_ZEROS) | zero[:, lost].any(axis=1)
+    evidence = {"bands that are 0": span(zero[rows].sum(axis=1), "d"), "in all rows": int(lost.sum())}
+    return table.findings("zero_bands", rows, evidence)
+
+
+def _mean_of_codes(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds: Kinds) -> list[Finding]:
+    """Check whether codes were averaged before they were de-quantised, by what that does to small components.
+
+    Pixels of length 1 have ``sum mean^2 + sum std^2 = 1`` where the table has both. Else: a square of a mean has far
+    more components near 0 than a mean of squares, which shows in tables of mixed polygons.
+    """
+    mixed = (kinds == PLAUSIBLE) & (figures["length"] < _MIXED).to_numpy()
+    std = next((v for v in table.others if v.statistic == "std" and v.whole), None)
+    if std is not None and vectors.statistic == "mean":
+        energy = (vectors.matrix**2).sum(axis=1) + (std.matrix**2).sum(axis=1)
+        rows = (kinds == PLAUSIBLE) & (np.abs(energy - 1) > 2 * (LONGEST - 1)) & (np.nanmax(std.matrix) <= LONGEST)
+        return table.findings("not_of_unit_pixels", rows, {"sum of mean^2 + std^2": span(energy[rows], ".3f")})
+    if vectors.statistic != "mean" or mixed.sum() < max(_LEAST_VALUES, 0.5 * (kinds == PLAUSIBLE).sum()):
+        return []
+    m, length = vectors.matrix[mixed], figures["length"].to_numpy()[mixed]
+    small = float(np.median((np.abs(m) < _SMALL * length[:, None]).mean(axis=1)))
+    evidence = {"components below 2 % of the length": f"{small:.0%}", "expected": "11 % to 16 %"}
+    return table.findings("mean_of_codes", mixed & (small > _MANY_SMALL), evidence)
 
 
 def _unit_lengths(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds: Kinds) -> list[Finding]:

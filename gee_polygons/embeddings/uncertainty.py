@@ -1,8 +1,14 @@
 """Estimates the uncertainty of a polygon's mean direction: concentration, effective sample size, standard error.
 
-Neighbouring pixels are correlated, so n pixels aren't n independent measurements. The correlation of pixels at a
-distance h is modelled as ``C(h) = c + s exp(-h / L)`` for h > 0 and ``C(0) = 1`` (a sill c of distant pixels, an
-exponential part, and a nugget ``1 - c - s`` of white noise), fitted to measurements (`MEASURED_COSINES`,
+Two things make a mean uncertain, and they fall with size by different laws. The *pattern* of the land: a polygon is a
+sample of similar land, and neighbouring pixels show the same piece of it. And the *noise of a year*: weather and the
+model move all pixels of a place together, so that the variance of a mean falls as about ``n^-0.5``, not ``1 / n``.
+`effective_pixels` is about the pattern, `YearlyNoise` about the noise; `fit_from_rings` estimates both on the user's
+own land, instead of the constants measured on other land.
+
+The pattern: neighbouring pixels are correlated, so n pixels aren't n independent measurements. The correlation of
+pixels at a distance h is modelled as ``C(h) = c + s exp(-h / L)`` for h > 0 and ``C(0) = 1`` (a sill c of distant
+pixels, an exponential part, and a nugget ``1 - c - s`` of white noise), fitted to measurements (`MEASURED_COSINES`,
 `MEASURED_RBAR`).
 
 Sources: Banerjee, Dhillon, Ghosh & Sra, *Clustering on the unit hypersphere using von Mises-Fisher distributions*,
@@ -14,6 +20,7 @@ Mardia & Jupp, *Directional Statistics* (2000), 10.3; Solomon, *Geometric Probab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
-from gee_polygons.embeddings.directional import mean_resultant_length
+from gee_polygons.embeddings.directional import mean_resultant_length, normalize
 from gee_polygons.embeddings.inputs import band_matrix
 from gee_polygons.errors import UsageError
 
@@ -31,11 +38,23 @@ from gee_polygons.errors import UsageError
 # both depend on C(h).
 MEASURED_COSINES: Final = {1.0: 0.989, 10.0: 0.82, 50.0: 0.64}
 MEASURED_RBAR: Final = {3: 0.990, 10: 0.946, 20: 0.905, 100: 0.818}
+# Measured on real AlphaEarth points (the project's notes on the data, AEF.md: 16 scenes of 500 points, 2017-2024): the
+# variance of a year's noise in a mean over n alike points, relative to one point; and the mean squared step of one
+# year, the scene's own step taken off. A step is the difference of two years: twice the variance of one.
+MEASURED_YEARLY_SHARES: Final = {5: 0.41, 20: 0.21, 60: 0.14}
+MEASURED_SQUARED_STEP: Final = 0.038
+_FEWEST_RINGS: Final = 10
+_FEWEST_STEPS: Final = 2
+_LEAST_SPAN: Final = 4.0  # ratio of sizes from which an exponent can be estimated
+_POINTS: Final = 150  # drawn in each ring: 11,175 pairs
 _RANGES_PX: Final = np.arange(5.0, 60.0, 0.05)  # ranges tried by the fit, within the measured distances
 _QUADRATURE: Final = 400  # nodes of the integral over a disc: relative error < 1e-4 up to 10,000 km2
 _UNKNOWN_DEG: Final = 90.0  # mean angle between a direction and a random one
 _NEWTON_STEPS: Final = 4  # Sra 2012 takes two, which are enough for 64 bands, but not for three
 _FRACTION_TERMS: Final = 200
+_PIXELS_PER_DEGREE: Final = 11_132.0
+
+_Shape = tuple[NDArray[np.float64], NDArray[np.float64], float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +91,133 @@ class SpatialCorrelation:
         return np.where(h > 0, self.sill + self.part * np.exp(-h / self.range_px), 1.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class YearlyNoise:
+    """The noise of a year in a polygon's mean: variance ``pixel_variance * n^-exponent``.
+
+    Parameters
+    ----------
+    pixel_variance : float
+        Variance of a pixel's vector between years of unchanged land, without what the whole scene does, summed over the
+        bands.
+    exponent : float
+        0: a mean over many pixels is as noisy as one; 1: pixels are independent.
+    """
+
+    pixel_variance: float
+    exponent: float
+
+    def effective_pixels(self, n_pixels: NDArray[np.floating[Any]] | float) -> NDArray[np.float64]:
+        """Return how many independent pixels would have a mean of the same yearly noise; NaN for none."""
+        n = np.asarray(n_pixels, np.float64)
+        return np.where(n > 0, np.maximum(n, 1.0) ** self.exponent, np.nan)
+
+    def error_deg(self, Rbar: NDArray[np.floating[Any]], n_pixels: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return the standard error of one year's mean direction by this noise, in degrees, at most 90."""
+        with np.errstate(divide="ignore"):
+            angle = np.sqrt(self.pixel_variance / self.effective_pixels(n_pixels)) / np.asarray(Rbar, np.float64)
+        return np.minimum(np.degrees(angle), _UNKNOWN_DEG)
+
+
+def fit_yearly_noise(table: pd.DataFrame) -> YearlyNoise:
+    """Estimate the noise of a year from unchanged places, such as rings around sites (`change.ring_sites`) or controls.
+
+    Each year's median step of all places is taken off; half of the mean squared rest is a place's noise. The median
+    slope (Theil & Sen) of its logarithm over that of `n_pixels` gives the exponent.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `site_id`, `year`, ``A00``..``A63``, `n_pixels`: at least ten places with three consecutive years. Where the
+        largest tenth isn't four times the smallest, the exponent stays that of `AEF_YEARLY_NOISE`.
+
+    Returns
+    -------
+    YearlyNoise
+
+    Raises
+    ------
+    UsageError
+        If columns are missing, or there are too few places or years.
+
+    Examples
+    --------
+    >>> from gee_polygons.alphaearth import BANDS
+    >>> v = np.eye(64)[0] + np.random.default_rng(0).normal(0, 0.01, (12 * 5, 64))
+    >>> table = pd.DataFrame(v, columns=list(BANDS)).assign(site_id=np.repeat(range(12), 5), n_pixels=1.0)
+    >>> round(fit_yearly_noise(table.assign(year=list(range(2018, 2023)) * 12)).pixel_variance, 4)
+    0.0061
+    """
+    for name in ("site_id", "year", "n_pixels"):
+        if name not in table.columns:
+            raise UsageError(f"the table of unchanged places has no column {name!r}")
+    table = table.sort_values(["site_id", "year"], kind="stable").reset_index(drop=True)
+    steps = pd.DataFrame(normalize(band_matrix(table))).diff()
+    following = table["site_id"].eq(table["site_id"].shift()) & table["year"].eq(table["year"].shift() + 1)
+    steps = steps[following & steps[0].notna()]
+    local = steps - steps.groupby(table["year"]).transform("median")
+    places = pd.DataFrame({"square": (local**2).sum(axis=1), "n": table["n_pixels"]}).loc[steps.index]
+    found = places.groupby(table["site_id"]).agg(square=("square", "mean"), n=("n", "median"), steps=("n", "size"))
+    found = found[(found["steps"] >= _FEWEST_STEPS) & (found["square"] > 0) & (found["n"] > 0)]
+    if len(found) < _FEWEST_RINGS:
+        raise UsageError(
+            f"{_FEWEST_RINGS} unchanged places with three consecutive years are needed, found {len(found)}; add rings "
+            "or controls"
+        )
+    size, noise = np.log(np.maximum(found["n"].to_numpy(), 1.0)), np.log(found["square"].to_numpy() / 2)
+    exponent = AEF_YEARLY_NOISE.exponent
+    if np.diff(np.quantile(size, [0.1, 0.9]))[0] >= np.log(_LEAST_SPAN):
+        first, second = np.triu_indices(len(size), 1)
+        apart = np.abs(size[first] - size[second]) > 1e-9
+        slopes = ((noise[first] - noise[second])[apart]) / ((size[first] - size[second])[apart])
+        exponent = float(np.clip(-np.median(slopes), 0.0, 1.0))
+    # the mean, as real noise has heavy tails, of each place's noise brought to the size of a pixel
+    return YearlyNoise(pixel_variance=float(np.mean(np.exp(noise + exponent * size))), exponent=exponent)
+
+
+def fit_from_rings(table: pd.DataFrame, polygons: Sequence[Any]) -> tuple[SpatialCorrelation, YearlyNoise]:
+    """Estimate both laws from rings, or any polygons of several sizes on unchanged land.
+
+    Parameters
+    ----------
+    table : DataFrame
+        An extraction of the polygons: see `fit_yearly_noise`.
+    polygons : sequence of shapely polygons, EPSG:4326
+        In the order in which their ids first appear in the table.
+
+    Returns
+    -------
+    SpatialCorrelation, YearlyNoise: for `add_uncertainty`, `effective_pixels` and `mean_direction_error_deg`.
+
+    Raises
+    ------
+    UsageError
+        As `fit_yearly_noise`; or if there isn't one polygon per site id.
+    """
+    import shapely
+
+    noise = fit_yearly_noise(table)
+    table = table.assign(_square=np.sum(band_matrix(table) ** 2, axis=1))
+    by_site = table.groupby("site_id", sort=False)[["_square", "n_pixels"]].median()
+    if len(polygons) != len(by_site):
+        raise UsageError(f"{len(by_site)} site ids need as many polygons, found {len(polygons)}")
+    rng = np.random.default_rng(0)
+    shapes: list[_Shape] = []
+    for polygon, square, n in zip(polygons, by_site["_square"], by_site["n_pixels"], strict=True):
+        west, south, east, north = polygon.bounds
+        points = np.empty((0, 2))
+        while len(points) < _POINTS and np.isfinite(square) and n > 0:
+            drawn = rng.uniform((west, south), (east, north), (10 * _POINTS, 2))
+            points = np.vstack([points, drawn[shapely.contains_xy(polygon, drawn)]])
+        if len(points):
+            flat = points[:_POINTS] * _PIXELS_PER_DEGREE * (np.cos(np.radians((south + north) / 2)), 1.0)
+            first, second = np.triu_indices(_POINTS, 1)
+            count, edges = np.histogram(np.hypot(*(flat[first] - flat[second]).T), bins=200)
+            own = 1 / max(float(n), 1.0)
+            shapes.append(((edges[1:] + edges[:-1]) / 2, count / count.sum(), own, float(square)))
+    return _fitted(shapes), noise
+
+
 def fit_spatial_correlation(
     cosines: dict[float, float] | None = None, rbars: dict[int, float] | None = None
 ) -> SpatialCorrelation:
@@ -103,14 +249,19 @@ def fit_spatial_correlation(
     rbars = MEASURED_RBAR if rbars is None else rbars
     if len(cosines) + len(rbars) < 3:
         raise UsageError(f"a sill, a part and a range need 3 measurements, found {len(cosines) + len(rbars)}")
-    lags = [(np.array([lag]), np.array([1.0]), 0.0, value) for lag, value in cosines.items()]
-    squares = [(*_lags_of_square(side), 1.0 / side**2, rbar**2) for side, rbar in rbars.items()]
+    shapes: list[_Shape] = [(np.array([lag]), np.array([1.0]), 0.0, value) for lag, value in cosines.items()]
+    shapes += [(*_lags_of_square(side), 1.0 / side**2, rbar**2) for side, rbar in rbars.items()]
+    return _fitted(shapes)
+
+
+def _fitted(shapes: list[_Shape]) -> SpatialCorrelation:
+    """Fit the model to shapes: distances of pixels, the share of pairs at each, 1 / pixels, and the mean cosine."""
     best, found = np.inf, (0.0, 0.0, 1.0)
     for range_px in _RANGES_PX:
         # mean cosine = self + (1 - self) * (sill + part * mean of exp): linear in sill and part
         rows = [
             ((1 - own), (1 - own) * float(weight @ np.exp(-lag / range_px)), value - own)
-            for lag, weight, own, value in lags + squares
+            for lag, weight, own, value in shapes
         ]
         design, target = np.array(rows)[:, :2], np.array(rows)[:, 2]
         sill, part = np.linalg.lstsq(design, target, rcond=None)[0]
@@ -133,16 +284,19 @@ def _lags_of_square(side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return lag, count / count.sum()
 
 
-# the result of `fit_spatial_correlation()` (a test compares them); within 0.014 of every measurement
+# the results of fitting the constants above (tests compare them); the first is within 0.014 of every measurement, the
+# second, by least squares of logarithms, within 0.04
+AEF_YEARLY_NOISE: Final = YearlyNoise(pixel_variance=MEASURED_SQUARED_STEP / 2, exponent=0.5)
 AEF_CORRELATION: Final = SpatialCorrelation(sill=0.6294, part=0.3706, range_px=15.1)
 
 
 def effective_pixels(
     n_pixels: NDArray[np.floating[Any]] | float, correlation: SpatialCorrelation = AEF_CORRELATION
 ) -> NDArray[np.float64]:
-    """Return the effective sample size: how many independent pixels would have a mean of the same variance.
+    """Return the effective sample size of the pattern: how many independent pixels would have as good a mean.
 
-    The variance of the mean of a disc of n pixels, relative to that of a pixel, is
+    It says how well a polygon represents similar land, not how noisy its years are (`YearlyNoise`). The variance of the
+    mean of a disc of n pixels, relative to that of a pixel, is
     ``nugget / n + (1 - nugget) E exp(-d / L)`` with d the distance of two random points of the disc; the effective
     sample size is one over it. A disc has the smallest of all shapes of an area, so the result is a lower bound.
 
@@ -251,7 +405,8 @@ def mean_direction_error_deg(
 
     Returns
     -------
-    float64 array, degrees, NaN without data. It doesn't include the noise between years, which `change` estimates.
+    float64 array, degrees, NaN without data. It doesn't include the noise between years (`YearlyNoise.error_deg`),
+    which `change` estimates from the table.
 
     Examples
     --------
@@ -267,31 +422,41 @@ def mean_direction_error_deg(
         return np.minimum(np.degrees(np.sqrt(variance / n_eff) / r), _UNKNOWN_DEG)
 
 
-def add_uncertainty(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy of a table with three more columns: concentration, effective sample size and standard error.
+def add_uncertainty(
+    table: pd.DataFrame, correlation: SpatialCorrelation | None = None, noise: YearlyNoise | None = None
+) -> pd.DataFrame:
+    """Return a copy of a table with more columns: concentration, effective sample sizes and standard errors.
 
     Parameters
     ----------
     table : DataFrame
         With ``A00``..``A63`` and ``n_pixels``.
+    correlation, noise : optional
+        By default `AEF_CORRELATION` and `AEF_YEARLY_NOISE`, measured on other land; `fit_from_rings` gives one's own.
 
     Returns
     -------
-    DataFrame with `kappa` (vMF concentration, unitless), `n_effective` (pixels) and `mean_direction_error_deg`.
+    DataFrame with `kappa` (vMF concentration, unitless); `n_effective` (pixels) and `mean_direction_error_deg` of the
+    pattern; `n_effective_yearly` (pixels) and `yearly_noise_deg` of one year's noise, which is what differences between
+    years are to be compared with.
 
     Examples
     --------
     >>> from gee_polygons.alphaearth import BANDS
-    >>> table = pd.DataFrame(np.eye(64)[:1] * 0.95, columns=list(BANDS)).assign(n_pixels=2_000.0)
-    >>> add_uncertainty(table)[["kappa", "n_effective"]].round(1).values.tolist()
-    [[614.3, 3.6]]
+    >>> table = pd.DataFrame(np.eye(64)[:1] * 0.95, columns=list(BANDS)).assign(n_pixels=2_500.0)
+    >>> names = ["kappa", "n_effective", "n_effective_yearly", "yearly_noise_deg"]
+    >>> add_uncertainty(table)[names].round(1).values.tolist()
+    [[614.3, 4.0, 50.0, 1.2]]
     """
     if "n_pixels" not in table.columns:
         raise UsageError("the table has no column 'n_pixels', which the standard error of a mean depends on")
     length = np.minimum(mean_resultant_length(band_matrix(table)), 1.0)
     n = table["n_pixels"].to_numpy(np.float64)
+    noise = AEF_YEARLY_NOISE if noise is None else noise
     return table.assign(
         kappa=concentration(length),
-        n_effective=effective_pixels(n),
-        mean_direction_error_deg=mean_direction_error_deg(length, n),
+        n_effective=effective_pixels(n, correlation or AEF_CORRELATION),
+        mean_direction_error_deg=mean_direction_error_deg(length, n, correlation),
+        n_effective_yearly=noise.effective_pixels(n),
+        yearly_noise_deg=noise.error_deg(length, n),
     )
