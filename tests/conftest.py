@@ -23,9 +23,10 @@ os.environ.pop("GEE_POLYGONS_SOURCE", None)
 
 # files of more than ten seconds, the longest first: one that started last would be waited for
 LONGEST = (
-    "test_notebooks", "test_mosaic", "test_collection", "test_null", "test_visualize", "test_cog", "test_seams",
-    "test_statistics", "test_sample", "test_cli", "test_report_browser", "test_huge", "test_change", "test_intervals",
-    "test_recovery", "test_mosaic_wide", "test_dialects", "test_damage", "test_large", "test_warmup",
+    "test_notebooks", "test_mosaic", "test_null", "test_cli", "test_seams", "test_collection", "test_mosaic_wide",
+    "test_huge", "test_dialects", "test_robustness", "test_sample", "test_download", "test_large", "test_visualize",
+    "test_change", "test_report", "test_cog", "test_statistics", "test_warmup", "test_intervals", "test_damage",
+    "test_overlaps", "test_recovery",
 )  # fmt: skip
 SOURCES = Path(__file__).parents[1] / "gee_polygons" / "sources"
 

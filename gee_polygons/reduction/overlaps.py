@@ -9,33 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.reduction.plan import BlockRef
+from gee_polygons.reduction.plan import BlockedRaster, BlockRef
+
+T = TypeVar("T", bound=BlockedRaster)
 
 
-class YearlyFile(Protocol):
-    """A file with the pixels of one year."""
-
-    @property
-    def place(self) -> str:
-        """Path or URL."""
-        ...
-
-    @property
-    def year(self) -> int:
-        """Year of its pixels."""
-        ...
-
-
-T = TypeVar("T", bound=YearlyFile)
-
-
-def take_precedence(tiles: Sequence[T], tile: YearlyFile) -> list[T]:
+def take_precedence(tiles: Sequence[T], tile: BlockedRaster) -> list[T]:
     """Return the tiles of the same year whose pixels count before a tile's."""
     return [other for other in tiles if other.year == tile.year and other.place < tile.place]
 

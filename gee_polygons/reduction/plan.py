@@ -155,6 +155,38 @@ class BlockRef:
         return replace(self, rows=min(max(rows, 1), self.window.height))
 
 
+class BlockedRaster(Protocol):
+    """A raster of one year that is stored in blocks."""
+
+    @property
+    def place(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def year(self) -> int:
+        """Year of its pixels."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """Where its pixels are."""
+        ...
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """(height, width) of a block."""
+        ...
+
+    def ref(self, row: int, col: int) -> BlockRef:
+        """Return a reference to a block."""
+        ...
+
+    def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
+        """Return the requests and bytes that reading a block costs: all bands, or the first few."""
+        ...
+
+
 class Block(PlaneSource, Protocol):
     """A fetched block, which decodes its own bytes."""
 

@@ -5,50 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.reduction.overlaps import take_precedence
-from gee_polygons.reduction.plan import BlockRef, Failure, Job, Piece, Plan
+from gee_polygons.reduction.plan import BlockedRaster, BlockRef, Failure, Job, Piece, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.zonal.coverage import Coverage, compute_coverage
-from gee_polygons.zonal.grid import Grid, Lattice, Window
+from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.projection import Rings
 from gee_polygons.zonal.ragged import owners, ranges
-
-
-class BlockedRaster(Protocol):
-    """A raster of one year that is stored in blocks."""
-
-    @property
-    def place(self) -> str:
-        """Path or URL."""
-        ...
-
-    @property
-    def year(self) -> int:
-        """Year of its pixels."""
-        ...
-
-    @property
-    def grid(self) -> Grid:
-        """Where its pixels are."""
-        ...
-
-    @property
-    def block_shape(self) -> tuple[int, int]:
-        """(height, width) of a block."""
-        ...
-
-    def ref(self, row: int, col: int) -> BlockRef:
-        """Return a reference to a block."""
-        ...
-
-    def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
-        """Return the requests and bytes that reading a block costs: all bands, or the first few."""
-        ...
 
 
 @dataclass(frozen=True)

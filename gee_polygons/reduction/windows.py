@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.overlaps import fill_missing
-from gee_polygons.reduction.plan import Block, BlockRef
-from gee_polygons.reduction.planning import BlockedRaster, blocks_in
+from gee_polygons.reduction.plan import Block, BlockedRaster, BlockRef
+from gee_polygons.reduction.planning import blocks_in
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import project_to_lattice, transformer
 

@@ -138,7 +138,7 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class MosaicTile:
-    """One year of the mosaic, as a raster in blocks: see `gee_polygons.reduction.planning.BlockedRaster`."""
+    """One year of the mosaic, as a raster in blocks: see `gee_polygons.reduction.plan.BlockedRaster`."""
 
     place: str
     year: int
