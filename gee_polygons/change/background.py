@@ -14,14 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.change.numerics import Flags, Floats
-from gee_polygons.change.series import Series, has_data, series_from_table, site_positions
+from gee_polygons.change.series import Series, has_data, in_parts, series_from_table, site_positions
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError, warn_data
 
 N_ALIKE: Final = 8  # sites that a site is compared with
 _LEAST_SITES: Final = 4  # with data, for a background from the table itself
 _LEAST_FOR_ALIKE: Final = 5 * N_ALIKE  # in smaller tables the most alike sites are most of the table
-_MOST_COMPARED: Final = 5_000  # sites that each site is compared with; of more, evenly spaced ones
+_MOST: Final = 5_000  # sites that a background is estimated from; of more, evenly spaced ones
 _SITES_AT_A_TIME: Final = 256  # rows of the matrix of cosines that are held
 _EXPLAINS_LITTLE: Final = 0.1  # of the sites' squared movement
 
@@ -84,7 +84,11 @@ def corrected(table: pd.DataFrame, background: str | pd.DataFrame | list[Any] | 
             warn_data(f"{small}: nothing is removed; name control sites, or give a table of rings (ring_sites)")
             words = f"nothing ({small})"
         elif background == "all" or n < _LEAST_FOR_ALIKE:
-            drift, words = _cumulated_median(series.units, series.years)[None], f"the median step of all {n} sites"
+            some = _some(np.flatnonzero(series.with_data))
+            drift, words = (
+                _cumulated_median(series.units[some], series.years)[None],
+                f"the median step of all {n} sites",
+            )
         else:
             drift, words = _of_alike_sites(series), f"the median step of the {N_ALIKE} most alike sites"
     else:
@@ -98,7 +102,11 @@ def corrected(table: pd.DataFrame, background: str | pd.DataFrame | list[Any] | 
         controls[rows] = True
         drift = _cumulated_median(series.units[rows], series.years)[None]
         words = f"the median step of {len(rows)} control site{'s' if len(rows) > 1 else ''}"
-    units = normalize(series.units - drift) if drift.any() else series.units
+    units = series.units
+    if drift.any():
+        units = np.empty_like(series.units)
+        for part in in_parts(len(units)):
+            units[part] = normalize(series.units[part] - (drift if len(drift) == 1 else drift[part]))
     found = Corrected(raw=series, units=units, drift=drift, controls=controls, words=words, others=others)
     _warn_if_it_explains_little(found)
     return found
@@ -106,10 +114,8 @@ def corrected(table: pd.DataFrame, background: str | pd.DataFrame | list[Any] | 
 
 def most_alike_sites(series: Series, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the other sites whose mean directions are nearest to those of some rows: shape (rows, 8 or fewer)."""
-    mean = np.nan_to_num(normalize(np.nansum(series.units, axis=1)))
-    candidates = np.flatnonzero(series.with_data)
-    if len(candidates) > _MOST_COMPARED:
-        candidates = candidates[np.linspace(0, len(candidates) - 1, _MOST_COMPARED).astype(int)]
+    mean = np.nan_to_num(normalize(series.units.sum(axis=1, where=series.present[..., None])))
+    candidates = _some(np.flatnonzero(series.with_data))
     k = min(N_ALIKE, len(candidates) - 1)
     found = np.empty((len(rows), max(k, 0)), np.intp)
     for first in range(0, len(rows) if k > 0 else 0, _SITES_AT_A_TIME):
@@ -118,6 +124,11 @@ def most_alike_sites(series: Series, rows: NDArray[np.intp]) -> NDArray[np.intp]
         cosine[part[:, None] == candidates] = -2.0
         found[first : first + len(part)] = candidates[np.argpartition(-cosine, k - 1, axis=1)[:, :k]]
     return found
+
+
+def _some(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return at most 5,000 rows, evenly spaced."""
+    return rows if len(rows) <= _MOST else rows[np.linspace(0, len(rows) - 1, _MOST).astype(int)]
 
 
 def without_gaps(units: Floats, years: NDArray[np.int64]) -> Floats:
@@ -152,15 +163,16 @@ def _cumulated_median(units: Floats, years: NDArray[np.int64]) -> Floats:
 
 def _of_alike_sites(series: Series) -> Floats:
     """Return each site's background movement, shape (sites, years, 64): the median steps of its most alike sites."""
-    steps = np.diff(without_gaps(series.units, series.years), axis=1)
     alike = most_alike_sites(series, np.arange(len(series.site_ids)))
     drift = np.zeros(series.units.shape)
     for first in range(0, len(alike), _SITES_AT_A_TIME):
         part = slice(first, first + _SITES_AT_A_TIME)
-        near = np.sort(steps[alike[part]], axis=1)  # NaN last
-        count = np.maximum(has_data(near).sum(axis=1), 1)[:, None, :, None]
-        middle = (np.take_along_axis(near, k, axis=1)[:, 0] for k in ((count - 1) // 2, count // 2))
-        drift[part, 1:] = np.nan_to_num(sum(middle) / 2).cumsum(axis=1)
+        near, place = np.unique(alike[part], return_inverse=True)
+        steps = np.diff(without_gaps(series.units[near], series.years), axis=1)
+        ordered = np.sort(steps[place.reshape(alike[part].shape)], axis=1)  # NaN last
+        count = np.maximum(has_data(ordered).sum(axis=1), 1)[:, None, :, None]
+        low, high = (np.take_along_axis(ordered, k, axis=1)[:, 0] for k in ((count - 1) // 2, count // 2))
+        drift[part, 1:] = np.nan_to_num((low + high) / 2).cumsum(axis=1)
     return drift
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from gee_polygons.change.background import Corrected, corrected, most_alike_sites
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.numerics import Flags, Floats
-from gee_polygons.change.series import Series, baseline_mask, has_data
+from gee_polygons.change.series import Series, baseline_mask, has_data, in_parts
 from gee_polygons.change.significance import (
     ENOUGH_UNCHANGED,
     adjusted_p_values,
@@ -252,10 +252,11 @@ def _year_rows(fixed: Corrected, is_baseline: Flags, z: Floats) -> pd.DataFrame:
     """Return the angles to the baseline with and without the background's movement, and z-scores of years."""
     series = fixed.raw
     n, t = is_baseline.shape
-    angle, relative = (
-        angular_distance_deg(v, normalize(np.where(is_baseline[..., None], v, 0.0).sum(axis=1))[:, None])
-        for v in (series.units, fixed.units)
-    )
+    angle, relative = np.empty((2, n, t))
+    for found, units in ((angle, series.units), (relative, fixed.units)):
+        for part in in_parts(n):
+            home = normalize(units[part].sum(axis=1, where=is_baseline[part][..., None]))
+            found[part] = angular_distance_deg(units[part], home[:, None])
     return pd.DataFrame(
         {
             "site_id": np.repeat(np.array(series.site_ids, dtype=object), t),
@@ -281,9 +282,9 @@ def _mean_states(units: Floats, bank: Templates, fit: Fit, flag: Flags) -> tuple
 
 def _drift_rows(fixed: Corrected) -> pd.DataFrame:
     """Describe the background's movement of each year."""
-    home = normalize(np.nansum(fixed.units, axis=1))[:, None]
+    home = normalize(fixed.units.sum(axis=1, where=fixed.raw.present[..., None]))
     moved = [
-        np.nanmedian(angular_distance_deg(normalize(home[:, 0] + fixed.drift[:, year]), home[:, 0]))
+        np.nanmedian(angular_distance_deg(normalize(home + fixed.drift[:, year]), home))
         for year in range(len(fixed.raw.years))
     ]
     return pd.DataFrame({"year": fixed.raw.years, "drift_deg": moved, "share": fixed.explained})

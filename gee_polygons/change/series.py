@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
@@ -15,10 +15,10 @@ from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
-from gee_polygons.embeddings.uncertainty import effective_pixels
 from gee_polygons.errors import UsageError
 
 _LONGEST: Final = 1.5  # means of unit vectors are at most 1 long, simulated ones a little more; codes are far longer
+_SITES_AT_A_TIME: Final = 4_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,14 +33,11 @@ class Series:
         Ascending.
     units : float array, shape (sites, years, 64)
         Means scaled to length 1; NaN without data.
-    n_effective : float array, shape (sites,)
-        Effective sample size in pixels (median over the years); 1 if the table has no `n_pixels`.
     """
 
     site_ids: list[Any]
     years: NDArray[np.int64]
     units: Floats
-    n_effective: Floats
 
     @property
     def present(self) -> Flags:
@@ -57,7 +54,13 @@ class Series:
         """Return some of the sites."""
         chosen = np.arange(len(self.site_ids))[rows]
         ids = [self.site_ids[i] for i in chosen]
-        return Series(site_ids=ids, years=self.years, units=self.units[chosen], n_effective=self.n_effective[chosen])
+        return Series(site_ids=ids, years=self.years, units=self.units[chosen])
+
+
+def in_parts(n: int) -> Iterator[slice]:
+    """Return slices of 4,000 sites, so that no step copies the series of all sites of a large table."""
+    for first in range(0, n, _SITES_AT_A_TIME):
+        yield slice(first, min(first + _SITES_AT_A_TIME, n))
 
 
 def has_data(units: Floats) -> Flags:
@@ -74,45 +77,51 @@ def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = Non
         If columns are missing, a site has a year twice, no row has data, years aren't whole numbers, or vectors are
         longer than means of unit vectors can be.
     """
-    vectors = band_matrix(table)  # raises if the table has no embeddings
+    band_matrix(table.iloc[:0])  # raises if the table has no embeddings
     for name in ("site_id", "year"):
         if name not in table.columns:
             raise UsageError(f"the table has no column {name!r}: one row per site and year is needed")
     if table["site_id"].isna().any():
         raise UsageError("the table has rows without a site_id; give each row its site's id, or leave it out")
     row_years = _whole_years(table["year"])
-    lengths = np.linalg.norm(vectors, axis=1)
-    if np.nanmax(lengths, initial=0.0) > _LONGEST:
-        i = int(np.nanargmax(lengths))
-        raise UsageError(
-            f"site {str(table['site_id'].iloc[i])!r} has a vector of length {lengths[i]:.3g} in {row_years[i]}, and a "
-            "mean of unit vectors is at most 1 long: these look like codes or scaled values; de-quantise them first"
-        )
     twice = table.duplicated(["site_id", "year"])
     if twice.any():
         row = table[twice].iloc[0]
         raise UsageError(f"site {row['site_id']!r} has the year {row['year']} twice; keep one row per site and year")
-    units = normalize(vectors)
-    if not np.isfinite(units).any():
-        raise UsageError("no row of the table has data: there is nothing to compare")
     site_codes, ids = pd.factorize(table["site_id"])
-    all_years = np.unique(row_years[has_data(units)]) if years is None else years
-    kept = np.isin(row_years, all_years)
+    all_years = np.unique(row_years) if years is None else years
     cube = np.full((len(ids), len(all_years), N_BANDS), np.nan)
-    cube[site_codes[kept], np.searchsorted(all_years, row_years[kept])] = units[kept]
-    n_effective = np.ones(len(ids))
+    row_has_data = np.zeros(len(table), np.bool_)
+    for part in in_parts(len(table)):
+        vectors = band_matrix(table.iloc[part])
+        lengths = np.linalg.norm(vectors, axis=1)
+        if np.nanmax(lengths, initial=0.0) > _LONGEST:
+            i = part.start + int(np.nanargmax(lengths))
+            raise UsageError(
+                f"site {str(table['site_id'].iloc[i])!r} has a vector of length {np.nanmax(lengths):.3g} in "
+                f"{row_years[i]}, and a mean of unit vectors is at most 1 long: these look like codes or scaled "
+                "values; de-quantise them first"
+            )
+        units = normalize(vectors)
+        row_has_data[part] = has_data(units)
+        kept = np.isin(row_years[part], all_years)
+        cube[site_codes[part][kept], np.searchsorted(all_years, row_years[part][kept])] = units[kept]
+    if not row_has_data.any():
+        raise UsageError("no row of the table has data: there is nothing to compare")
+    if years is None:
+        with_data = has_data(cube).any(axis=0)
+        all_years = all_years[with_data]
+        cube = cube if with_data.all() else cube[:, with_data]
     if "n_pixels" in table.columns:
         n_pixels = table["n_pixels"].to_numpy(np.float64, na_value=np.nan)
-        wrong = np.flatnonzero((n_pixels <= 0) & has_data(units))
+        wrong = np.flatnonzero((n_pixels <= 0) & row_has_data)
         if len(wrong):
             i = int(wrong[0])
             raise UsageError(
                 f"site {str(table['site_id'].iloc[i])!r} has data in {row_years[i]}, but n_pixels {n_pixels[i]:g}; "
                 "a mean has more than 0 pixels: correct it, or leave it empty if it isn't known"
             )
-        n = pd.Series(effective_pixels(n_pixels))
-        n_effective = n.groupby(site_codes).median().fillna(1.0).to_numpy().astype(np.float64)
-    return Series(site_ids=ids.tolist(), years=all_years, units=cube, n_effective=n_effective)
+    return Series(site_ids=ids.tolist(), years=all_years, units=cube)
 
 
 def _whole_years(column: pd.Series[Any]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.change.background import without_gaps
 from gee_polygons.change.numerics import Floats, median_and_scale
-from gee_polygons.change.series import has_data
+from gee_polygons.change.series import has_data, in_parts
 
 ENOUGH_UNCHANGED: Final = 10  # sites for the level to hold
 _LEAST_KNOWN: Final = 3  # unchanged sites whose median counts
@@ -109,10 +109,11 @@ def yearly_departures(units: Floats, years: NDArray[np.int64]) -> Floats:
 
     Shape (sites, years); the first year, and years at the ends of a series, are NaN. Missing years are interpolated.
     """
-    filled = without_gaps(units, years)
     found = np.full(units.shape[:2], np.nan)
-    found[:, 1:-1] = np.linalg.norm(units[:, 1:-1] - (filled[:, :-2] + filled[:, 2:]) / 2, axis=2)
-    found[:, -1] = np.linalg.norm(units[:, -1] - filled[:, -2], axis=1)
+    for part in in_parts(len(units)):
+        own, filled = units[part], without_gaps(units[part], years)
+        found[part, 1:-1] = np.linalg.norm(own[:, 1:-1] - (filled[:, :-2] + filled[:, 2:]) / 2, axis=2)
+        found[part, -1] = np.linalg.norm(own[:, -1] - filled[:, -2], axis=1)
     return found
 
 

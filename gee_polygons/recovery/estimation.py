@@ -209,7 +209,7 @@ def _whole_table(
 def _by_parts(table: pd.DataFrame, names: set[str], options: dict[str, Any], blocks: pd.DataFrame | None) -> Recovery:
     """Measure a large table in parts, each with all the sites that the options name."""
     ids = pd.unique(table["site_id"]).tolist()
-    series = Series(site_ids=ids, years=np.array([]), units=np.empty((0, 0, 0)), n_effective=np.array([]))
+    series = Series(site_ids=ids, years=np.array([]), units=np.empty((0, 0, 0)))
     starts = start_years_of(series, options["start_years"])
     shared = {site_id for site_id in ids if str(site_id) in names}
     measured = [i for i, year in zip(ids, starts, strict=True) if year is not None and i not in shared]
