@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gee_polygons.change.detection import LEAST_SIZE_DEG
 from gee_polygons.recovery.classes import STALLED_RATE
 from gee_polygons.report.bundle import template
 from gee_polygons.report.findings import Findings
@@ -11,7 +12,11 @@ from gee_polygons.report.language import Language
 def explanation(findings: Findings, say: Language) -> str:
     """Explain the terms of the page."""
     changed, recovered = findings.changed, findings.recovered
-    words = {"background": background_of(findings, say), "rate": f"{100 * changed.level:.3g}%"}
+    words = {
+        "background": background_of(findings, say),
+        "rate": f"{100 * changed.level:.3g}%",
+        "least": f"{LEAST_SIZE_DEG:.0f}",
+    }
     parts = ["terms_change"]
     if recovered is not None:
         parts = ["terms_recovery", "terms_change", "terms_change_and_recovery"]

@@ -9,6 +9,7 @@ from gee_polygons.report.findings import Findings
 from gee_polygons.report.language import Language
 
 FEW_REFERENCES: Final = 5
+_ELSEWHERE: Final = "{sites} changed as alike sites elsewhere did: that may be the weather, or a shift of the data."
 _UNMEASURED: Final = {
     "no_baseline": "{sites} with no data from before the start, so no share (degraded sites can stand in).",
     "at_reference": "{sites} that started as near the references as these are to each other: nothing to recover, so no "
@@ -70,6 +71,7 @@ def limitations(findings: Findings, far: Sequence[str], say: Language) -> str:
         (failed, "site-year", "{sites} couldn't be read: extract these again."),
         # where no site is tested, `missing_parts` says so
         (0 if untested.all() else untested.sum(), "site", "{sites} with too few years of data for a test of change."),
+        (changed.sites["also_elsewhere"].sum(), "site", _ELSEWHERE),
         (late, "site", "{sites} changed in the last year alone: that may be one bad year. Look again next year."),
     )
     texts += [say(text, sites=say.count(int(n), noun)) for n, noun, text in counts if n]
@@ -87,9 +89,9 @@ def _background(findings: Findings, say: Language) -> str:
             "No background was subtracted: a good part of every site's change may be shared by all land. Give control "
             "sites."
         )
-    if not findings.controls:
+    if not findings.changed.is_guaranteed:
         return say(
-            "No control sites were named, so the rate of false alarms isn't guaranteed: where most sites changed in "
-            "the same way, it can be higher. Name sites that didn't change."
+            "Fewer than ten sites that didn't change were named, so the rate of false alarms isn't guaranteed: where "
+            "most sites changed in the same way, it can be higher. Name control sites."
         )
     return ""

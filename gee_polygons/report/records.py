@@ -53,6 +53,9 @@ def site_records(findings: Findings, listed: pd.DataFrame) -> tuple[list[dict[st
     sites = sites.join(rows.dropna(subset=["Rbar"]).sort_values("year").groupby("site_id")["pca_rgb"].last())
     change = changed.sites.set_index("site_id").reindex(ids)
     sites = sites.assign(change=change["kind"], change_start=change["start"], q=change["q"])
+    if "event" in change.columns:  # tables of two years have none
+        sites["event_year"] = change["event_year"].where(change["event"])
+    sites["elsewhere"] = change["also_elsewhere"].where(change["also_elsewhere"].eq(True), None)
     sites["direction"] = _directions(change)
     if recovered is not None:
         own = [name for name in _RECOVERY if name in recovered.sites.columns]

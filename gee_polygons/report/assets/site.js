@@ -64,7 +64,7 @@ function recoveryText(site) {
 }
 
 function changeText(site) {
-  if (site.change === 'none') return t('No change beyond the background and noise.');
+  if (site.change === 'none') return t('No lasting change beyond the background and noise.');
   if (site.change === 'no data') return t('Too few years with data to test for a change.');
   const year = t('Changed since {year}{ending}.', { year: site.change_start, ending: t(CHANGE_ENDINGS[site.change]) });
   if (!isKnown(site.size_deg)) return year;
@@ -105,7 +105,11 @@ function findings(site) {
     paragraphs.push(element('p', {}, label(site.group, GROUP_COLORS[site.group]), ' ', recoveryText(site)));
   }
   const direction = site.direction ? [t('Direction of change: {parts}', { parts: site.direction })] : [];
-  for (const text of [changeText(site), ...timingTexts(site), ...direction]) paragraphs.push(paragraph(text));
+  const event = isKnown(site.event_year)
+    ? [t('{year} was unlike the years around it.', { year: site.event_year })]
+    : [];
+  const texts = [changeText(site), ...event, ...timingTexts(site), ...direction];
+  paragraphs.push(...texts.map((text) => paragraph(text)));
   const [known, ...links] = facts(site);
   const where = site.place ? [`${site.place}: `] : [];
   if (known) paragraphs.push(paragraph(known, 'soft'));
@@ -116,6 +120,9 @@ function findings(site) {
 // Reasons to be careful with this site's numbers.
 function cautions(site) {
   const texts = [];
+  if (site.elsewhere) {
+    texts.push(t('Alike sites elsewhere changed in the same way: it may be the weather, or the data.'));
+  }
   if (isKnown(site.off_way_deg) && site.off_way_deg >= FAR_OFF_TRAJECTORY_DEG) {
     texts.push(
       t(
@@ -210,8 +217,8 @@ export function siteSheet(site) {
     t('Year by year'),
     yearlyTable(site),
     t(
-      'Homogeneity (Rbar): 1 = all pixels alike. Valid area: share of the area with data. z-score: the change in ' +
-        'units of the background\u2019s usual scatter; 3 and more is unusual.',
+      'Homogeneity (Rbar): 1 = all pixels alike. Valid area: share of the area with data. z-score: how unlike the ' +
+        'years around it a year is, compared with all sites; 3 and more is unusual.',
     ),
   );
   const limits = paragraph(byId('cant').textContent, 'soft');
