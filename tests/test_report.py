@@ -81,7 +81,7 @@ def test_it_says_what_it_means_and_what_isn_t_known(page, tmp_path, sample_table
     failed.loc[failed["site_id"].eq("hole") & failed["year"].ge(2023), "status"] = "error"
     text = write_report(failed, tmp_path / "r.html").read_text(encoding="utf-8")
     assert "2 site-years couldn't be read" in text
-    assert "No control sites were named" in text
+    assert "the rate of false alarms isn't guaranteed" in text
     text = write_report(small_table(), tmp_path / "s.html").read_text(encoding="utf-8")
     assert "No background was subtracted" in text
     assert "NaN" not in text
