@@ -29,6 +29,7 @@ _MUCH_NEARER: Final = 0.5
 _MANY: Final = 6  # sites out of order in one year, which chance doesn't bring about
 _LEAST_ANGLE: Final = 0.2  # radians, 11 degrees: swapped sites that are more alike than this aren't seen
 _MOST_CANDIDATES: Final = 2_000
+_SITES_AT_ONCE: Final = 10_000  # compared with each other: a cube of a million rows would take gigabytes
 _SHORTER: Final = 0.88  # length over that in other years; real means over 5 to 60 points have more than 0.9
 _SAME_DIRECTION: Final = 0.96
 
@@ -44,11 +45,19 @@ def own_year_findings(table: AuditedTable, keys: pd.DataFrame) -> tuple[list[Fin
         `site` (number) and `year` of the rows whose direction means something; its index is the rows' positions.
     """
     keys = keys.drop_duplicates(["site", "year"])
+    explained = np.zeros(table.n_rows, np.bool_)
+    found: list[Finding] = []
+    for _, part in keys.groupby(keys["site"] // _SITES_AT_ONCE):
+        found += _findings_of_part(table, part, explained)
+    return _merged(table, found), explained
+
+
+def _findings_of_part(table: AuditedTable, keys: pd.DataFrame, explained: Mask) -> list[Finding]:
+    """Check some of the sites; mark the rows that are explained."""
     site, n_sites = pd.factorize(keys["site"])[0], keys["site"].nunique()
     years, column = np.unique(keys["year"].to_numpy(), return_inverse=True)
-    explained = np.zeros(table.n_rows, np.bool_)
     if len(years) < 2:
-        return [], explained
+        return []
     row = np.full((n_sites, len(years)), -1)
     row[site, column] = keys.index
     units = np.full((n_sites, len(years), table.matrix.shape[1]), np.nan, np.float32)
@@ -78,7 +87,7 @@ def own_year_findings(table: AuditedTable, keys: pd.DataFrame) -> tuple[list[Fin
         found += more
         explained[row[at & (row >= 0)]] = True
         units[at] = np.nan
-    return [*_merged(table, found), *_shorter(table, units, row)], explained
+    return [*found, *_shorter(table, units, row)]
 
 
 def _merged(table: AuditedTable, findings: list[Finding]) -> list[Finding]:
@@ -173,7 +182,7 @@ def _in_circles(chosen: Mask, nearest: NDArray[np.intp]) -> Mask:
 
 def _shorter(table: AuditedTable, units: Floats, row: NDArray[np.intp]) -> list[Finding]:
     """Find rows that have the direction of the site's other years, but are far shorter."""
-    length = np.where(row >= 0, np.linalg.norm(table.matrix, axis=1)[row], np.nan)
+    length = np.where(row >= 0, np.linalg.norm(table.matrix[row], axis=2), np.nan)
     wrong = np.zeros(row.shape, np.bool_)
     some = np.sum(np.isfinite(units[..., 0]), axis=1) >= FEWEST_STEPS
     usual = np.nanmedian(length[some], axis=1, keepdims=True) if some.any() else np.ones((0, 1))
