@@ -192,14 +192,10 @@ class Host:
                     self._halve()
                 if turn.sent >= self._until:  # and not one of those that were under way when it went down
                     self._tries += 1
-                    wait = _wait_s(network, self._tries)
-                    self._until = now + wait
-            wait = max(_wait_s(network, turn.failures), self._until - now if self._is_down else 0.0)
-            began = min(turn.failing_since, self._down_since)
+                    self._until = now + min(_wait_s(network, self._tries), self._left_s(turn, now))
+            turn.not_before = now + min(_wait_s(network, turn.failures), self._left_s(turn, now))
             if failure.retry_after_s:  # as long as is asked for, but one last attempt is made in time
-                wait = max(wait, min(failure.retry_after_s, began + network.give_up_after_s - now))
-                self._until = max(self._until, now + wait)
-            turn.not_before = now + wait
+                self._until = max(self._until, now + min(failure.retry_after_s, self._left_s(turn, now)))
             hopeless = self._is_hopeless(turn, now)
             if hopeless and self._is_down:
                 for other in [other for other in self._waiting if self._is_hopeless(other, now)]:
@@ -210,11 +206,12 @@ class Host:
             raise failure
 
     def _is_hopeless(self, turn: Turn, now: float) -> bool:
-        network = turn.network
         tries = max(turn.failures, self._tries if self._is_down else 0)
-        next_try = max(turn.not_before, self._until if self._is_down else 0.0, now)
-        late = next_try - min(turn.failing_since, self._down_since) > network.give_up_after_s
-        return late or (network.attempts is not None and tries >= network.attempts)
+        return self._left_s(turn, now) <= 0 or (turn.network.attempts is not None and tries >= turn.network.attempts)
+
+    def _left_s(self, turn: Turn, now: float) -> float:
+        """Return how much longer a request is tried again; the last attempt is made at the end."""
+        return max(0.0, min(turn.failing_since, self._down_since) + turn.network.give_up_after_s - now)
 
     def _halve(self) -> None:
         self._allowed, self._was_halved = max(self._allowed / 2, float(_LEAST_CONCURRENT)), True
