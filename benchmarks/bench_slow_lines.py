@@ -111,7 +111,7 @@ def run(mb_s: float, latency_s: float, loss: float, seconds: float, outage_s: fl
         server.sent()
         if outage_s:
             threading.Timer(seconds / 3, lambda: server.say(f"outage {outage_s}")).start()
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         try:
             table = extract_embeddings(frame, source=source, years=[2024])
             pd.testing.assert_frame_equal(table, expected, check_exact=True)
@@ -123,7 +123,8 @@ def run(mb_s: float, latency_s: float, loss: float, seconds: float, outage_s: fl
         return (
             f"{mb_s:5g} MB/s {latency_s * 1e3:4.0f} ms {loss:4.0%} lost, outage {outage_s:2.0f} s: {len(chosen):5d} "
             f"fields, {n_blocks:3d} blocks, {requests:5d} requests, {needed / 1e6:7.1f} MB in {took:6.1f} s = "
-            f"{share:4.0%} of the line, {server.sent() / needed:.2f} x the bytes; {same}"
+            f"{share:4.0%} of the line, {time.process_time() - cpu:.1f} s of CPU, "
+            f"{server.sent() / needed:.2f} x the bytes; {same}"
         )
     finally:
         server.close()

@@ -30,7 +30,7 @@ from gee_polygons.progress import show_notice
 if TYPE_CHECKING:
     from gee_polygons.network.request import Network
 
-_FIRST_CONCURRENT: Final = 16
+_FIRST_CONCURRENT: Final = 32
 _MOST_CONCURRENT: Final = 512
 _LEAST_CONCURRENT: Final = 2  # one receives while the other waits for its answer
 _SECONDS_UNDER_WAY: Final = 4.0  # longer requests share the line with too many others
