@@ -109,7 +109,7 @@ class Host:
             bisect.insort(self._waiting, turn, key=lambda other: other.number)
             self._admit()
         try:
-            while not turn.admitted.wait(min(1.0, max(0.001, max(self._until, turn.not_before) - time.monotonic()))):
+            while not turn.admitted.wait(self._pause_s(turn)):
                 turn.check()
                 with self._lock:
                     self._admit()
@@ -123,6 +123,11 @@ class Host:
                 elif turn.verdict is None:
                     self._release(turn)
             raise
+
+    def _pause_s(self, turn: Turn) -> float:
+        """Return when a waiting request is to be looked at again; those that end let others begin anyway."""
+        left = max(self._until, 0.0 if self._is_down else turn.not_before) - time.monotonic()
+        return min(left + 0.001, 1.0) if left > 0 else 1.0
 
     def end(self, turn: Turn) -> None:
         """Count a request as no longer under way."""
