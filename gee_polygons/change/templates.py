@@ -74,8 +74,8 @@ class Templates:
         length = np.linalg.norm(paths, axis=1)
         # a start inside a gap is the same path as a later start: only the first year that can show it is used
         usable = (length > 1e-9) & np.isin(self.start, np.flatnonzero(years)[1:])
-        unseen = self.paths[:, ~years]  # a ramp that rises within a gap can't be told from a step
-        usable &= ~((unseen > 0) & (unseen < 1)).any(axis=1)
+        rising = (self.paths > 0) & (self.paths < 1)  # within a gap alone, a ramp is a step
+        usable &= rising[:, years].any(axis=1) | ~rising[:, ~years].any(axis=1)
         return paths / np.where(length > 1e-9, length, 1.0)[:, None], usable
 
 
