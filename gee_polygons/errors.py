@@ -7,6 +7,7 @@ meant for programs; `exit_status` is what the command line returns (2: the call 
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from typing import Any, ClassVar
@@ -125,6 +126,14 @@ class DependencyError(GeePolygonsError, ImportError):
 
     code = "dependency"
     exit_status = 2
+
+
+def optional_import(module: str, needed: str) -> Any:
+    """Import a package that not everyone has installed; `needed` says what it is for, and how it is installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DependencyError(needed) from error
 
 
 class DataWarning(UserWarning):

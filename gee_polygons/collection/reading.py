@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.collection.geometries import Geometries
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.errors import DependencyError, UsageError
+from gee_polygons.errors import UsageError, optional_import
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.cutting import settled_parts, stream_parts
 from gee_polygons.sources.cog.patches import Patch, Region, inside, read_regions
@@ -177,11 +177,7 @@ def dataset_of(
     query: PixelQuery, crs: str | None, chunks: Mapping[str, int] | str | None, attribution: str
 ) -> xarray.Dataset | dict[str, xarray.Dataset]:
     """See `Collection.get_xarray`."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise DependencyError("xarray is missing: pip install 'gee_polygons[xarray]'") from error
-
+    xarray = optional_import("xarray", "xarray is missing: pip install 'gee_polygons[xarray]'")
     source, bands, years = query.source, query.bands, query.years
     parts = settled_parts(source, Polygons(query.geometries.polygons), years, bands)
     by_zone: dict[str, list[Region]] = defaultdict(list)
@@ -191,7 +187,7 @@ def dataset_of(
         raise UsageError("no geometries were given")
     if crs is not None and crs not in by_zone:
         raise UsageError(f"no geometry lies in {crs}; they lie in {', '.join(sorted(by_zone))}")
-    found: dict[str, xarray.Dataset] = {}
+    found: dict[str, Any] = {}
     for zone in sorted(by_zone) if crs is None else [crs]:
         region = _union(by_zone[zone])
         grid = region.lattice.grid(region.window)
@@ -232,10 +228,7 @@ def _union(regions: Sequence[Region]) -> Region:
 
 def _lazy(query: PixelQuery, region: Region, chunks: Any) -> tuple[Any, float | None]:
     """Return the pixels of a region as a dask array, shape (years, bands, height, width), and their nodata value."""
-    try:
-        import dask.array
-    except ImportError as error:
-        raise DependencyError("dask is missing: pip install 'gee_polygons[xarray]'") from error
+    dask_array = optional_import("dask.array", "dask is missing: pip install 'gee_polygons[xarray]'")
     sizes = {"year": 1, "y": _CHUNK_PX, "x": _CHUNK_PX}
     if not isinstance(chunks, str):
         unknown = set(chunks) - set(sizes)
@@ -253,8 +246,8 @@ def _lazy(query: PixelQuery, region: Region, chunks: Any) -> tuple[Any, float | 
         return query.decoded(read_regions(query.source, [part], years, query.bands)[0].values)
 
     shape = (len(query.years), len(query.bands), whole.height, whole.width)
-    pieces = dask.array.core.normalize_chunks((sizes["year"], -1, sizes["y"], sizes["x"]), shape)
-    lazy = dask.array.map_blocks(read, chunks=pieces, dtype=dtype, meta=np.empty((0, 0, 0, 0), dtype))
+    pieces = dask_array.core.normalize_chunks((sizes["year"], -1, sizes["y"], sizes["x"]), shape)
+    lazy = dask_array.map_blocks(read, chunks=pieces, dtype=dtype, meta=np.empty((0, 0, 0, 0), dtype))
     return lazy, None if first is None else first.nodata
 
 

@@ -21,7 +21,7 @@ from gee_polygons.collection.reading import (
     warn_of_zones,
 )
 from gee_polygons.collection.table import checked_bbox, resolved, within, write, years_of
-from gee_polygons.errors import ArchiveError, DependencyError, UsageError
+from gee_polygons.errors import ArchiveError, UsageError, optional_import
 from gee_polygons.network.places import folder_of, hide_query
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.sources.cog.area import Area
@@ -455,12 +455,8 @@ class Collection:
 def _where(table: Any, where: Any) -> Any:
     if not isinstance(where, str):
         return table.filter(where)
-    try:
-        import duckdb
-    except ImportError as error:
-        raise DependencyError(
-            "a condition in SQL needs DuckDB: pip install 'gee_polygons[duckdb]'; or give a pyarrow expression"
-        ) from error
+    needed = "a condition in SQL needs DuckDB: pip install 'gee_polygons[duckdb]'; or give a pyarrow expression"
+    duckdb = optional_import("duckdb", needed)
     try:
         with duckdb.connect() as connection:
             connection.register("tiles", table.drop_columns([n for n in ("header",) if n in table.column_names])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.errors import DependencyError, UsageError
+from gee_polygons.errors import UsageError, optional_import
 from gee_polygons.sources.cog.patches import Region, read_regions
 from gee_polygons.sources.cog.source import CogSource
 from gee_polygons.sources.cog.tile import Tile
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 def chips_of(collection: Collection, bands: Sequence[str], years: Sequence[int], chip_size: int) -> Chips:
     """See `Collection.to_torchgeo_dataset`."""
-    try:
-        import torch  # noqa: F401 - an error now, rather than in a worker
-    except ImportError as error:
-        raise DependencyError("torch is missing: pip install 'gee_polygons[torch]'") from error
+    optional_import("torch", "torch is missing: pip install 'gee_polygons[torch]'")  # an error now, not in a worker
     if chip_size < 1:
         raise UsageError(f"chip_size is 1 or more pixels, found {chip_size}")
     source = collection.as_source()

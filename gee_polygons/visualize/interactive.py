@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 import geopandas
 
-from gee_polygons.errors import DependencyError
+from gee_polygons.errors import optional_import
 from gee_polygons.sources.earthengine.session import earth_engine
 
 OUTLINE: Final = [255, 176, 0, 255]
@@ -19,12 +18,8 @@ def interactive_map(
     sites: geopandas.GeoDataFrame, image: Any = None, vis_params: Mapping[str, Any] | None = None
 ) -> Any:
     """Return a lonboard map of sites, over an `ee.Image` if there is one."""
-    try:
-        lonboard: Any = importlib.import_module("lonboard")
-    except ImportError as error:
-        raise DependencyError(
-            'an interactive map needs lonboard: pip install "gee_polygons[map]"; render_image draws without it'
-        ) from error
+    needed = 'an interactive map needs lonboard: pip install "gee_polygons[map]"; render_image draws without it'
+    lonboard = optional_import("lonboard", needed)
     layers = []
     if image is not None:
         earth_engine()

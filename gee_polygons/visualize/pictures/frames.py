@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from gee_polygons.errors import DependencyError, UsageError
+from gee_polygons.errors import UsageError, optional_import
 from gee_polygons.store.atomic import replacing
 from gee_polygons.visualize.pictures.gif import encode_gif
 from gee_polygons.visualize.pictures.styles import Colour, colour
@@ -231,13 +231,8 @@ def check_animation(path: str | Path) -> str:
     """Return the suffix of an animation's name, or raise an error that names those possible or a missing package."""
     suffix = _suffix(path, MOVING_SUFFIXES)
     if suffix == ".mp4":
-        try:
-            import imageio_ffmpeg  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-        except ImportError as error:
-            raise DependencyError(
-                f"can't write {Path(path).name!r}: MP4 needs ffmpeg: pip install imageio-ffmpeg; "
-                "or choose a name ending in .gif or .webp"
-            ) from error
+        needed = "MP4 needs ffmpeg: pip install imageio-ffmpeg; or choose a name ending in .gif or .webp"
+        optional_import("imageio_ffmpeg", f"can't write {Path(path).name!r}: {needed}")
     return suffix
 
 
