@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.patches import Region, TileSource, pixels_at, regions_of
 from gee_polygons.sources.cog.tile import Tile, TileBlock
+from gee_polygons.sources.cog.writing import in_order
 from gee_polygons.zonal.grid import Lattice
 
 _REACH_DEG = 0.001  # added to the search for tiles for each pixel of reach: enough for pixels of 100 m
@@ -71,7 +71,9 @@ def sample(
         wanted |= _by_block(tile, np.array(near[key]), rows, cols, steps)
     order = by_precedence(wanted)
     pixels = [wanted[ref] for ref in order]
-    for ref, here, planes in zip(order, pixels, _decoded_ahead(source.read(order, bands), pixels), strict=True):
+    blocks = zip(source.read(order, bands), pixels, strict=True)
+    decoded = in_order(os.cpu_count() or 1, lambda read: _pixels_of(*read), blocks)
+    for ref, here, planes in zip(order, pixels, decoded, strict=True):
         year = list(years).index(ref.year)
         point, number = here[::-1, 0], here[::-1, 1]
         for name, (plane, missing) in planes.items():
@@ -129,19 +131,6 @@ def _steps(reach: int) -> list[tuple[int, int]]:
 
 
 Planes = dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
-
-
-def _decoded_ahead(blocks: Iterator[TileBlock | ReadError], pixels: Sequence[NDArray[np.int64]]) -> Iterator[Planes]:
-    """Yield what `_pixels_of` returns, in order; a few blocks are decoded at once."""
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[Planes]] = deque()
-        for block, here in zip(blocks, pixels, strict=True):
-            waiting.append(pool.submit(_pixels_of, block, here))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _pixels_of(block: TileBlock | ReadError, wanted: NDArray[np.int64]) -> Planes:

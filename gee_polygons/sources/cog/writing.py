@@ -16,7 +16,7 @@ import os
 import struct
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -110,7 +110,7 @@ def write_tile(
         return _compressed(codes_of(window), window, grid, len(bands), block), window.height * window.width
 
     with replacing(path) as part, tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY, dir=str(path.parent)) as spool:
-        for number, (blocks, pixels) in enumerate(_in_order(max_workers or os.cpu_count() or 1, make, cells)):
+        for number, (blocks, pixels) in enumerate(in_order(max_workers or os.cpu_count() or 1, make, cells)):
             for band, data in enumerate(blocks):
                 spans[band, number] = spool.tell(), len(data)
                 spool.write(data)
@@ -151,7 +151,7 @@ def _compressed(codes: NDArray[np.int8] | None, window: Window, grid: Grid, n_ba
     return [bytes(imagecodecs.zstd_encode(plane.tobytes(), level=_ZSTD_LEVEL)) for plane in padded]
 
 
-def _in_order(workers: int, make: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def in_order(workers: int, make: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """Map with threads, in order, never more than `workers` results ahead (Executor.map would hold them all)."""
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Any]] = deque()
