@@ -1,8 +1,8 @@
 """Damages files of every kind that the package reads, at random from a fixed seed, and has it read them.
 
 `python tests/fuzz.py [--stop 10000] [--seed 0] [TARGET ...]`, or `make fuzz`. Whatever the damage, reading must end in
-numbers or in an error of this package, on one line, within a second and 100 MB. A worker process does the reading, so
-that one that dies is known by the number of the damage: `--first N --stop N+1` repeats it.
+numbers or in an error of this package, on one line, within a second of computing and 100 MB. A worker process does the
+reading, so that one that dies is known by the number of the damage: `--first N --stop N+1` repeats it.
 """
 
 from __future__ import annotations
@@ -374,9 +374,9 @@ def work(names: list[str], seed: int, first: int, stop: int) -> None:
             say([name, number, path.name])
             if Path("/proc/self/clear_refs").exists():
                 Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
-            before, began = memory_mb("VmRSS"), time.perf_counter()
+            before, began = memory_mb("VmRSS"), time.process_time()
             outcome = outcome_of(target, path)
-            say([outcome, time.perf_counter() - began, memory_mb("VmHWM") - before])
+            say([outcome, time.process_time() - began, memory_mb("VmHWM") - before])
             path.write_bytes(sound)
 
 
