@@ -241,9 +241,8 @@ def load(place: str | Path, *, network: Network | None = None) -> Collection:
         if is_url(entry.index) and has_suffix(entry.index, ".parquet"):
             return Collection(entry.index, dataset=entry, place=entry.index, network=how)
         return _opened(entry.index, how, entry)
-    kept = _target(text, None)
     if not is_url(text) and not Path(text).is_file():
-        if kept.is_file():
+        if (kept := _target(text, None)).is_file():
             return _opened(str(kept), how, None)
         raise InputFileError(
             f"{text}: no such collection; build() one, name a file, or a dataset: {', '.join(datasets())}"

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-import numba
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
 from gee_polygons.zonal.clipping import BlockCoverage
+from gee_polygons.zonal.compiled import compiled
 from gee_polygons.zonal.coverage import FULL
 from gee_polygons.zonal.grid import Lattice, Window
 from gee_polygons.zonal.kernels import add_histograms
@@ -148,7 +148,7 @@ class AreaCoverage(BlockCoverage):
         return found
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_run_histograms(
     plane: Any, polygon_offsets: Any, group_offsets: Any, areas: Any, runs: Any, histograms: Any
 ) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.zonal.compiled import compiled
 from gee_polygons.zonal.coverage import Coverage
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.kernels import add_histograms
@@ -99,7 +99,7 @@ def clip_to_block(
     return BlockCoverage(run_offsets, runs, edge_offsets, positions, weights, (window.height, window.width))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _clip(
     run_offsets: Any, runs: Any, edge_offsets: Any, edges: Any, window: Any, inside: Any, flip_y: bool, flip_x: bool
 ) -> Any:

@@ -17,10 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from gee_polygons.zonal.compiled import compiled
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.projection import Rings
 from gee_polygons.zonal.ragged import sum_rows
@@ -97,7 +97,7 @@ def compute_coverage(rings: Rings) -> Coverage:
     return Coverage(*_coverage(rings.coords, rings.ring_offsets, rings.is_hole, rings.polygon_offsets))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _coverage(coords: Any, ring_offsets: Any, is_hole: Any, polygon_offsets: Any) -> Any:
     n = len(polygon_offsets) - 1
     run_offsets = np.zeros(n + 1, np.int64)
@@ -142,7 +142,7 @@ def _coverage(coords: Any, ring_offsets: Any, is_hole: Any, polygon_offsets: Any
     return run_offsets, runs[: run_offsets[n]].copy(), edge_offsets, edges[: edge_offsets[n]].copy()
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _grown(array: Any, used: int, needed: int) -> Any:
     if needed <= len(array):
         return array
@@ -151,7 +151,7 @@ def _grown(array: Any, used: int, needed: int) -> Any:
     return larger
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _cell_bound(vertices: Any) -> int:
     """Return an upper bound of the deposits: an edge crosses |dx| + |dy| pixel sides, and lies in one pixel more."""
     bound = 8
@@ -160,7 +160,7 @@ def _cell_bound(vertices: Any) -> int:
     return bound
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _deposit_ring(ring: Any, col0: float, row0: float, hole: bool, index: Any, value: Any, n: int) -> int:
     """Deposit the edges of a ring. Returns the number of deposits so far."""
     doubled_area = 0.0
@@ -184,7 +184,7 @@ def _deposit_ring(ring: Any, col0: float, row0: float, hole: bool, index: Any, v
     return n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _deposit_edge(xa: float, ya: float, xb: float, yb: float, sign: float, index: Any, value: Any, n: int) -> int:
     """Deposit one edge with ya < yb, row by row, then cell by cell."""
     slope = (xb - xa) / (yb - ya)
@@ -217,7 +217,7 @@ def _deposit_edge(xa: float, ya: float, xb: float, yb: float, sign: float, index
     return n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sort_cells(index: Any, n: int, n_rows: int, order: Any) -> None:
     """Sort cells by row, column and order of deposit, by counting sort and then insertion sort; fills `order`."""
     start = np.zeros(n_rows + 1, np.int64)
@@ -246,7 +246,7 @@ def _sort_cells(index: Any, n: int, n_rows: int, order: Any) -> None:
             order[first:stop] = members[by_col]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sweep(
     index: Any, value: Any, order: Any, n: int, least: float, origin: Any, runs: Any, run: int, edges: Any, edge: int
 ) -> tuple[int, int]:  # fmt: skip
@@ -300,7 +300,7 @@ def _sweep(
     return run - first_run, edge - first_edge
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _weight(fraction: float, least: float) -> int:
     if least == 0.0:
         # a sliver: any touched pixel counts; 1e-15 is beyond what rounding leaves in an untouched one

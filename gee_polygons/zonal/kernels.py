@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from gee_polygons.zonal.compiled import compiled
 
 CHUNK: Final = 32  # pixels in a vector
 PADDING: Final = CHUNK  # so that a vector that starts on the last pixel stays inside the array
@@ -30,7 +31,7 @@ _u = np.uintp
 _TAIL: NDArray[np.int8] = np.where(np.arange(CHUNK) < np.arange(CHUNK + 1)[:, None], -1, 0).astype(np.int8)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_weights(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
 ) -> None:
@@ -54,7 +55,7 @@ def add_weights(
         edge[p] += weight
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_sums(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
 ) -> None:
@@ -91,7 +92,7 @@ def add_sums(
         edge[p] += weighted
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_float_sums(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
 ) -> None:
@@ -113,7 +114,7 @@ def add_float_sums(
                 edge[p] = term & 0xFFFFFF
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_squares(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, full: Any, edge: Any
 ) -> None:
@@ -148,7 +149,7 @@ def add_squares(
         edge[p] = weighted
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_extremes(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, low: Any, high: Any
 ) -> None:
@@ -177,7 +178,7 @@ def add_extremes(
         low[p], high[p] = least, most
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_float_extremes(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, low: Any, high: Any
 ) -> None:
@@ -195,7 +196,7 @@ def add_float_extremes(
                 low[p], high[p] = min(low[p], fixed), max(high[p], fixed)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_histograms(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, weights: Any, histograms: Any
 ) -> None:
@@ -214,7 +215,7 @@ def add_histograms(
                 histograms[p, _u(k + np.int16(128))] += np.int64(weights[i])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, counts: Any) -> None:
     """Add the number of each polygon's valid pixels, however little they are covered (int64); codes or floats."""
     for p in range(len(run_offsets) - 1):
@@ -228,7 +229,7 @@ def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, posit
         counts[p] += n
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_similarities(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, means: Any, dots: Any, norms: Any
 ) -> None:
@@ -257,7 +258,7 @@ def add_similarities(
             e += _u(1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def find_nearest(
     plane: Any, polygons: Any, pixels: Any, dots: Any, norms: Any, lengths: Any, order: Any, best: Any, similarity: Any
 ) -> None:
@@ -294,7 +295,7 @@ def find_nearest(
         best[p], similarity[p] = pixel, cosine
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def touched_chunks(n_pixels: int, runs: Any, positions: Any) -> Any:
     """Return the numbers of the 32-pixel chunks of a block that any polygon touches, ascending, int32.
 
@@ -308,7 +309,7 @@ def touched_chunks(n_pixels: int, runs: Any, positions: Any) -> Any:
     return np.flatnonzero(touched).astype(np.int32)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_norms(plane: Any, chunks: Any, norms: Any, missing: Any) -> None:
     """Add one band's term of the squared length of each pixel in the touched chunks, and count its nodata bands.
 
@@ -334,7 +335,7 @@ def add_norms(plane: Any, chunks: Any, norms: Any, missing: Any) -> None:
             missing[slot + lane] += np.uint8(k == -128)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def off_norm(norms: Any, missing: Any, low: int, high: int, n_bands: int) -> Any:
     """Return which pixels of `add_norms` are suspect: not nodata in all bands, and with a norm outside low..high."""
     wrong = np.empty(len(norms), np.bool_)

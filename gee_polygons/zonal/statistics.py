@@ -34,12 +34,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.embeddings.quantization import SCALE, signed_squares
 from gee_polygons.errors import UsageError
+from gee_polygons.zonal.compiled import compiled
 
 STATISTICS: Final = ("mean", "std", "min", "max", "median", "count", "medoid", "pNN")
 
@@ -158,7 +158,7 @@ def quantiles(histograms: NDArray[np.int64], levels: Sequence[float]) -> NDArray
     return np.asarray(_quantiles(histograms, _VALUES, np.asarray(levels, np.float64)))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _quantiles(histograms: Any, values: Any, levels: Any) -> Any:
     out = np.full((len(histograms), len(levels)), np.nan)
     position = np.empty(256, np.int64)

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from gee_polygons.errors import DataWarning
+from gee_polygons.errors import DataWarning, OutputError
 from gee_polygons.store.cache import cache_folder
 
 log = logging.getLogger(__name__)
@@ -82,12 +82,14 @@ class Cache:
 
         def select(file: sqlite3.Connection) -> dict[bytes, Values]:
             found: dict[bytes, Values] = {}
+            now = time.time()
             for start in range(0, len(keys), _KEYS_PER_SELECT):
                 some = keys[start : start + _KEYS_PER_SELECT]
                 marks = ",".join("?" * len(some))
                 rows = file.execute(
-                    f"SELECT key, value FROM site_periods WHERE key IN ({marks}) AND (until IS NULL OR until > ?)",
-                    [*some, time.time()],
+                    f"SELECT key, value FROM site_periods WHERE key IN ({marks})"
+                    " AND (until IS NULL OR until BETWEEN ? AND ?)",  # later: the clock was ahead
+                    [*some, now, now + EXPIRES_AFTER_S],
                 )
                 found.update((bytes(key), _unpacked(value)) for key, value in rows)
             return found
@@ -153,7 +155,11 @@ class Cache:
 
 def open_cache(wanted: bool) -> Cache:
     """Open the cache of this machine, or one that keeps nothing."""
-    return Cache(cache_folder() / FILE_NAME if wanted else None)
+    try:
+        return Cache(cache_folder() / FILE_NAME if wanted else None)
+    except OutputError as error:
+        log.warning("there is no cache of Earth Engine results: %s", error)
+        return Cache(None)
 
 
 def _create(file: sqlite3.Connection) -> None:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from gee_polygons.network.ranges import FailedRange, RemoteRange
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.mosaic.chunks import Chunks
 from gee_polygons.sources.mosaic.mosaic import BandChunk, Mosaic
+from gee_polygons.zonal.compiled import compiled
 from gee_polygons.zonal.kernels import PADDING
 
 
@@ -144,7 +144,7 @@ def _planes(
     return scratch, as_strided(scratch, (n_bands * n_pixels + PADDING,), (dtype.itemsize,))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _mask_incomplete(flat: Any, n_bands: int) -> None:
     """Mask pixels that lack a band in all bands: an incomplete vector can't be used."""
     n = len(flat) // n_bands

@@ -157,7 +157,10 @@ def build_sample_archive(
         building = temporary_name(out)
         building.mkdir()
     except OSError as error:
-        raise OutputError(f"can't write the sample archive to {out}: {error.strerror or error}") from error
+        raise OutputError(
+            f"can't write the sample archive to {out}: {error.strerror or error}; choose a folder that you may write to, "
+            "GEE_POLYGONS_CACHE for open_source('sample')"
+        ) from error
     try:
         _build(building, wanted, progress, max_workers)
         _swap(building, out, wanted)

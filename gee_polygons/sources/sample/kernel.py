@@ -11,6 +11,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from gee_polygons.zonal.compiled import compiled
+
 UNLABELLED = 255  # label of a masked pixel
 N_COVER = 6  # pasture, young forest, mature forest, crop, water, built
 N_LATENT = 20
@@ -258,7 +260,7 @@ def _parcel_latent(
                 latent[k, i] += sizes[k] * (lasting * _byte(h, b) + passing * _byte(g, b))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def fill(
     codes: Any, labels: Any, node_x: Any, node_y: Any, row0: int, col0: int,
     edges: Any, starts: Any, boxes: Any, paths: Any, progress: Any,

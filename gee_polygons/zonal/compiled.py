@@ -1,0 +1,36 @@
+"""Compiles functions with numba, and keeps what was compiled on disk where that is possible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+
+
+def compiled(function: Any) -> Any:
+    """Compile a function at its first call, without Python's global lock.
+
+    Without a folder that can be written (a read-only installation and no home), with a full disk or a damaged cache, a
+    function is compiled anew in each process; numba raises an error there.
+    """
+    try:
+        dispatcher = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # "no locator available": no folder to write to
+        return numba.njit(nogil=True)(function)
+    cache = dispatcher._cache
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_if_possible(*arguments: Any) -> Any:
+        try:
+            return load(*arguments)
+        except Exception:  # of a damaged file, any
+            return None
+
+    def save_if_possible(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except OSError:
+            cache.disable()
+
+    cache.load_overload, cache.save_overload = load_if_possible, save_if_possible
+    return dispatcher
