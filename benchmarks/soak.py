@@ -63,6 +63,10 @@ class Case:
         message = process.communicate(timeout=300)[1]
         if process.returncode:
             raise RuntimeError(f"{self.name}: exit {process.returncode}: {message.strip()}")
+        return self.digest(folder)
+
+    def digest(self, folder: Path) -> str:
+        """Return a digest of all that it wrote."""
         digest, place = hashlib.sha256(), folder / self.output
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.is_file():
@@ -159,7 +163,10 @@ def main() -> None:
             left = len(temporary(folder))
             counts[f"{case.name}, {sent.name}: {status}{', temporary file left' if left else ''}"] += 1
             try:
-                if status == "finished" and case.output.startswith("t."):  # an output isn't overwritten
+                if (folder / case.output).is_file() and case.output.startswith("t."):
+                    # it had written its output, which must be whole, and isn't overwritten
+                    if case.digest(folder) != truth[case.name]:
+                        faults.append(f"{what}: left an output that isn't whole")
                     for written in folder.glob(f"{case.output}*"):
                         written.unlink()
                 found = case.run(folder, env)

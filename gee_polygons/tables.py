@@ -189,7 +189,12 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 
 
 def write_table(
-    table: pd.DataFrame, path: str | Path, *, sites: SiteCollection | None = None, overwrite: bool = False
+    table: pd.DataFrame,
+    path: str | Path,
+    *,
+    sites: SiteCollection | None = None,
+    overwrite: bool = False,
+    spreadsheet: bool = False,
 ) -> Path:
     """Write a table to GeoParquet or CSV, whole or not at all.
 
@@ -204,6 +209,9 @@ def write_table(
         GeoDataFrame. CSV has no geometries.
     overwrite : bool
         Whether existing files may be replaced.
+    spreadsheet : bool
+        Put an apostrophe before texts of a CSV that a spreadsheet would compute as a formula: those that begin with
+        ``=``, ``+``, ``-``, ``@``, a tab or a carriage return. `read_table` gives them back with it.
 
     Returns
     -------
@@ -229,6 +237,9 @@ def write_table(
     path = check_output(path, overwrite)
     if path.suffix.lower() == ".csv":
         values = pd.DataFrame(table.drop(columns=list(GEOMETRY_COLUMNS), errors="ignore"))
+        if spreadsheet:
+            values = values.apply(lambda cells: cells.map(spreadsheet_cell) if _datatype(cells) == "string" else cells)
+            values = values.rename(columns=spreadsheet_cell)
         target, description = _outputs(path)
         # the description is renamed first: where the table is, everything is
         with replacing(target) as data, replacing(description) as sidecar:
@@ -241,6 +252,18 @@ def write_table(
             _write_parquet(table, data, geometry)
     log.info("wrote %s: %d rows", path, len(table))
     return path
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Return a cell of a CSV file that spreadsheets show as it is: before a formula's first character an apostrophe.
+
+    Examples
+    --------
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("site 7"), spreadsheet_cell(-1)
+    ("'=1+1", 'site 7', -1)
+    """
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

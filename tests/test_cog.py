@@ -33,6 +33,7 @@ from gee_polygons import extract_embeddings, open_source
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.network import ranges as _fetch
+from gee_polygons.network.request import Network
 from gee_polygons.reduction.plan import PixelSource, Plan
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.cog.header import open_tiles
@@ -648,8 +649,13 @@ def test_folders_may_have_any_name(name, tmp_path, codes, frame, expected):
     same(extract_embeddings(frame, source=CogSource(index)), expected)
     same(extract_embeddings(frame, source=CogSource(index.as_uri())), expected)
     (tmp_path / "beside").mkdir()
-    same(extract_embeddings(frame, source=archive(tmp_path / "beside", [(f"../{name}/x.tif", GRID, 2024)])), expected)
-    same(extract_embeddings(frame, source=archive(tmp_path / "beside", [(path.as_uri(), GRID, 2024)])), expected)
+    allowed = Network(url_rewrite={str(folder): str(folder)})
+    for beside in (f"../{name}/x.tif", path.as_uri()):
+        there = archive(tmp_path / "beside", [(beside, GRID, 2024)], network=allowed)
+        same(extract_embeddings(frame, source=there), expected)
+        with pytest.raises(ArchiveError, match="lies outside; if you trust it, allow a folder by") as error:
+            CogSource(there.archive)
+        assert one_line(error.value)
 
 
 def test_an_archive_is_opened_by_its_folder_its_index_or_a_file_url(tmp_path, codes, frame, expected):

@@ -1,14 +1,21 @@
-"""Ctrl-C and SIGTERM stop the work, wherever they arrive."""
+"""Ctrl-C and SIGTERM stop the work, wherever they arrive; disks that are full and folders that aren't there."""
 
+import errno
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from gee_polygons.errors import OutputError
 from gee_polygons.progress import heeding_interrupts
+from gee_polygons.sources.earthengine.cache import open_cache
+from gee_polygons.store.cache import cache_folder
+from gee_polygons.zonal.compiled import compiled
 
 LOST = """
 import os, signal, sys, time
@@ -68,3 +75,78 @@ def test_the_callers_handlers_stay():
     thread.start()
     thread.join()
     assert not failed
+
+
+# --- where nothing can be kept
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch):
+    """A module's function, and the folder in which numba keeps what it compiles of it."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "numba"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_module_of_this_test.py").write_text("def add(number):\n    return number + 1\n")
+    yield importlib.import_module("a_module_of_this_test").add, tmp_path / "numba"
+    del sys.modules["a_module_of_this_test"]
+
+
+def test_damaged_compiled_code_is_compiled_anew(added):
+    add, folder = added
+    assert compiled(add)(1) == 2
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:40])
+    assert compiled(add)(2) == 3
+
+
+def test_compiled_code_that_cannot_be_kept_works(added, monkeypatch):
+    """Without a home and a folder to write to, importing ended in an error; with a full disk, the first call."""
+    from numba.core import caching
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    add, _ = added
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    assert compiled(add)(1) == 2
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    assert compiled(add)(1) == 2
+
+
+def test_without_a_home_the_cache_says_what_to_set(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("GEE_POLYGONS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(OutputError, match="set GEE_POLYGONS_CACHE to a folder"):
+        cache_folder()
+    assert open_cache(True).get([b"key"]) == {}  # Earth Engine works without
+
+
+ROOT = Path(__file__).parents[1]
+LIMITED = """
+import resource, sys
+from gee_polygons.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no limit of a file's size")
+@pytest.mark.parametrize("format", ["npy", "tif"])
+def test_a_disk_that_is_full_is_one_line(format, sample_archive, sample_sites, tmp_path):
+    """NumPy's error didn't say why: "874496 requested and 106368 written", as a traceback."""
+    sample_sites[:2].to_geodataframe().to_file(tmp_path / "sites.geojson")
+    command = [sys.executable, "-c", LIMITED, "download", str(tmp_path / "sites.geojson"), "--years", "2023"]
+    command += ["-o", str(tmp_path / "copy"), "--source", str(sample_archive), "--format", format]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: can't write {tmp_path}/copy/")
+    assert "File too large" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["download.json"]

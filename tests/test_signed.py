@@ -15,11 +15,14 @@ from gee_polygons.alphaearth import BANDS
 from gee_polygons.cli.main import main
 from gee_polygons.collection import Dataset, build_from_table, load, register
 from gee_polygons.costs import compare_sources
-from gee_polygons.errors import GeePolygonsError, ReadError
+from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.places import hide_query, http_url, without_query
 from gee_polygons.network.request import Network, fetch
 from gee_polygons.sources.cog import CogSource
+from gee_polygons.sources.mosaic import MosaicSource
+from gee_polygons.sources.opening import open_source
+from gee_polygons.sources.raster import RasterSource
 
 SECRET = "f00d5ecret%2Fcafe"
 QUERY = f"X-Amz-Credential=k/20260101/us-west-2&X-Amz-Signature={SECRET}"
@@ -172,3 +175,32 @@ def test_passwords_are_hidden_too():
         without_query("GET http://me:word@host/x?a=b failed (http://h/y?c)")
         == "GET http://host/x?... failed (http://h/y?...)"
     )
+
+
+def test_single_rasters_and_mosaics_hide_their_secrets(sample_archive, tmp_path):
+    tile = next((sample_archive.parent / "2023").rglob("*.tiff"))
+    with serve(tile.parent, query=QUERY) as server:
+        url = f"{server.url}/{tile.name}?{QUERY}"
+        source = open_source(url, year=2023)
+        assert isinstance(source, RasterSource)
+        assert_hidden(source, source.archive, pickle.dumps(source))
+        assert next(source.read([source.ref(0, 0)], ["A00"])).decode(0).any()
+        with pytest.raises(InputFileError) as caught:
+            open_source(url.replace("22S", "x").replace(".tiff", "-none.tiff"), year=2023)
+        assert_hidden(caught.value)
+    for secret in (f"https://host/m.zarr?{QUERY}", f"https://me:{SECRET}@host/m.zarr"):
+        with pytest.raises(UsageError, match="neither a query nor a password") as caught:
+            MosaicSource(secret)
+        assert_hidden(caught.value)
+
+
+@pytest.mark.parametrize("path", ["file:///etc/hostname", "/etc/hostname", "../other/a.tiff", "%2e%2e/other/a.tiff"])
+def test_a_remote_index_names_no_files_outside_its_folder(path, sample_archive, tmp_path):
+    table = pq.read_table(sample_archive).drop_columns(["geom"]).to_pandas()
+    table["path"] = path
+    table.to_parquet(tmp_path / "aef_index.parquet")
+    with serve(tmp_path) as server:
+        url = f"{server.url}/aef_index.parquet"
+        for read in (lambda: CogSource(url).index.whole(), lambda: build_from_table(url, path=tmp_path / "c.parquet")):
+            with pytest.raises(ArchiveError, match="which lies outside"):
+                read()

@@ -356,3 +356,15 @@ def test_a_damaged_description_is_said(table, tmp_path):
         read_table(path)
     with pytest.raises(UsageError, match=r"\.parquet or \.csv"):
         read_table(tmp_path / "t.xlsx")
+
+
+def test_a_csv_for_spreadsheets_holds_no_formula(tmp_path):
+    ids = ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "plain", "a=b"]
+    table = pd.DataFrame({"site_id": ids, "year": range(7), "A00": np.linspace(-1, 1, 7), "=b": ["-"] * 7})
+    path = write_table(table, tmp_path / "t.csv", spreadsheet=True)
+    found = read_table(path)
+    assert found["site_id"].tolist() == [f"'{name}" for name in ids[:5]] + ids[5:]
+    assert list(found) == ["site_id", "year", "A00", "'=b"]
+    assert found["A00"].equals(table["A00"])
+    exact = read_table(write_table(table, tmp_path / "exact.csv"))
+    assert exact["site_id"].tolist() == ids

@@ -52,12 +52,12 @@ def _check(overwrite: bool, *paths: Path | None) -> None:
         raise UsageError(f"--output and --yearly are the same file, {named[0]}; name two")
 
 
-def _write(rows: pd.DataFrame, path: Path | None, table: pd.DataFrame, overwrite: bool) -> None:
+def _write(rows: pd.DataFrame, path: Path | None, table: pd.DataFrame, **how: Any) -> None:
     from gee_polygons.tables import write_table
 
     if path is not None:
         rows.attrs["provenance"] = table.attrs.get("provenance", {})
-        write_table(rows, path, overwrite=overwrite)
+        write_table(rows, path, **how)
 
 
 def _check_names(table: pd.DataFrame, **options: tuple[str, ...] | None) -> None:
@@ -111,6 +111,7 @@ def _counted(values: pd.Series[Any]) -> str:
 @shared.output_option("Table to write, one row per site: .csv or .parquet.")
 @_yearly
 @shared.overwrite_option
+@shared.spreadsheet_option
 def change(
     *,
     table_path: Path,
@@ -125,6 +126,7 @@ def change(
     output: Path,
     yearly_path: Path | None,
     overwrite: bool,
+    spreadsheet: bool,
 ) -> None:
     """Test which sites changed more than their background, in which year, and whether the change lasted.
 
@@ -153,8 +155,8 @@ def change(
         least_size_deg=least_size_deg,
         prototypes=prototypes_of(table, sites),
     )
-    _write(found.sites, output, table, overwrite)
-    _write(found.yearly, yearly_path, table, overwrite)
+    _write(found.sites, output, table, overwrite=overwrite, spreadsheet=spreadsheet)
+    _write(found.yearly, yearly_path, table, overwrite=overwrite, spreadsheet=spreadsheet)
     kinds = _counted(found.sites["kind"].replace("none", "without a detectable change"))
     click.echo(f"{output}: {shared.count(len(found.sites), 'site')}: {kinds}")
     events = int(found.sites["event"].sum()) if "event" in found.sites else 0
@@ -188,6 +190,7 @@ def change(
 @shared.output_option("Table to write, one row per restoration site: .csv or .parquet.")
 @_yearly
 @shared.overwrite_option
+@shared.spreadsheet_option
 def recovery(
     *,
     table_path: Path,
@@ -200,6 +203,7 @@ def recovery(
     output: Path,
     yearly_path: Path | None,
     overwrite: bool,
+    spreadsheet: bool,
 ) -> None:
     """Measure how far restoration sites have recovered towards reference sites, with an uncertainty band.
 
@@ -226,8 +230,8 @@ def recovery(
         degraded=stand_ins or None,
         confidence=confidence,
     )
-    _write(found.sites, output, table, overwrite)
-    _write(found.yearly, yearly_path, table, overwrite)
+    _write(found.sites, output, table, overwrite=overwrite, spreadsheet=spreadsheet)
+    _write(found.yearly, yearly_path, table, overwrite=overwrite, spreadsheet=spreadsheet)
     click.echo(f"{output}: {shared.count(len(found.sites), 'site')}: {_counted(found.sites['group'])}")
     click.echo(
         f"towards {shared.count(len(targets), 'reference site')}; shared yearly changes removed: {found.background}"

@@ -172,6 +172,7 @@ def _similarity_style(
     "Heat map (.png, .pdf, .svg) or numbers (.csv).  [default: outputs/similarity-ID.png]", required=False
 )
 @shared.overwrite_option
+@shared.spreadsheet_option
 def similarity(
     *,
     path: Path,
@@ -181,6 +182,7 @@ def similarity(
     kind: Any,
     output: Path | None,
     overwrite: bool,
+    spreadsheet: bool,
     **extraction: Any,
 ) -> None:
     """Compare the years of a site, or the sites of a year: print the similarity matrix and draw it.
@@ -210,7 +212,10 @@ def similarity(
     click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string(line_width=width))
     if output.suffix.lower() == ".csv":
         from gee_polygons.store.atomic import replacing
+        from gee_polygons.tables import spreadsheet_cell
 
+        if spreadsheet:
+            matrix = matrix.rename(index=spreadsheet_cell, columns=spreadsheet_cell)
         with replacing(output) as part:
             matrix.to_csv(part)
     else:

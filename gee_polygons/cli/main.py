@@ -126,8 +126,15 @@ def main(ctx: click.Context, verbose: bool) -> None:
 @click.option("--max-workers", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
 @shared.output_option("Table to write: .parquet or .csv.")
 @shared.overwrite_option
+@shared.spreadsheet_option
 def extract(
-    *, sites_file: shared.SitesFile, years: tuple[int, ...], output: Path, overwrite: bool, **options: Any
+    *,
+    sites_file: shared.SitesFile,
+    years: tuple[int, ...],
+    output: Path,
+    overwrite: bool,
+    spreadsheet: bool,
+    **options: Any,
 ) -> int:
     """Write a table of yearly embeddings: one row for each site and year.
 
@@ -142,7 +149,7 @@ def extract(
 
     sites = sites_file.load()
     table = extract_embeddings(sites, years=years, progress=shared.on_terminal(), **options)
-    write_table(table, output, sites=sites, overwrite=overwrite)
+    write_table(table, output, sites=sites, overwrite=overwrite, spreadsheet=spreadsheet)
     click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
     failures = table.attrs.get("errors", [])
     for failure in failures[:MAX_SHOWN]:

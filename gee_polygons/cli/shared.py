@@ -78,6 +78,9 @@ id_column_option = click.option(
 )
 crs_option = click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+spreadsheet_option = click.option(
+    "--spreadsheet", is_flag=True, help="In a .csv, put ' before texts that a spreadsheet would compute: =, +, -, @."
+)
 PATH: Final = click.Path(path_type=Path)
 
 

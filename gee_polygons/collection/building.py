@@ -205,7 +205,8 @@ def build_from_table(
         kept = _kept(target, lambda: load(target, network=how), cached=True)
         if kept is not None:
             return kept
-    return _finish(arrow, f"{base}/-" if base else "-", entry, target, {"source": place}, how)
+    made_here = not isinstance(table, str | Path)
+    return _finish(arrow, f"{base}/-" if base else "-", entry, target, {"source": place}, how, anywhere=made_here)
 
 
 def load(place: str | Path, *, network: Network | None = None) -> Collection:
@@ -313,9 +314,10 @@ def _guessed(table: Any, place: str) -> Dataset:
 
 
 def _finish(
-    table: Any, place: str, entry: Dataset, target: Path, parameters: dict[str, Any], how: Network
-) -> Collection:
-    table = resolved(table, folder_of(place), how)
+    table: Any, place: str, entry: Dataset, target: Path, parameters: dict[str, Any], how: Network,
+    anywhere: bool = False,
+) -> Collection:  # fmt: skip
+    table = resolved(table, folder_of(place), how, anywhere=anywhere)
     contents: Content | list[Content] = entry.content
     if not entry.bands and "asset" in table.column_names:
         contents = [Content((str(name),), None, entry.nodata) for name in table["asset"].to_pylist()]

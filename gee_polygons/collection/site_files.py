@@ -94,7 +94,9 @@ def _safe_name(site_id: str) -> str:
 def _write(paths: Sequence[Path], patch: Patch, years: Sequence[int]) -> None:
     if paths[0].suffix == ".npy":
         with replacing(paths[0]) as part, part.open("wb") as file:
-            np.save(file, patch.values)
+            # not np.save, whose error on a full disk doesn't say so
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(patch.values))
+            file.write(np.ascontiguousarray(patch.values).data)
         return
     for path, codes, year in zip(paths, patch.values, years, strict=True):
         write_tile(path, patch.grid, codes, block=block_size(patch.grid), metadata={"YEAR": str(year)}, max_workers=1)

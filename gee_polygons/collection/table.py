@@ -74,9 +74,11 @@ def _as_arrow(table: Any) -> Any:
     raise UsageError(f"a table is one of pyarrow, DuckDB, Polars, pandas or GeoPandas, found {type(table).__name__}")
 
 
-def resolved(table: Any, folder: str, network: Network) -> Any:
-    """Make paths absolute, rewrite URLs, and list each tile once, ordered by path."""
-    paths = [rewrite(join(folder, str(path)), network.url_rewrite) for path in table["path"].to_pylist()]
+def resolved(table: Any, folder: str, network: Network, *, anywhere: bool = False) -> Any:
+    """Make paths absolute, rewrite URLs, and list each tile once, ordered by path; see `join` for `anywhere`."""
+    known = anywhere or ("header" in table.column_names and not is_url(folder))  # checked when it was built
+    also = None if known else [*network.url_rewrite, *network.url_rewrite.values()]
+    paths = [rewrite(join(folder, str(path), also), network.url_rewrite) for path in table["path"].to_pylist()]
     paths = [path if is_url(path) else str(Path(path).absolute()) for path in paths]
     keys = list(zip(paths, table["period" if "period" in table.column_names else "year"].to_pylist(), strict=True))
     rows = {key: i for i, key in reversed(list(enumerate(keys)))}

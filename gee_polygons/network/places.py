@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from gee_polygons.errors import ReadError
+from gee_polygons.errors import ArchiveError, ReadError
 
 OPEN_ARCHIVE_BUCKET: Final = "us-west-2.opendata.source.coop"  # always in us-west-2, whatever AWS_REGION says
 
@@ -87,11 +88,48 @@ def without_query(text: str) -> str:
     return re.sub(r"(\w+://[^\s?]*\?)[^\s)\]}\"'>]+", r"\1...", text)
 
 
-def join(folder: str, path: str) -> str:
-    """Resolve a path or URL named in an index against the index's own folder."""
-    if is_url(path) or Path(path).is_absolute():
+def join(folder: str, path: str, also: Iterable[str] | None = None) -> str:
+    """Resolve a path or URL named in an index against the index's own folder.
+
+    Parameters
+    ----------
+    folder : str
+        Folder or URL prefix of the index.
+    path : str
+        As the index has it. Absolute URLs of remote files may be anywhere.
+    also : iterable of str, optional
+        Folders that local files may lie in besides `folder`. Default: anywhere.
+
+    Raises
+    ------
+    ArchiveError
+        For a local file in another folder, and for a relative path that leaves `folder`.
+
+    Examples
+    --------
+    >>> join("/data/v1", "2023/a.tiff"), join("https://host/v1", "a.tiff"), join("/data", "s3://bucket/a.tiff")
+    ('/data/v1/2023/a.tiff', 'https://host/v1/a.tiff', 's3://bucket/a.tiff')
+    """
+    if local_path(path) is None:
         return path
-    return f"{folder.rstrip('/')}/{path}" if is_url(folder) else str(Path(folder) / path)
+    relative = not is_url(path) and not Path(path).is_absolute()
+    found = path if not relative else f"{folder.rstrip('/')}/{path}" if is_url(folder) else str(Path(folder) / path)
+    if also is None or (relative and ".." not in unquote(path)) or any(_below(found, root) for root in (folder, *also)):
+        return found
+    raise ArchiveError(
+        f"the index in {folder} names {path!r}, which lies outside; if you trust it, allow a folder by "
+        "Network(url_rewrite={FOLDER: FOLDER}), GEE_POLYGONS_MIRROR=FOLDER=FOLDER or --url-rewrite FOLDER=FOLDER"
+    )
+
+
+def _below(place: str, root: str) -> bool:
+    """Whether a path or URL lies below another one, without following links."""
+    inner, outer = local_path(place), local_path(root)
+    if inner is not None and outer is not None:
+        # not resolve(): an archive may be put together of links
+        return Path(os.path.abspath(inner)).is_relative_to(os.path.abspath(outer))  # noqa: PTH100
+    root = f"{root.rstrip('/')}/"
+    return place.startswith(root) and not posixpath.normpath(unquote(place[len(root) :])).startswith("..")
 
 
 def folder_of(place: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -14,7 +15,7 @@ def compiled(function: Any) -> Any:
     function is compiled anew in each process; numba raises an error there.
     """
     try:
-        dispatcher = numba.njit(nogil=True, cache=True)(function)
+        dispatcher: Any = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # "no locator available": no folder to write to
         return numba.njit(nogil=True)(function)
     cache = dispatcher._cache
@@ -24,12 +25,14 @@ def compiled(function: Any) -> Any:
         try:
             return load(*arguments)
         except Exception:  # of a damaged file, any
+            with suppress(OSError):
+                cache.flush()
             return None
 
     def save_if_possible(*arguments: Any) -> None:
         try:
             save(*arguments)
-        except OSError:
+        except Exception:
             cache.disable()
 
     cache.load_overload, cache.save_overload = load_if_possible, save_if_possible

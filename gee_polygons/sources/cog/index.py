@@ -76,7 +76,10 @@ class TileIndex:
             raise ArchiveError(f"{place}: column 'path' ({table['path'].type}) doesn't hold paths or URLs")
         # images that aren't annual are distinguished by their day
         years = _numbers(table, "period" if "period" in table.column_names else "year", place).astype(np.int64)
-        paths = [hide_query(rewrite(join(folder_of(place), path), network.url_rewrite)) for path in paths]
+        # a table in memory is its maker's, and a local collection was checked when it was built
+        known = place == "-" or ("header" in table.column_names and not is_url(place))
+        folder, also = folder_of(place), None if known else [*network.url_rewrite, *network.url_rewrite.values()]
+        paths = [hide_query(rewrite(join(folder, path, also), network.url_rewrite)) for path in paths]
         keys = list(zip(paths, years.tolist(), strict=True))
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         headers = table["header"].to_pylist() if "header" in table.column_names else [None] * len(paths)

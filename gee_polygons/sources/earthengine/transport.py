@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gee_polygons.errors import EarthEngineError
+from gee_polygons.network.places import without_query
 from gee_polygons.sources.earthengine.session import build_request, project_path
 
 log = logging.getLogger(__name__)
@@ -263,7 +264,8 @@ class Service:
             refusal = Refusal("transient", f"no answer within {self.deadline_s:g} s", 408)
         except (OSError, auth.TransportError, httplib2.HttpLib2Error) as error:
             # urllib3 names its objects by their address, which differs every time
-            shown = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", str(error))
+            shown = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:? ?", "", without_query(str(error)))
+            shown = re.sub(r"(url: /[^\s?]*)\?\S*", r"\1", shown)  # an API key may be in it
             refusal = Refusal("transient", f"the connection failed: {shown}")
         except auth.GoogleAuthError as error:
             refusal = Refusal("fatal", f"the credentials are refused: {error}; call ee.Authenticate() again", 401)

@@ -158,8 +158,8 @@ def build_sample_archive(
         building.mkdir()
     except OSError as error:
         raise OutputError(
-            f"can't write the sample archive to {out}: {error.strerror or error}; choose a folder that you may write to, "
-            "GEE_POLYGONS_CACHE for open_source('sample')"
+            f"can't write the sample archive to {out}: {error.strerror or error}; choose a folder that you may write "
+            "to, GEE_POLYGONS_CACHE for open_source('sample')"
         ) from error
     try:
         _build(building, wanted, progress, max_workers)
