@@ -64,7 +64,8 @@ class Change:
         `size_deg` (angle between the mean directions before the change and while it is complete), `kind`:
         ``"persistent"``, ``"returned"`` (more than half of the change was undone), ``"last year only"`` (may be a
         single-year jump), ``"none"`` (not flagged) or ``"no data"`` (fewer than three years), and `also_elsewhere`
-        (whether the most alike other sites made at least half of the same change: then it may be drift of that cover).
+        (whether the most alike other sites made at least half of the same change: it may be drift of that cover, or
+        something that was done to all of them).
         A second test looks for single years that are unlike those around them: `event_year` (with the largest z),
         `event_z`, `event_q` and `event` (event_q at most the level, and a distance of at least the least size).
         With prototypes also `towards_<label>` (shares of the change, summing to 1) and `towards_fit` (cosine of the
