@@ -9,7 +9,10 @@ from gee_polygons.report.findings import Findings
 from gee_polygons.report.language import Language
 
 FEW_REFERENCES: Final = 5
-_ELSEWHERE: Final = "{sites} changed as alike sites elsewhere did: that may be the weather, or a shift of the data."
+_ELSEWHERE: Final = (
+    "{sites} changed as alike sites elsewhere did: that may be the weather, a shift of the data, or what was done to all "
+    "of them."
+)
 _UNMEASURED: Final = {
     "no_baseline": "{sites} with no data from before the start, so no share (degraded sites can stand in).",
     "at_reference": "{sites} that started as near the references as these are to each other: nothing to recover, so no "
