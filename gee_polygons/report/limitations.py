@@ -10,8 +10,8 @@ from gee_polygons.report.language import Language
 
 FEW_REFERENCES: Final = 5
 _ELSEWHERE: Final = (
-    "{sites} changed as alike sites elsewhere did: that may be the weather, a shift of the data, or what was done to all "
-    "of them."
+    "{sites} changed as alike sites elsewhere did: that may be the weather, a shift of the data, or what was done to "
+    "all of them."
 )
 _UNMEASURED: Final = {
     "no_baseline": "{sites} with no data from before the start, so no share (degraded sites can stand in).",
