@@ -11,6 +11,7 @@ from gee_polygons.alphaearth import BANDS
 from gee_polygons.change import change, ring_sites
 from gee_polygons.change.background import corrected
 from gee_polygons.change.direction import direction_shares
+from gee_polygons.change.series import series_from_table
 from gee_polygons.change.significance import Tail, adjusted_p_values, robust_z, upper_tail, yearly_departures
 from gee_polygons.change.templates import Templates, fit_templates
 from gee_polygons.errors import DataWarning, UsageError
@@ -97,7 +98,7 @@ def test_the_median_step_by_hand():
     v = np.zeros((3, 4, 64)) + np.eye(64)[0]
     v[:, 1:, 1] = step[:, None]
     table = table_of(v / np.linalg.norm(v, axis=2, keepdims=True), np.arange(2017, 2021))
-    drift = corrected(table, [0, 1, 2]).drift[0]
+    drift = corrected(series_from_table(table), [0, 1, 2]).drift[0]
     assert drift[:, 1] == pytest.approx([0.0, *[np.sin(np.arctan(0.2))] * 3])
     assert drift[0].tolist() == [0.0] * 64
 
@@ -220,7 +221,7 @@ def test_sites_of_several_scenes_in_one_table_are_warned_of():
     v = np.eye(64)[0] + rng.normal(size=(10, 10, 1, 64)) * 0.05 + steps + rng.normal(size=(10, 10, 8, 64)) * 0.003
     table = table_of(v.reshape(100, 8, 64), np.arange(2017, 2025))
     with pytest.warns(DataWarning, match="once per region"):
-        corrected(table, background=list(range(5)))
+        corrected(series_from_table(table), list(range(5)))
 
 
 def test_without_a_background_the_drift_hides_slow_change():

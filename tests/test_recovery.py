@@ -13,8 +13,8 @@ from gee_polygons.errors import UsageError
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.recovery import block_sites, recovery
 from gee_polygons.recovery.results import interpolated_year
-from gee_polygons.recovery.scatter import Scatter
-from gee_polygons.recovery.trajectories import measure
+from gee_polygons.recovery.scatter import DIRECTIONS, Cover
+from gee_polygons.recovery.trajectories import measure, t_of
 
 REFERENCES = ["forest-reference-1", "forest-reference-2"]
 
@@ -24,13 +24,11 @@ def sample_table(sample_sites):
     return extract_embeddings(sample_sites, years=range(2018, 2025), source="sample")
 
 
-def placed(units, start, target, noise=None, before=None):
-    """Measure one site, shape (years, 64), on its trajectory to one reference that never moves."""
-    units = np.atleast_2d(units)
-    noise = noise or Scatter(matrix=np.eye(64) / 64 * 1e-4, total=1e-4, freedom=17.0, n=1)
-    none = Scatter(matrix=np.zeros((64, 64)), total=0.0, freedom=2.0, n=2)
-    before = np.eye(1, len(units)) if before is None else before
-    return measure(units[None], start[None], before, np.tile(target, (len(units), 1)), noise, none, None, 0.9)
+def placed(units, start, target, noise=1e-4):
+    """Measure one site, shape (years, 64), after a year in its starting state, on its way to references all alike."""
+    years = np.vstack([start, np.atleast_2d(units)])
+    references = Cover(mean=np.tile(target, (len(years), 1)), matrix=np.zeros((64, 64)), total=0.0, n=2)
+    return measure(years[None], np.eye(1, len(years), dtype=bool), references, None, noise, 0.9)
 
 
 @pytest.mark.parametrize("p", [-0.1, 0.0, 0.3, 0.5, 1.0, 1.2])
@@ -39,34 +37,31 @@ def test_the_share_of_a_mixture_is_its_share(p):
     a, r = normalize(rng.normal(size=(2, 64)))
     u = normalize((1 - p) * a + p * r)
     place = placed(u, a, r)
-    assert float(place.share[0, 0]) == pytest.approx(p, abs=1e-9)
-    assert float(place.off_deg[0, 0, 0]) == pytest.approx(0, abs=1e-5)
-    assert float(place.covariance[0, 0, 0]) == pytest.approx(0, abs=1e-12)
+    assert float(place.share[0, 1]) == pytest.approx(p, abs=1e-9)
+    assert float(place.off_deg[0, 0, 1]) == pytest.approx(0, abs=1e-5)
+    assert float(place.noise[0, 1, 1]) == pytest.approx(0, abs=1e-12)
     step = rng.normal(size=64) * 1e-6
     moved = placed(normalize(u + step), a, r)
-    assert float((moved.share - place.share)[0, 0]) == pytest.approx(float(place.gradient[0, 0] @ step), abs=1e-9)
+    assert float((moved.share - place.share)[0, 1]) == pytest.approx(float(place.gradient[0, 1] @ step), abs=1e-9)
 
 
 def test_noise_along_the_trajectory_is_taken_from_noise_across_it():
-    rng = np.random.default_rng(1)
-    e, shares, expected = np.eye(64), [], []
-    noise = Scatter(matrix=np.eye(64) / 64 * 0.01, total=0.01, freedom=17.0, n=1)
-    for _ in range(200):
-        place = placed(normalize(e[0] + rng.normal(size=64) * np.sqrt(0.01 / 64)), e[0], e[1], noise)
-        shares.append(place.share[0, 0])
-        expected.append(place.covariance[0, 0, 0])
-    assert np.mean(expected) == pytest.approx(np.mean(np.square(shares)), rel=0.25)
+    rng, e = np.random.default_rng(1), np.eye(64)
+    # noise that is the same in 17 directions, of which the trajectory is one
+    sample = normalize(e[0] + rng.normal(size=(400, 17)) @ e[1:18] * np.sqrt(0.01 / 17))
+    places = [placed(u, e[0], e[1], 0.01) for u in sample]
+    expected = np.mean([place.noise[0, 1, 1] for place in places]) / t_of(DIRECTIONS, 0.9) ** 2
+    assert expected == pytest.approx(np.mean([place.share[0, 1] ** 2 for place in places]), rel=0.25)
 
 
 def test_the_off_trajectory_angle_has_an_interval_that_holds_the_true_angle():
     rng = np.random.default_rng(2)
     e = np.eye(64)
-    noise = Scatter(matrix=np.eye(64) / 64 * 0.004, total=0.004, freedom=17.0, n=1)
     for true in (0.0, 10.0, 30.0):
         u = np.cos(np.radians(true)) * e[0] + np.sin(np.radians(true)) * e[5]
         # 17 directions of the same variance, as real noise has
         sample = normalize(u + rng.normal(size=(400, 17)) @ np.eye(64)[6:23] * np.sqrt(0.004 / 17))
-        off, low, high = placed(sample, e[0], e[1], noise, np.zeros((1, 400))).off_deg[:, 0]
+        off, low, high = placed(sample, e[0], e[1], 0.004).off_deg[:, 0, 1:]
         assert ((low <= off) & (off <= high)).all()
         assert np.mean((low <= true + 1e-9) & (true <= high)) >= 0.85
 
@@ -275,15 +270,3 @@ def test_a_gap_in_the_background_does_not_lose_its_movement(missing):
         table, background = pd.concat([table, ring]), ring["site_id"].unique().tolist()
     found = recovery(table, references=["r0", "r1"], start_years=dict.fromkeys(ids[:6], 2019), background=background)
     assert found.sites["share"].to_numpy() == pytest.approx(1.0, abs=0.02)
-
-
-@pytest.mark.parametrize("background", ["references", C10])
-def test_a_large_table_is_measured_in_parts_with_the_same_result(monkeypatch, background):
-    table, starts, _ = land_with_clear_cuts(n=120, n_felled=10)
-    options = {"references": R10, "start_years": starts, "background": background}
-    whole = recovery(table, **options)
-    monkeypatch.setattr("gee_polygons.recovery.estimation._LARGE_TABLE", 60)
-    parts = recovery(table, **options)
-    pd.testing.assert_frame_equal(parts.sites, whole.sites, rtol=1e-9)
-    pd.testing.assert_frame_equal(parts.yearly, whole.yearly, rtol=1e-9)
-    assert parts.reference["year"].tolist() == whole.reference["year"].tolist()

@@ -66,9 +66,8 @@ class Corrected:
         return found
 
 
-def corrected(table: pd.DataFrame, background: str | pd.DataFrame | list[Any] | None) -> Corrected:
+def corrected(series: Series, background: str | pd.DataFrame | list[Any] | None) -> Corrected:
     """Return a table's series with the background's movement removed; for the parameters see `change`."""
-    series = series_from_table(table)
     n = int(series.with_data.sum())
     controls = np.zeros(len(series.site_ids), np.bool_)
     drift, others = np.zeros((1, *series.units.shape[1:])), None

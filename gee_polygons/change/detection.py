@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from gee_polygons.change.background import Corrected, corrected, most_alike_sites
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.numerics import Flags, Floats
-from gee_polygons.change.series import Series, baseline_mask, has_data, in_parts
+from gee_polygons.change.series import Series, baseline_mask, has_data, in_parts, series_from_table
 from gee_polygons.change.significance import (
     ENOUGH_UNCHANGED,
     adjusted_p_values,
@@ -153,7 +153,7 @@ def change(
         raise UsageError(f"adjustment is 'BH' or 'BY', found {adjustment!r}")
     if not least_size_deg >= 0:
         raise UsageError(f"least_size_deg is an angle of 0 or more degrees, found {least_size_deg!r}")
-    fixed = corrected(table, background)
+    fixed = corrected(series_from_table(table), background)
     series = fixed.raw
     if len(series.years) < 2:
         raise UsageError(f"the table has one year only, {series.years[0]}; a change needs two, its test three")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from gee_polygons.change.numerics import Floats
+from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.change.rings import polygonal_parts
 from gee_polygons.change.series import Series
 from gee_polygons.embeddings.inputs import band_matrix
@@ -65,23 +65,30 @@ def block_sites(site: Site, *, block_m: float = 100.0) -> SiteCollection:
     return SiteCollection(pieces)
 
 
-def check_blocks(blocks: pd.DataFrame, site_ids: Sequence[Any]) -> None:
-    """Refuse a table of blocks that lacks columns, or has blocks of other sites."""
-    owner = owner_column(blocks)
+def check_blocks(blocks: pd.DataFrame, site_ids: Sequence[Any]) -> pd.DataFrame:
+    """Return a table of blocks with its sites' ids as text in `block_of`.
+
+    Raises
+    ------
+    UsageError
+        If a column is missing, or a block is of none of the sites.
+    """
+    owner = "block_of" if "block_of" in blocks.columns else "site_id"
     for name in (owner, "block_id", "year", "n_pixels"):
         if name not in blocks.columns:
             raise UsageError(f"a table of blocks needs a column {name!r}; see block_sites")
-    names = blocks[owner].astype(str)
-    unknown = names[~names.isin([str(site_id) for site_id in site_ids])]
-    if len(unknown):
+    found = blocks.assign(block_of=blocks[owner].astype(str))
+    unknown = set(found["block_of"]) - set(map(str, site_ids))
+    if unknown:
         raise UsageError(
-            f"blocks: {owner} {unknown.iloc[0]!r} is none of the {len(site_ids)} sites that are measured; blocks need "
+            f"blocks: {owner} {min(unknown)!r} is none of the {len(site_ids)} sites that are measured; blocks need "
             "their site's id, as in the property block_of of block_sites, in a column block_of"
         )
+    return found
 
 
 def block_covariances(
-    blocks: pd.DataFrame, sites: Series, gradient: Floats, before: Floats
+    blocks: pd.DataFrame, sites: Series, gradient: Floats, before: Flags
 ) -> Iterator[tuple[int, Floats, float]]:
     """Return position, covariance of the shares between years, and degrees of freedom of each site with blocks.
 
@@ -91,25 +98,18 @@ def block_covariances(
     1977, 6.8).
     """
     place = {str(site_id): i for i, site_id in enumerate(sites.site_ids)}
-    owner = blocks[owner_column(blocks)].astype(str).map(place).to_numpy(np.float64)
-    year = blocks["year"].to_numpy(np.int64)
-    vectors, pixels = band_matrix(blocks), blocks["n_pixels"].to_numpy(np.float64)
-    used = np.isfinite(owner) & np.isin(year, sites.years) & np.isfinite(vectors[:, 0])
-    for i in np.unique(owner[used]).astype(int):
-        rows = np.flatnonzero(used & (owner == i))
-        codes, ids = pd.factorize(blocks["block_id"].to_numpy()[rows])
-        column, k = np.searchsorted(sites.years, year[rows]), len(ids)
+    known = blocks["block_of"].isin(place) & blocks["year"].isin(sites.years)
+    for site_id, rows in blocks[known].groupby("block_of"):
+        i, vectors = place[str(site_id)], band_matrix(rows)
+        column = np.searchsorted(sites.years, rows["year"])
+        codes, ids = pd.factorize(rows["block_id"])
+        k = len(ids)
         if k < 2:
             continue
         share, weight = np.zeros((2, k, len(sites.years)))
-        share[codes, column] = np.sum(vectors[rows] * np.nan_to_num(gradient[i, column]), axis=1)
-        weight[codes, column] = pixels[rows]
+        share[codes, column] = np.nan_to_num(np.sum(vectors * gradient[i, column], axis=1))
+        weight[codes, column] = np.where(np.isfinite(vectors[:, 0]), rows["n_pixels"], 0.0)
         weight /= np.maximum(weight.sum(axis=0), 1e-300)
-        share -= (share @ before[i])[:, None]
+        share -= share[:, before[i]].sum(axis=1, keepdims=True) / max(before[i].sum(), 1)
         deviations = weight * (share - np.sum(weight * share, axis=0))
-        yield int(i), k / (k - 1) * deviations.T @ deviations, float(k - 1)
-
-
-def owner_column(blocks: pd.DataFrame) -> str:
-    """Return the column that has the ids of the blocks' sites."""
-    return "block_of" if "block_of" in blocks.columns else "site_id"
+        yield i, k / (k - 1) * deviations.T @ deviations, float(k - 1)

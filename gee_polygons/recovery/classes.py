@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,82 +21,58 @@ _WITHOUT_SHARE: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """The figures that a site's group follows from.
-
-    Parameters
-    ----------
-    row : dict
-        The site's row of the result.
-    rate, recent : tuple of 3 float
-        Share per year since the start, and over the last four years, with intervals; NaN if not known.
-    lost_high : float
-        Share of the last year less that of the best year before, upper end.
-    best_year, best_share
-        That year and its share.
-    start_deg, now_deg : float
-        Angle to the references, at the start and in the last year.
-    is_away : bool
-        Whether it certainly is further from the references than at its start, by ten degrees.
-    is_far_off : bool
-        Whether it is far off the trajectory.
-    """
-
-    row: dict[Any, Any]
-    rate: tuple[float, ...]
-    recent: tuple[float, ...]
-    lost_high: float
-    best_year: int
-    best_share: float
-    start_deg: float
-    now_deg: float
-    is_away: bool
-    is_far_off: bool
-
-
 def far_off_limit_deg(length_deg: Floats) -> Floats:
     """Return the off-trajectory angle from which a site became something else: 20 degrees, or half of the way."""
     return np.minimum(_FAR_OFF_DEG, length_deg / 2)
 
 
-def classify(site: Site) -> tuple[str, str]:
-    """Return a site's group, and the figures that it rests on in words."""
-    row, status = site.row, site.row["status"]
+def classify(row: dict[Any, Any]) -> tuple[str, str]:
+    """Return a site's group, and the figures that it rests on in words.
+
+    Parameters
+    ----------
+    row : dict
+        The site's row of the result, and `recent` with `recent_low` and `recent_high` (share per year over the last
+        four years), `loss_high` (share of the last year less that of the best year before, upper end), `best_year` and
+        `best_share`, `start_deg` and `now_deg` (angle to the references), `is_away` (whether that certainly grew by ten
+        degrees), `is_far_off`.
+    """
+    status = row["status"]
     if status in _WITHOUT_SHARE:
         return "no evidence", _WITHOUT_SHARE[status]
-    moved = f"{site.start_deg:.0f} degrees from the references at its start, {site.now_deg:.0f} now"
+    moved = f"{row['start_deg']:.0f} degrees from the references at its start, {row['now_deg']:.0f} now"
     if status == "at_reference":
-        if site.is_away:
+        if row["is_away"]:
             return "declining", f"was like the references, and isn't any more: {moved}"
         return "at reference", f"started as near the references as they are to each other: {moved}"
     said = f"{row['share']:.0%} recovered ({row['share_low']:.0%} to {row['share_high']:.0%}) in {row['year']}"
-    if site.is_away:
+    if row["is_away"]:
         return "declining", f"less like the references than at its start; {moved}"
-    if np.isnan(site.rate[0]):
+    rate, recent = ([row[f"{name}{end}"] for end in ("", "_low", "_high")] for name in ("rate", "recent"))
+    if np.isnan(rate[0]):
         return "no evidence", "fewer than two years with data since its start"
-    said += f", {_rate_in_words(site.rate)}"
-    lately = "" if np.isnan(site.recent[0]) else f"; in its last {RECENT} years with data {_rate_in_words(site.recent)}"
-    if site.lost_high <= -_LOSS:
-        return "declining", f"{said}; it had {min(site.best_share, 1):.0%} in {site.best_year}"
-    if any(rate[2] < 0 and rate[0] <= -STALLED_RATE for rate in (site.rate, site.recent)):
+    said += f", {_rate_in_words(rate)}"
+    lately = "" if np.isnan(recent[0]) else f"; in its last {RECENT} years with data {_rate_in_words(recent)}"
+    if row["loss_high"] <= -_LOSS:
+        return "declining", f"{said}; it had {min(row['best_share'], 1):.0%} in {row['best_year']}"
+    if any(value <= -STALLED_RATE and high < 0 for value, _, high in (rate, recent)):
         return "declining", said + lately
-    if site.is_far_off:
+    if row["is_far_off"]:
         return "no evidence", f"{said}; {row['off_way_deg']:.0f} degrees off the trajectory: it became something else"
     is_like = row["similarity"] >= row["similarity_start"]
     if is_like and row["share_low"] >= EIGHTY:
         return "recovering", said
-    if _is_slow(site.recent):
+    if _is_slow(recent):
         return "stalled", said + lately
-    if is_like and site.rate[1] > 0 and site.rate[0] >= STALLED_RATE:
+    if is_like and rate[1] > 0 and rate[0] >= STALLED_RATE:
         return "recovering", said
-    return ("stalled" if _is_slow(site.rate) else "no evidence"), said if is_like else f"{said}; {moved}"
+    return ("stalled" if _is_slow(rate) else "no evidence"), said if is_like else f"{said}; {moved}"
 
 
-def _rate_in_words(rate: tuple[float, ...]) -> str:
+def _rate_in_words(rate: list[float]) -> str:
     value, low, high = rate
     return f"{value:+.1%} a year ({low:+.1%} to {high:+.1%})"
 
 
-def _is_slow(rate: tuple[float, ...]) -> bool:
+def _is_slow(rate: list[float]) -> bool:
     return rate[0] < STALLED_RATE and rate[2] < 2 * STALLED_RATE

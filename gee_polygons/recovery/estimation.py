@@ -16,27 +16,22 @@ its assumptions, is in docs/methods_recovery.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from gee_polygons.change.background import corrected
-from gee_polygons.change.numerics import Floats
-from gee_polygons.change.series import Series, has_data, series_from_table, site_positions, start_years_of
+from gee_polygons.change.series import series_from_table, site_positions, start_years_of
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
-from gee_polygons.recovery.blocks import block_covariances, check_blocks, owner_column
-from gee_polygons.recovery.classes import LEAST_MOVE_DEG
+from gee_polygons.recovery.blocks import block_covariances, check_blocks
 from gee_polygons.recovery.results import site_rows, year_rows
-from gee_polygons.recovery.scatter import Scatter, fill_gaps, scatter_of, yearly_noise
-from gee_polygons.recovery.trajectories import measure
+from gee_polygons.recovery.scatter import cover_of, fill_gaps, yearly_noise
+from gee_polygons.recovery.trajectories import measure, t_of
 
-_ONE_COVER_DEG: Final = 20.0  # what counts as near the references where a single one doesn't show how they differ
-_SITES_AT_A_TIME: Final = 5_000
-_LARGE_TABLE: Final = 20_000  # sites; larger tables are measured in parts of so many, which bounds the memory
+_SITES_AT_A_TIME: Final = 5_000  # bounds the memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,172 +136,64 @@ def recovery(
     """
     if not 0 < confidence < 1:
         raise UsageError(f"confidence lies between 0 and 1, found {confidence!r}")
-    options: dict[str, Any] = {
-        "references": references,
-        "start_years": start_years,
-        "background": background,
-        "degraded": degraded,
-    }
-    is_large = isinstance(table, pd.DataFrame) and "site_id" in table and table["site_id"].nunique() > _LARGE_TABLE
-    if is_large and (background is None or isinstance(background, list) or background == "references"):
-        listed = background if isinstance(background, list) else []
-        names = {*map(str, references), *map(str, degraded or []), *map(str, listed)}
-        return _by_parts(table, names, options | {"confidence": confidence}, blocks)
-    return _whole_table(table, **options, blocks=blocks, confidence=confidence)
-
-
-def _whole_table(
-    table: pd.DataFrame,
-    *,
-    references: Any,
-    start_years: Any,
-    background: Any,
-    degraded: Any,
-    blocks: pd.DataFrame | None,
-    confidence: float,
-) -> Recovery:
-    if isinstance(background, pd.DataFrame):
-        background = _sorted_by_id(background)
-    rows_by_id = _sorted_by_id(table)
-    series = series_from_table(rows_by_id)
+    series = series_from_table(table)
+    # sorted by id, so that rounding doesn't depend on the order of the rows
+    series = series.take(np.argsort(np.array([str(site_id) for site_id in series.site_ids], object), kind="stable"))
     named = np.sort(site_positions(series, references, "references"))
     rows = named[series.with_data[named]]
     if not len(rows):
         raise UsageError("no reference site has data in any year")
     is_own = isinstance(background, str) and background == "references"
-    fixed = corrected(rows_by_id, [series.site_ids[i] for i in rows] if is_own else background)
+    fixed = corrected(series, [series.site_ids[i] for i in rows] if is_own else background)
     stand_ins = np.array([], np.intp) if degraded is None else np.sort(site_positions(series, degraded, "degraded"))
-    starts = dict(enumerate(start_years_of(series, start_years)))
+    starts = start_years_of(series, start_years)
     others = {*named.tolist(), *stand_ins.tolist()}
-    measured = np.array([i for i, year in starts.items() if year is not None and i not in others], np.intp)
+    measured = np.array([i for i, year in enumerate(starts) if year is not None and i not in others], np.intp)
     if not len(measured):
         raise UsageError("no site of the table (references aside) has a start year; give start_years")
     if blocks is not None:
-        check_blocks(blocks, [series.site_ids[i] for i in measured])
-    unchanged = fixed.controls.copy()
-    unchanged[rows] = True
+        blocks = check_blocks(blocks, [series.site_ids[i] for i in measured])
+    unchanged = np.isin(np.arange(len(starts)), rows) | fixed.controls
     unchanged[measured] = False
     noise = yearly_noise(fixed.units[unchanged], lost=1 / len(rows) if is_own else 0.0)
-    ends = _ends(series.units[rows], fixed.units[rows], fixed.units[stand_ins[series.with_data[stand_ins]]], noise)
+    stand_ins = stand_ins[series.with_data[stand_ins]]
+    target = cover_of(fixed.units[rows])
+    centre = normalize(fill_gaps(series.units[rows]).mean(axis=0))
+    stand_in, like_stand_in = None, np.nan
+    if len(stand_ins):
+        stand_in = cover_of(fixed.units[stand_ins])
+        like_stand_in = np.nanmean(centre @ stand_in.direction)
     parts = []
     for first in range(0, len(measured), _SITES_AT_A_TIME):
         part = measured[first : first + _SITES_AT_A_TIME]
-        began = np.array([starts[i] for i in part], np.int64)
-        parts.append(_measured(series.take(part), fixed.units[part], began, ends, blocks, confidence))
-    yearly, sites, range_low = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
-    sites["rank"] = sites["rank"].rank(ascending=False, method="min").astype("Int64")
-    reference = {"year": series.years, "n_sites": series.present[rows].sum(axis=0)}
-    reference |= {"range_low": range_low.median().to_numpy(), "coherence": np.linalg.norm(ends.target, axis=1)}
+        sites, began = series.take(part), np.array([starts[i] for i in part], np.int64)
+        since = sites.years - began[:, None]
+        before = sites.present & (since < 0)
+        way = measure(fixed.units[part], before, target, stand_in, noise, confidence)
+        if blocks is not None:
+            for i, covariance, freedom in block_covariances(blocks, sites, way.gradient, before):
+                way.noise[i] = covariance * t_of(freedom, confidence) ** 2
+        similarity = np.sum(sites.units * centre, axis=2)
+        n_before = before.sum(axis=1)
+        at_start = np.sum(np.where(before, similarity, 0), axis=1) / np.maximum(n_before, 1)
+        yearly = year_rows(sites, since, way, similarity)
+        of_sites = site_rows(yearly, began, way, np.where(n_before > 0, at_start, like_stand_in))
+        parts.append((yearly, of_sites, pd.Series(way.range_low[way.status == "ok"])))
+    yearly, of_sites, range_low = (pd.concat(tables) for tables in zip(*parts, strict=True))
+    of_sites["rank"] = of_sites["rank"].rank(ascending=False, method="min").astype("Int64")
+    reference = pd.DataFrame({"year": series.years, "n_sites": series.present[rows].sum(axis=0)})
+    reference["range_low"] = np.where(reference["n_sites"] > 0, range_low.median(), np.nan)
+    reference["coherence"] = np.linalg.norm(target.mean, axis=1)
     return Recovery(
         yearly=_in_order_of(table, yearly),
-        sites=_in_order_of(table, sites),
-        reference=pd.DataFrame(reference),
+        sites=_in_order_of(table, of_sites),
+        reference=reference,
         confidence=confidence,
         background=fixed.words,
     )
-
-
-def _by_parts(table: pd.DataFrame, names: set[str], options: dict[str, Any], blocks: pd.DataFrame | None) -> Recovery:
-    """Measure a large table in parts, each with all the sites that the options name."""
-    ids = pd.unique(table["site_id"]).tolist()
-    series = Series(site_ids=ids, years=np.array([]), units=np.empty((0, 0, 0)))
-    starts = start_years_of(series, options["start_years"])
-    shared = {site_id for site_id in ids if str(site_id) in names}
-    measured = [i for i, year in zip(ids, starts, strict=True) if year is not None and i not in shared]
-    found = []
-    for first in range(0, max(len(measured), 1), _LARGE_TABLE):
-        part = measured[first : first + _LARGE_TABLE]
-        rows = table[table["site_id"].isin([*shared, *part])]
-        own = blocks if blocks is None else blocks[blocks[owner_column(blocks)].astype(str).isin(set(map(str, part)))]
-        found.append(_whole_table(rows, blocks=own, **options))
-    sites = pd.concat([part.sites for part in found], ignore_index=True)
-    is_ranked = sites["rank"].notna()
-    sites["rank"] = sites["share"].where(is_ranked).rank(ascending=False, method="min").astype("Int64")
-    yearly = pd.concat([part.yearly for part in found], ignore_index=True)
-    return replace(found[0], yearly=_in_order_of(table, yearly), sites=_in_order_of(table, sites))
-
-
-def _sorted_by_id(table: pd.DataFrame) -> pd.DataFrame:
-    """Sort rows by site, so that rounding doesn't depend on their order."""
-    if not isinstance(table, pd.DataFrame) or "site_id" not in table.columns:
-        return table  # `series_from_table` raises
-    return table.iloc[np.argsort(table["site_id"].astype(str).to_numpy(object), kind="stable")]
 
 
 def _in_order_of(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Sort rows by the order of the sites in a table."""
     place = {site_id: i for i, site_id in enumerate(pd.unique(table["site_id"]))}
     return rows.iloc[np.argsort(rows["site_id"].map(place).to_numpy(), kind="stable")].reset_index(drop=True)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Ends:
-    """What the trajectories of all sites end, or start, at.
-
-    Parameters
-    ----------
-    centre, target : float arrays, shape (years, 64)
-        Mean of the references' unit vectors, as in the table and without the background's movement.
-    radius_deg : float
-        Angle from the references' mean within which a site is one of them.
-    noise, references, degraded : Scatter
-        Of unchanged sites between years, of the references, and of the degraded sites if there are any.
-    degraded_mean : float array, shape (64,), optional
-        Unit vector that stands in for unknown starting states.
-    """
-
-    centre: Floats
-    target: Floats
-    radius_deg: float
-    noise: Scatter
-    references: Scatter
-    degraded: Scatter | None = None
-    degraded_mean: Floats | None = None
-
-
-def _ends(raw: Floats, references: Floats, stand_ins: Floats, noise: Scatter) -> _Ends:
-    """Describe references and degraded stand-ins, from their series."""
-    whole = fill_gaps(references)
-    scatter = scatter_of(whole, noise)
-    degraded = fill_gaps(stand_ins) if len(stand_ins) else None
-    return _Ends(
-        centre=normalize(fill_gaps(raw).mean(axis=0)),
-        target=whole.mean(axis=0),
-        radius_deg=_ONE_COVER_DEG if scatter.n < 2 else max(scatter.radius_deg, LEAST_MOVE_DEG),
-        noise=noise,
-        references=scatter,
-        degraded=None if degraded is None else scatter_of(degraded, noise),
-        degraded_mean=None if degraded is None else normalize(np.nansum(degraded, axis=(0, 1))),
-    )
-
-
-def _measured(
-    sites: Series,
-    units: Floats,
-    start_years: NDArray[np.int64],
-    ends: _Ends,
-    blocks: pd.DataFrame | None,
-    confidence: float,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return the rows of years and of sites, and the shares at which the reference range begins."""
-    present = has_data(units)
-    before = present & (sites.years[None] < start_years[:, None])
-    n_before = before.sum(axis=1)
-    start = normalize(np.where(before[..., None], units, 0.0).sum(axis=1))
-    status = np.where(present.any(axis=1), np.where(n_before > 0, "ok", "no_baseline"), "no_data").astype(object)
-    status[(n_before > 0) & (n_before == present.sum(axis=1))] = "not_started"
-    similarity = np.sum(sites.units * ends.centre, axis=2)
-    weights = before / np.maximum(n_before, 1)[:, None]
-    at_start = np.where(n_before > 0, np.sum(np.where(before, np.nan_to_num(similarity), 0) * weights, axis=1), np.nan)
-    if ends.degraded_mean is not None:
-        stood_in = status == "no_baseline"
-        start[stood_in], status[stood_in] = ends.degraded_mean, "ok"
-        at_start[stood_in] = np.nanmean(ends.centre @ ends.degraded_mean)
-    way = measure(units, start, weights, ends.target, ends.noise, ends.references, ends.degraded, confidence)
-    status[(status == "ok") & (way.length_deg <= ends.radius_deg)] = "at_reference"
-    if blocks is not None:
-        for i, covariance, freedom in block_covariances(blocks, sites, way.gradient, weights):
-            way.covariance[i], way.freedom[i] = covariance, freedom
-    yearly = year_rows(sites, start_years, way, status, similarity, confidence)
-    rows = site_rows(yearly, start_years, way, status, at_start, ends.radius_deg, confidence)
-    return yearly, rows, pd.DataFrame(np.where((status == "ok")[:, None], way.range_low, np.nan))

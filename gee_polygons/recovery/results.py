@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -10,116 +10,98 @@ from numpy.typing import NDArray
 
 from gee_polygons.change.numerics import Floats
 from gee_polygons.change.series import Series
-from gee_polygons.recovery.classes import EIGHTY, LEAST_MOVE_DEG, RECENT, Site, classify, far_off_limit_deg
+from gee_polygons.recovery.classes import EIGHTY, LEAST_MOVE_DEG, RECENT, classify, far_off_limit_deg
 from gee_polygons.recovery.trajectories import Trajectories
 
 _FORESEEN: Final = 10.0  # years: an expected year further ahead isn't reported
 _LAST: Final = ("share", "share_low", "share_high", "similarity", "off_way_deg", "off_way_low", "off_way_high")
+_LEVELS: Final = ("years_to_80", "years_to_range", "expected_years_to_80")
 
 
-def year_rows(
-    sites: Series, start_years: NDArray[np.int64], way: Trajectories, status: Any, similarity: Floats, confidence: float
-) -> pd.DataFrame:
-    """Return one row per site and year."""
+def year_rows(sites: Series, since: NDArray[np.int64], way: Trajectories, similarity: Floats) -> pd.DataFrame:
+    """Return one row per site and year; `since` are the years since the start, shape (sites, years)."""
     n, t = way.share.shape
-    state = np.where(sites.present, status[:, None], "no_data")
-    state = np.where((status == "ok")[:, None] & sites.present & np.isnan(way.range_low), "no_reference", state)
-    measured = (status == "ok")[:, None]
-    raw = np.where(measured, way.share, np.nan)
-    half = np.full((n, t), np.nan)
-    for y, contrast in enumerate(np.eye(t)):
-        half[:, y] = way.half_width(np.broadcast_to(contrast, (n, t)), way.share[:, y], confidence)
-    off, off_low, off_high = np.where(measured, way.off_deg, np.nan)
+    measured = (way.status == "ok")[:, None]
+    state = np.where(sites.present, way.status[:, None], "no_data")
+    state = np.where(measured & sites.present & np.isnan(way.share), "no_reference", state)
+    raw, (off, off_low, off_high) = (np.where(measured, values, np.nan) for values in (way.share, way.off_deg))
+    half = np.sqrt(np.einsum("nyy->ny", way.noise) + raw**2 * way.choice[:, None])
     columns = {
-        "years_since_start": sites.years[None] - start_years[:, None],
+        "site_id": np.repeat(np.array(sites.site_ids, dtype=object), t),
+        "year": np.tile(sites.years, n),
+        "years_since_start": since,
         "similarity": similarity,
         "share": np.clip(raw, 0, 1),
         "share_low": np.clip(raw - half, 0, 1),
         "share_high": np.clip(raw + half, 0, 1),
         "share_raw": raw,
-        "in_range": (raw >= way.range_low) & (off <= far_off_limit_deg(way.length_deg)[:, None]),
+        "in_range": (raw >= way.range_low[:, None]) & (off <= far_off_limit_deg(way.length_deg)[:, None]),
         "off_way_deg": off,
         "off_way_low": off_low,
         "off_way_high": off_high,
         "status": state.astype(str),
     }
-    found = {"site_id": np.repeat(np.array(sites.site_ids, dtype=object), t), "year": np.tile(sites.years, n)}
-    return pd.DataFrame(found | {name: values.ravel() for name, values in columns.items()}).infer_objects()
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()}).infer_objects()
 
 
 def site_rows(
-    yearly: pd.DataFrame,
-    start_years: NDArray[np.int64],
-    way: Trajectories,
-    status: Any,
-    similarity_start: Floats,
-    radius_deg: float,
-    confidence: float,
+    yearly: pd.DataFrame, start_years: NDArray[np.int64], way: Trajectories, similarity_start: Floats
 ) -> pd.DataFrame:
     """Return one row per restoration site, from the rows of its years."""
     n, t = way.share.shape
     column = {name: yearly[name].to_numpy().reshape(n, t) for name in yearly.columns}
     raw, since, years = column["share_raw"], column["years_since_start"], column["year"][0]
-    seen = np.isfinite(np.where((status == "ok")[:, None], raw, way.distance_deg[0]))
-    last, rows = t - 1 - seen[:, ::-1].argmax(axis=1), np.arange(n)
-    estimates, best = _estimates(raw, since, way, confidence)
-    now, now_low, _ = way.distance_deg[:, rows, last]
-    least = np.maximum(way.length_deg + LEAST_MOVE_DEG, np.where(status == "at_reference", radius_deg, 0))
-    is_away = (since[rows, last] >= 0) & (now_low > least)
-    found = pd.DataFrame({"site_id": column["site_id"][:, 0], "start_year": start_years, "status": status})
-    found["year"] = pd.array(np.where(seen.any(axis=1), years[last], -1), "Int64")
-    found.loc[~seen.any(axis=1), "year"] = pd.NA
+    seen = np.isfinite(np.where((way.status == "ok")[:, None], raw, way.distance_deg[0]))
+    any_year, rows, last = seen.any(axis=1), np.arange(n), t - 1 - seen[:, ::-1].argmax(axis=1)
+    found = pd.DataFrame({"site_id": column["site_id"][:, 0], "start_year": start_years, "status": way.status})
+    found["year"] = pd.Series(years[last], dtype="Int64").where(any_year)
     for name in _LAST:
-        found[name] = np.where(seen.any(axis=1), column[name][rows, last].astype(np.float64), np.nan)
+        found[name] = np.where(any_year, column[name][rows, last].astype(np.float64), np.nan)
     found["similarity_start"] = similarity_start
-    found["rate"], found["rate_low"], found["rate_high"] = estimates[:3]
-    is_far_off = found["off_way_deg"].to_numpy() > far_off_limit_deg(way.length_deg)
+    (rate, recent, loss), best = _estimates(raw, since, way)
+    found["rate"], found["rate_low"], found["rate_high"] = rate
+    now, now_low, _ = way.distance_deg[:, rows, last]
+    away = np.maximum(way.length_deg + LEAST_MOVE_DEG, way.radius_deg)
+    figures = found.assign(
+        **dict(zip(("recent", "recent_low", "recent_high"), recent, strict=True)),
+        loss_high=loss[2],
+        best_year=years[best],
+        best_share=raw[rows, best],
+        start_deg=way.length_deg,
+        now_deg=now,
+        is_away=(since[rows, last] >= 0) & (now_low > away),
+        is_far_off=found["off_way_deg"] > far_off_limit_deg(way.length_deg),
+    )
     classified, levels = [], []
-    for i, row in enumerate(found.to_dict("records")):
-        site = Site(
-            row=row,
-            rate=tuple(estimates[:3, i].tolist()),
-            recent=tuple(estimates[3:6, i].tolist()),
-            lost_high=float(estimates[8, i]),
-            best_year=int(years[best[i]]),
-            best_share=float(raw[i, best[i]]),
-            start_deg=float(way.length_deg[i]),
-            now_deg=float(now[i]),
-            is_away=bool(is_away[i]),
-            is_far_off=bool(is_far_off[i]),
-        )
-        classified.append(classify(site))
-        levels.append(_levels(site, classified[-1][0], raw[i], since[i], way.range_low[i]))
-    found[["years_to_80", "years_to_range", "expected_years_to_80"]] = levels
+    for i, row in enumerate(figures.to_dict("records")):
+        classified.append(classify(row))
+        speed = row["rate"] if np.isnan(row["recent"]) else row["recent"]
+        levels.append(_levels(classified[-1][0], speed, raw[i], since[i], way.range_low[i]))
+    found[list(_LEVELS)] = levels
     found[["group", "evidence"]] = classified
-    found["rank"] = found["share"].where(~(is_away | is_far_off))
+    found["rank"] = found["share"].where(~(figures["is_away"] | figures["is_far_off"]))
     return found
 
 
-def _estimates(
-    raw: Floats, since: NDArray[np.int64], way: Trajectories, confidence: float
-) -> tuple[Floats, NDArray[np.intp]]:
-    """Return rate, recent rate and loss since the best year, each with its interval: (9, sites); and the best years."""
+def _estimates(raw: Floats, since: NDArray[np.int64], way: Trajectories) -> tuple[Floats, NDArray[np.intp]]:
+    """Return rate, recent rate and loss since the best year, each with its interval: (3, 3, sites); the best years."""
     n, t = raw.shape
-    contrasts, best = np.zeros((3, n, t)), np.zeros(n, np.intp)
+    weights, best = np.zeros((3, n, t)), np.zeros(n, np.intp)
     for i in range(n):
         use = np.flatnonzero(np.isfinite(raw[i]) & (since[i] >= -1))
         if len(use) < 2:
             continue
         best[i] = use[np.argmax(raw[i, use[:-1]])]
-        contrasts[2, i, use[-1]], contrasts[2, i, best[i]] = 1, -1
+        weights[2, i, use[-1]], weights[2, i, best[i]] = 1, -1
         if len(use) > RECENT:
-            contrasts[1, i, use[-RECENT:]] = _slope(since[i, use[-RECENT:]])
+            weights[1, i, use[-RECENT:]] = _slope(since[i, use[-RECENT:]])
         arrived = np.flatnonzero(raw[i, use] >= 1)
         if len(arrived) and raw[i, use[-1]] >= EIGHTY:  # a site that has arrived stays: its rate ends there
             use = use[: max(int(arrived[0]) + 1, 2)]
-        contrasts[0, i, use] = _slope(since[i, use])
-    found = []
-    for contrast in contrasts:
-        value = np.where(contrast.any(axis=1), np.sum(contrast * np.nan_to_num(raw), axis=1), np.nan)
-        half = way.half_width(contrast, value, confidence)
-        found += [value, value - half, value + half]
-    return np.array(found), best
+        weights[0, i, use] = _slope(since[i, use])
+    value = np.where(weights.any(axis=2), np.einsum("kny,ny->kn", weights, np.nan_to_num(raw)), np.nan)
+    half = np.sqrt(np.einsum("kny,nyz,knz->kn", weights, way.noise, weights) + value**2 * way.choice)
+    return np.stack([value, value - half, value + half], axis=1), best
 
 
 def _slope(x: NDArray[np.int64]) -> Floats:
@@ -128,28 +110,25 @@ def _slope(x: NDArray[np.int64]) -> Floats:
     return np.asarray(centred / (centred @ centred), np.float64)
 
 
-def _levels(site: Site, group: str, raw: Floats, since: NDArray[np.int64], range_low: Floats) -> list[float]:
+def _levels(group: str, rate: float, raw: Floats, since: NDArray[np.int64], range_low: float) -> list[float]:
     """Return when the site reached 80 % and the reference range, and when it is expected to reach 80 %."""
     to_80 = to_range = expected = float("nan")
     use = np.flatnonzero(np.isfinite(raw) & (since >= -1))
     ages = since[use].astype(np.float64)
     if group in ("recovering", "stalled"):  # levels that were reached and lost again don't count
         to_80 = interpolated_year(ages, raw[use], EIGHTY)
-        to_range = interpolated_year(ages, raw[use] - range_low[use], 0.0)
-    if np.isnan(to_80) and group == "recovering":
-        rate = site.rate[0] if np.isnan(site.recent[0]) else site.recent[0]
-        left = max(EIGHTY - raw[use[-1]], 0) / rate if rate > 0 else np.inf
+        to_range = interpolated_year(ages, raw[use], range_low)
+    if np.isnan(to_80) and group == "recovering" and rate > 0:
+        left = max(EIGHTY - raw[use[-1]], 0) / rate
         expected = float(ages[-1] + left) if left <= _FORESEEN else expected
     return [to_80, to_range, expected]
 
 
 def interpolated_year(years: Floats, share: Floats, level: float) -> float:
     """Return when a share first reaches a level without falling below it in the next year with data, between years."""
-    for i in np.flatnonzero(share >= level):
-        if i + 1 < len(share) and share[i + 1] < level:
-            continue
-        if i == 0:
-            return float(years[0])
-        part = (level - share[i - 1]) / (share[i] - share[i - 1])
-        return float(years[i - 1] + np.clip(part, 0, 1) * (years[i] - years[i - 1]))
-    return float("nan")
+    reached = share >= level
+    lasting = np.flatnonzero(reached & np.append(reached[1:], True))
+    if not len(lasting):
+        return float("nan")
+    k = lasting[0]
+    return float(years[0] if k == 0 else np.interp(level, share[k - 1 : k + 1], years[k - 1 : k + 1]))

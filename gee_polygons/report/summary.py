@@ -29,7 +29,7 @@ def summary(findings: Findings, rows: pd.DataFrame, say: Language) -> str:
                 hectares=say.number(counted["area_ha"].sum()),
             )
         )
-        share = recovered.sites["share"].median()
+        share = recovered.sites["share"].where(recovered.sites["rank"].notna()).median()  # none went elsewhere
         if share == share:
             middle = say(
                 "The middle site has recovered {share}: half of the sites have more, half less.", share=f"{share:.0%}"
