@@ -162,7 +162,7 @@ def recovery(
     stand_in, like_stand_in = None, np.nan
     if len(stand_ins):
         stand_in = cover_of(fixed.units[stand_ins])
-        like_stand_in = np.nanmean(centre @ stand_in.direction)
+        like_stand_in = float(np.nanmean(centre @ stand_in.direction))
     parts = []
     for first in range(0, len(measured), _SITES_AT_A_TIME):
         part = measured[first : first + _SITES_AT_A_TIME]

@@ -54,7 +54,7 @@ def site_rows(
     seen = np.isfinite(np.where((way.status == "ok")[:, None], raw, way.distance_deg[0]))
     any_year, rows, last = seen.any(axis=1), np.arange(n), t - 1 - seen[:, ::-1].argmax(axis=1)
     found = pd.DataFrame({"site_id": column["site_id"][:, 0], "start_year": start_years, "status": way.status})
-    found["year"] = pd.Series(years[last], dtype="Int64").where(any_year)
+    found["year"] = pd.Series(np.where(any_year, years[last], np.nan)).astype("Int64")
     for name in _LAST:
         found[name] = np.where(any_year, column[name][rows, last].astype(np.float64), np.nan)
     found["similarity_start"] = similarity_start
@@ -112,16 +112,14 @@ def _slope(x: NDArray[np.int64]) -> Floats:
 
 def _levels(group: str, rate: float, raw: Floats, since: NDArray[np.int64], range_low: float) -> list[float]:
     """Return when the site reached 80 % and the reference range, and when it is expected to reach 80 %."""
-    to_80 = to_range = expected = float("nan")
+    if group not in ("recovering", "stalled"):  # levels that were reached and lost again don't count
+        return [np.nan] * 3
     use = np.flatnonzero(np.isfinite(raw) & (since >= -1))
-    ages = since[use].astype(np.float64)
-    if group in ("recovering", "stalled"):  # levels that were reached and lost again don't count
-        to_80 = interpolated_year(ages, raw[use], EIGHTY)
-        to_range = interpolated_year(ages, raw[use], range_low)
-    if np.isnan(to_80) and group == "recovering" and rate > 0:
-        left = max(EIGHTY - raw[use[-1]], 0) / rate
-        expected = float(ages[-1] + left) if left <= _FORESEEN else expected
-    return [to_80, to_range, expected]
+    ages, share = since[use].astype(np.float64), raw[use]
+    to_80, to_range = (interpolated_year(ages, share, level) for level in (EIGHTY, range_low))
+    left = max(EIGHTY - share[-1], 0) / rate if rate > 0 else np.inf
+    is_ahead = group == "recovering" and np.isnan(to_80) and left <= _FORESEEN
+    return [to_80, to_range, ages[-1] + left if is_ahead else np.nan]
 
 
 def interpolated_year(years: Floats, share: Floats, level: float) -> float:
