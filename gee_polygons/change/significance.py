@@ -2,8 +2,8 @@
 
 Sources: Epstein & Sobel, *Life testing*, JASA 48 (1953), for ratios of exponential variables; Efron, *Large-scale
 simultaneous hypothesis testing: the choice of a null hypothesis*, JASA 99 (2004); Wilson & Hilferty, *The distribution
-of chi-square*, PNAS 17 (1931). The constants of tails are means over 8 real scenes, years as they are and shuffled,
-sites of 5, 20 and 60 points: `benchmarks/bench_semireal.py` prints them.
+of chi-square*, PNAS 17 (1931). The constants of tails are means over 8 real scenes, years as they are and shuffled:
+`benchmarks/bench_semireal.py` prints them.
 """
 
 from __future__ import annotations
