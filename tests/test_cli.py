@@ -284,6 +284,32 @@ def test_sites_that_cannot_be_used_get_one_line(case, status, words, tmp_path, o
 
 
 @pytest.mark.parametrize(
+    "command", ["extract", "plan", "download", "render", "similarity", "change", "recovery", "report"]
+)
+def test_every_command_that_reads_sites_can_say_how(command):
+    said = run(command, "--help").output
+    for option in ("--layer", "--id-column", "--start-year", "--crs", "--skip-invalid"):
+        assert option in said
+
+
+def test_a_file_of_two_layers_with_a_row_that_is_no_site(sites_path, tmp_path, out):
+    sites = gpd.read_file(sites_path).rename(columns={"site_id": "plot"}).assign(ano_plantio=[2016, -9999, 2018])
+    sites.loc[1, "geometry"] = shapely.Point(0, 0)
+    path = tmp_path / "two layers.gpkg"
+    for layer in ("old", "new"):
+        sites.to_file(path, layer=layer)
+    extract = ("extract", path, "--years", "2024", "--source", "sample", "-o", out / "t.csv")
+    refused(run(*extract), 2, "2 layers", "choose one with --layer")
+    more = ("--layer", "new", "--id-column", "plot", "--start-year", "ano_plantio", "--skip-invalid")
+    done = run(*extract, *more)
+    assert done.exit_code == 1, done.output
+    assert f"1 row left out, 2 sites kept: see {out / 'two layers.refused.csv'}" in done.stderr
+    listed = pd.read_csv(out / "two layers.refused.csv").to_dict("records")
+    assert listed == [{"row": 1, "site_id": sites["plot"][1], "reason": "is a Point, not a polygon"}]
+    assert list(read_table(out / "t.csv")["site_id"]) == list(sites["plot"][[0, 2]])
+
+
+@pytest.mark.parametrize(
     ("option", "value", "words"),
     [
         ("--bands", "A01,A64", "A64"),

@@ -11,13 +11,15 @@ import pytest
 import gee_polygons
 from gee_polygons.errors import DependencyError, GeePolygonsError, ReadError
 from gee_polygons.network.local import MissingFileError
-from gee_polygons.site.collection import SiteRepairWarning
+from gee_polygons.site.collection import SiteRefusedWarning, SiteRepairWarning
+from gee_polygons.site.polygons import RefusedRowsError
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError
 
 ATTRIBUTES = {  # what constructors take besides a message
     ReadError: {"url": "https://host/a.tiff", "year": 2020},
     MissingFileError: {"url": "https://host/a.tiff", "year": 2020},
     DependencyError: {"name": "rustac", "path": "/somewhere"},
+    RefusedRowsError: {"reasons": {3: "is a Point"}},
 }
 REFUSAL = Refusal("passing", "Unavailable", 503)
 
@@ -70,3 +72,6 @@ def test_a_request_that_failed_comes_back_with_its_reason():
 
 def test_a_warning_keeps_its_sites():
     assert pickle.loads(pickle.dumps(SiteRepairWarning("repaired", ("a", 7)))).site_ids == ("a", 7)
+    assert pickle.loads(pickle.dumps(SiteRefusedWarning("left out", {1: (7, "is a Point")}))).refused == {
+        1: (7, "is a Point")
+    }

@@ -10,6 +10,7 @@ import pickle
 import re
 import socket
 import sys
+import zipfile
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,6 +32,7 @@ from gee_polygons.layers import ContinuousLayer
 from gee_polygons.site import (
     Site,
     SiteCollection,
+    SiteRefusedWarning,
     SiteRepairWarning,
     UnknownSiteError,
     load_sites,
@@ -282,6 +284,86 @@ def test_bare_geojson_and_a_home_folder(tmp_path, monkeypatch):
     assert load_sites("~/one.geojson").site_ids == (0,)
 
 
+KML = """<?xml version="1.0" encoding="UTF-8"?>
+<kml xmlns="http://www.opengis.net/kml/2.2"><Document>{}</Document></kml>"""
+PLACEMARK = """<Placemark><name>{}</name><Polygon><outerBoundaryIs><LinearRing><coordinates>{}</coordinates>
+</LinearRing></outerBoundaryIs></Polygon></Placemark>"""
+
+
+@pytest.mark.parametrize("suffix", [".kml", ".kmz"])
+def test_a_google_earth_file_opens_by_folder_and_says_that_ids_are_made_up(tmp_path, caplog, suffix):
+    ring = " ".join(f"{x},{y},0" for x, y in BOX.exterior.coords)
+    folders = [
+        f"<Folder><name>{name}</name>{''.join(PLACEMARK.format(site, ring) for site in sites)}</Folder>"
+        for name, sites in {"Plots": ("North", "South"), "Controls": ("East",)}.items()
+    ]
+    text, path = KML.format("".join(folders)), tmp_path / f"earth{suffix}"
+    if suffix == ".kml":
+        path.write_text(text)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("doc.kml", text)
+    with pytest.raises(UsageError, match="2 layers, 'Plots', 'Controls'; choose one with layer="):
+        load_sites(path)
+    assert load_sites(path, layer="Plots").site_ids == (0, 1)  # the empty id column of KML isn't taken
+    assert "no id column: sites are numbered 0..1; name one with id_column= ('Name')" in caplog.text
+    assert load_sites(path, layer="Plots", id_column="Name")["South"].polygon.equals(BOX)
+
+
+def test_a_zip_file_with_a_folder_and_two_shapefiles(tmp_path):
+    for name, site_id in (("first", 1), ("second", 2)):
+        frame(BOX, site_id=[site_id]).to_file(tmp_path / f"{name}.shp")
+    for name, stems in (("one.zip", ["first"]), ("two.zip", ["first", "second"])):
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            for part in (part for stem in stems for part in tmp_path.glob(f"{stem}.*")):
+                file.write(part, f"data 1/{part.name}")
+            file.writestr("__MACOSX/data 1/._first.shp", b"")
+            file.writestr("readme.txt", b"")
+    assert load_sites(tmp_path / "one.zip").site_ids == (1,)
+    with pytest.raises(UsageError, match="2 layers, 'first', 'second'; choose one with layer="):
+        load_sites(tmp_path / "two.zip")
+    assert load_sites(tmp_path / "two.zip", layer="second").site_ids == (2,)
+
+
+def test_a_csv_file_as_geopandas_writes_it(tmp_path):
+    path = tmp_path / "sites.csv"
+    frame(BOX, BOX, site_id=["017", "018"], ano_plantio=[2016, -9999], share=[0.5, 0.25]).to_csv(path, index=False)
+    with pytest.raises(CrsError, match="state it with crs="):
+        load_sites(path)
+    sites = load_sites(path, crs=4326, start_year_column="ano_plantio")
+    assert (sites.site_ids, sites.start_years) == (("017", "018"), (2016, None))
+    assert sites[0].polygon.equals(BOX)
+    assert sites[1].properties == {"share": 0.25}
+
+
+def test_rows_that_cannot_be_sites_are_left_out_on_request(tmp_path):
+    path = tmp_path / "sites.geojson"
+    bow = [(10, 0), (-171, 1), (10, 1), (10, 0)]
+    shapes = [BOX, None, shapely.Point(0, 0), BOX, BOX, BOX, shapely.Polygon(bow), BOX]
+    ids = [1, 2, 3, 4, 4, None, 7, 8]
+    years = ["2016", None, None, "2017", None, None, None, "soon"]
+    frame(*shapes, site_id=pd.array(ids, "Int64"), start_year=years).to_file(path)
+    with pytest.raises(SiteError):
+        load_sites(path)
+    with pytest.warns(
+        SiteRefusedWarning, match="left out 7 rows: row 1 has no geometry, or .*; row 2 is a Point"
+    ) as caught:
+        sites = load_sites(path, skip_invalid=True)
+    assert (sites.site_ids, sites.start_years) == ((1,), (2016,))
+    assert {row: (i, why.split(":")[0]) for row, (i, why) in caught[0].message.refused.items()} == {
+        1: (2, "has no geometry, or one with a coordinate that isn't a number"),
+        2: (3, "is a Point, not a polygon"),
+        3: (4, "has the id of another row"),
+        4: (4, "has the id of another row"),
+        5: (None, "has no id"),
+        6: (7, "has an edge across 181 degrees of longitude"),
+        7: (8, "column 'start_year'"),
+    }
+    frame(BOX, None, BOX).to_file(path)
+    with pytest.warns(SiteRefusedWarning):
+        assert load_sites(path, skip_invalid=True).site_ids == (0, 2)  # the file's row numbers stay
+
+
 # ids and years -------------------------------------------------------------------------------------------------------
 
 
@@ -356,7 +438,7 @@ def test_double_and_missing_ids_are_refused_by_name(ids, said):
 
 def test_many_faults_are_counted_not_listed():
     with pytest.raises(SiteError, match=r"rows 0, 1, 2, 3, 4 and 95 more") as error:
-        sites_from_geodataframe(frame(*[BOX] * 100, site_id=[None] * 100))
+        sites_from_geodataframe(frame(*[BOX] * 101, site_id=[None] * 100 + [7]))
     assert_one_line(error)
 
 
@@ -372,6 +454,12 @@ def test_many_faults_are_counted_not_listed():
         (20160501, 2016),
         (pd.Timestamp("2016-05-01"), 2016),
         (datetime(2016, 5, 1, tzinfo=UTC), 2016),
+        (-9999, None),  # codes for no year
+        ("-9999", None),
+        (0, None),
+        (9999.0, None),
+        ("9999-12-31", None),
+        (datetime(1, 1, 1), None),
         (None, None),
         (math.nan, None),
         (pd.NaT, None),

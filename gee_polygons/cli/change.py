@@ -18,8 +18,9 @@ _TABLE_HELP = (
     "what `gee-polygons extract` writes, or a table of the same columns from anywhere else."
 )
 _table = click.argument("table_path", metavar="TABLE", type=shared.PATH)
-_sites = click.option("--sites", "sites_path", type=shared.PATH, help="File of the sites: start years, kinds, map.")
-_id_column = click.option("--id-column", help="Column of the site ids in that file.")
+_sites = shared.sites_parameter(
+    click.option("--sites", "sites_path", type=shared.PATH, help="File of the sites: start years, kinds, map.")
+)
 _references = click.option(
     "--references",
     callback=shared.parse_names,
@@ -35,11 +36,11 @@ _controls = click.option(
 _yearly = click.option("--yearly", "yearly_path", type=shared.PATH, help="Also write one row per site and year here.")
 
 
-def _read(table_path: Path, sites_path: Path | None, id_column: str | None) -> tuple[pd.DataFrame, Any]:
+def _read(table_path: Path, sites_file: shared.SitesFile | None) -> tuple[pd.DataFrame, Any]:
     """Return the table, and the sites or None."""
     from gee_polygons.tables import read_table
 
-    return read_table(table_path), None if sites_path is None else shared.SitesFile(sites_path, id_column).load()
+    return read_table(table_path), None if sites_file is None else sites_file.load()
 
 
 def _check(overwrite: bool, *paths: Path | None) -> None:
@@ -78,7 +79,6 @@ def _counted(values: pd.Series[Any]) -> str:
 @click.command(epilog=_TABLE_HELP, short_help="Test which sites changed, when, and towards what.")
 @_table
 @_sites
-@_id_column
 @_controls
 @click.option(
     "--background",
@@ -115,8 +115,7 @@ def _counted(values: pd.Series[Any]) -> str:
 def change(
     *,
     table_path: Path,
-    sites_path: Path | None,
-    id_column: str | None,
+    sites_file: shared.SitesFile | None,
     controls: tuple[str, ...] | None,
     background: str | None,
     baseline: tuple[int, ...] | None,
@@ -138,7 +137,7 @@ def change(
     from gee_polygons.change.detection import change as find
     from gee_polygons.report.roles import CONTROL_KINDS, check_shared, of_kind, prototypes_of
 
-    table, sites = _read(table_path, sites_path, id_column)
+    table, sites = _read(table_path, sites_file)
     _check_names(table, controls=controls)
     if sites is not None:
         check_shared(table, sites)
@@ -170,14 +169,15 @@ def change(
 
 @click.command(epilog=_TABLE_HELP, short_help="Measure recovery towards reference sites.")
 @_table
-@click.option(
-    "--sites",
-    "sites_path",
-    type=shared.PATH,
-    required=True,
-    help="File of the sites, with start_year, and kind (reference, control, degraded) if ids aren't given.",
+@shared.sites_parameter(
+    click.option(
+        "--sites",
+        "sites_path",
+        type=shared.PATH,
+        required=True,
+        help="File of the sites, with start years, and kind (reference, control, degraded) if ids aren't given.",
+    )
 )
-@_id_column
 @_references
 @_controls
 @click.option(
@@ -194,8 +194,7 @@ def change(
 def recovery(
     *,
     table_path: Path,
-    sites_path: Path,
-    id_column: str | None,
+    sites_file: shared.SitesFile,
     references: tuple[str, ...] | None,
     controls: tuple[str, ...] | None,
     degraded: tuple[str, ...] | None,
@@ -215,7 +214,7 @@ def recovery(
     from gee_polygons.recovery.estimation import recovery as find
     from gee_polygons.report.roles import CONTROL_KINDS, REFERENCE_KINDS, check_shared, of_kind
 
-    table, sites = _read(table_path, sites_path, id_column)
+    table, sites = _read(table_path, sites_file)
     _check_names(table, references=references, controls=controls, degraded=degraded)
     check_shared(table, sites)
     targets = of_kind(table, sites, REFERENCE_KINDS, references)
@@ -241,7 +240,6 @@ def recovery(
 @click.command(epilog=f"{_TABLE_HELP} {shared.SITES_HELP}", short_help="Write an HTML report of change and recovery.")
 @_table
 @_sites
-@_id_column
 @click.option("--source", metavar="SOURCE", help="Where pictures are read from.  [default: no pictures]")
 @_references
 @_controls
@@ -257,7 +255,7 @@ def recovery(
 @shared.output_option("Page to write: .html.")
 @shared.overwrite_option
 def report(
-    *, table_path: Path, sites_path: Path | None, id_column: str | None, references: tuple[str, ...] | None,
+    *, table_path: Path, sites_file: shared.SitesFile | None, references: tuple[str, ...] | None,
     controls: tuple[str, ...] | None, pictures: tuple[str, ...] | None, output: Path, overwrite: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write one self-contained page: change and recovery of every site, with a stated uncertainty.
@@ -269,8 +267,8 @@ def report(
     from gee_polygons.report import check_references, check_report, write_report
 
     check_report(output, overwrite)  # before the long work
-    check_references(references, sites_path)
-    table, sites = _read(table_path, sites_path, id_column)
+    check_references(references, sites_file and sites_file.path)
+    table, sites = _read(table_path, sites_file)
     _check_names(table, references=references, controls=controls)
     chosen: str | tuple[str, ...] = "auto" if pictures is None else pictures
     if chosen in (("all",), ("none",)):
@@ -278,6 +276,6 @@ def report(
     write_report(
         table, output, sites=sites, references=references, controls=controls, pictures=chosen,
         progress=shared.on_terminal(), overwrite=overwrite, **options,
-        files={"table": table_path.name} | ({} if sites_path is None else {"sites": sites_path.name}),
+        files={"table": table_path.name} | ({} if sites_file is None else {"sites": sites_file.path.name}),
     )  # fmt: skip
     click.echo(f"{output}: {shared.count(table['site_id'].nunique(), 'site')}, {output.stat().st_size / 1e6:.2g} MB")

@@ -155,9 +155,7 @@ def _similarity_style(
 
 
 @click.command(epilog=shared.SITES_HELP, short_help="Compare the years of a site, or the sites of a year.")
-@click.argument("path", metavar="TABLE|SITES", type=shared.PATH)
-@shared.id_column_option
-@shared.crs_option
+@shared.sites_parameter(click.argument("sites_path", metavar="TABLE|SITES", type=shared.PATH))
 @shared.optional_years
 @shared.source_option
 @click.option("--site", "site_id", metavar="ID", help="Compare this site's years.")
@@ -175,7 +173,7 @@ def _similarity_style(
 @shared.spreadsheet_option
 def similarity(
     *,
-    path: Path,
+    sites_file: shared.SitesFile,
     site_id: str | None,
     by: str,
     year: int | None,
@@ -197,7 +195,7 @@ def similarity(
     name = f"similarity-{site_id or by}"
     output = _output(output, name, (*_PLOTS, ".csv"))
     _check_new(output, overwrite)
-    table = _table_or_sites(path, site_id, **extraction)
+    table = _table_or_sites(sites_file, site_id, **extraction)
     n_sites, n_years = table["site_id"].nunique(), table["year"].nunique()
     if by == "year" and site_id is None and n_sites > 1:
         raise UsageError(
@@ -227,10 +225,11 @@ def similarity(
 
 
 def _table_or_sites(
-    path: Path, site_id: str | None, *, id_column: str | None, crs: str | None, years: Any, source: str | None
+    sites_file: shared.SitesFile, site_id: str | None, *, years: Any, source: str | None
 ) -> pd.DataFrame:
     from gee_polygons.tables import SUFFIXES, read_table
 
+    path = sites_file.path
     if path.suffix.lower() in SUFFIXES:
         table = read_table(path)
         if any(str(name).startswith("A0") for name in table.columns) or path.suffix.lower() == ".csv":
@@ -242,7 +241,7 @@ def _table_or_sites(
         raise UsageError(f"{path} is a file of sites: --years is needed, such as --years 2018-2024")
     from gee_polygons.extract import extract_embeddings
 
-    sites = shared.SitesFile(path, id_column, crs).load()
+    sites = sites_file.load()
     if site_id is not None:
         sites = _only(sites, site_id)
     return extract_embeddings(sites, years=years, source=source, progress=shared.on_terminal())

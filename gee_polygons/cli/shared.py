@@ -58,7 +58,8 @@ def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 SITES_HELP = (
-    "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet."
+    "SITES is any file of polygons that geopandas reads: GeoJSON, GeoPackage, Shapefile, KML, KMZ, FlatGeobuf, "
+    "GeoParquet, CSV with WKT in a column `geometry`, or a ZIP file of these."
 )
 SOURCE_HELP = (
     "A name or a path that `gee-polygons sources` lists; `auto` (extract only) uses the cheapest. `earthengine` "
@@ -73,10 +74,15 @@ optional_years = click.option(
     "--years", callback=lambda c, p, v: v and parse_years(c, p, v), metavar="YEARS", help="Required for SITES."
 )
 source_option = click.option("--source", callback=parse_source, metavar="SOURCE", help=SOURCE_HELP)
-id_column_option = click.option(
-    "--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"
+SITES_OPTIONS: Final = (
+    click.option("--layer", help="Layer of a file of sites with several, or the file in a ZIP file."),
+    click.option("--id-column", help="Column of the site ids.  [default: site_id, rid, id, fid, else the row number]"),
+    click.option("--start-year", "start_year_column", metavar="COLUMN", help="Years or dates.  [default: start_year]"),
+    click.option("--crs", help="CRS of the sites if their file states none, such as EPSG:4326."),
+    click.option(
+        "--skip-invalid", is_flag=True, help="Leave out rows that can't be sites, list them in a file, exit with 1."
+    ),
 )
-crs_option = click.option("--crs", help="CRS of SITES if the file states none, such as EPSG:4326.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 spreadsheet_option = click.option(
     "--spreadsheet", is_flag=True, help="In a .csv, put ' before texts that a spreadsheet would compute: =, +, -, @."
@@ -99,38 +105,62 @@ def choice_option(name: str, choices: Sequence[str], what: str) -> Callable[[Any
     return click.option(name, type=click.Choice(choices), default=choices[0], show_default=True, help=what)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SitesFile:
-    """The argument SITES and the options that say how it is read."""
+    """A file of sites, and the options that say how it is read."""
 
     path: Path
-    id_column: str | None = None
-    crs: str | None = None
+    options: dict[str, Any]
+    refused_path: Path  # written with --skip-invalid
+    has_refused: bool = False
 
     def load(self) -> SiteCollection:
-        """Read the file; errors name options of the command line instead of Python arguments."""
-        from gee_polygons.errors import SiteError, UsageError
-        from gee_polygons.site import load_sites
+        """Read the file; with ``--skip-invalid``, write the rows that were refused to `refused_path`."""
+        from gee_polygons.site.collection import collected
+        from gee_polygons.site.files import read_sites
 
-        try:
-            return load_sites(self.path, id_column=self.id_column, crs=self.crs)
-        except (SiteError, UsageError) as error:
-            text = str(error).replace("id_column=", "--id-column")
-            text = re.sub(r'crs=, for example crs="([^"]*)"', r"--crs, for example --crs \1", text)
-            raise type(error)(text) from error
+        found = read_sites(self.path, **self.options)
+        sites = collected(found, where=str(self.path))
+        if found.refused:
+            import pandas as pd
+
+            from gee_polygons.store.atomic import replacing
+
+            self.has_refused = True
+            rows = [(row, "" if site_id is None else site_id, why) for row, (site_id, why) in found.refused.items()]
+            with replacing(self.refused_path) as part:
+                pd.DataFrame(rows, columns=["row", "site_id", "reason"]).to_csv(part, index=False)
+            say(f"{count(len(rows), 'row')} left out, {count(len(sites), 'site')} kept: see {self.refused_path}")
+        return sites
 
 
-def with_sites(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the argument SITES and its options, as one `SitesFile` named ``sites_file``."""
+def sites_parameter(parameter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give a command a parameter ``sites_path`` and the options of a file of sites, as one `sites_file`.
 
-    @click.argument("sites_path", metavar="SITES", type=PATH)
-    @id_column_option
-    @crs_option
-    @functools.wraps(command)
-    def wrapped(*, sites_path: Path, id_column: str | None, crs: str | None, **options: Any) -> Any:
-        return command(sites_file=SitesFile(sites_path, id_column, crs), **options)
+    `sites_file` is None where no path is given. The rows that ``--skip-invalid`` refuses are written beside the output,
+    and make the exit status 1.
+    """
 
-    return wrapped
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(*, sites_path: Path | None, **options: Any) -> Any:
+            names = ("layer", "id_column", "start_year_column", "crs", "skip_invalid")
+            reading = {name: options.pop(name) for name in names}
+            if sites_path is None:
+                return command(sites_file=None, **options)
+            folder = (options.get("output") or options.get("out") or Path()).parent
+            sites_file = SitesFile(sites_path, reading, folder / f"{sites_path.stem}.refused.csv")
+            status = command(sites_file=sites_file, **options)
+            return max(status or 0, EXIT_DATA) if sites_file.has_refused else status
+
+        for option in reversed((parameter, *SITES_OPTIONS)):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+with_sites = sites_parameter(click.argument("sites_path", metavar="SITES", type=PATH))
 
 
 def print_facts(*facts: tuple[str, object]) -> None:
@@ -159,4 +189,14 @@ def say(line: str) -> None:
     """Write a message as one line to standard error, above the progress bar if there is one."""
     from tqdm import tqdm
 
+    for argument, option in _ARGUMENTS.items():
+        line = re.sub(argument, option, line)
     tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)
+
+
+_ARGUMENTS: Final = {  # of Python, in messages about files of sites -> options
+    r'\bcrs=, for example crs="([^"]*)"': r"--crs, for example --crs \1",
+    r"\bstart_year_column=": "--start-year",
+    r"\bid_column=": "--id-column",
+    r"\b(crs|layer)=": r"--\1",
+}

@@ -5,8 +5,16 @@ Nothing here makes a request: areas, buffers and drawings are computed in memory
 build Earth Engine objects without evaluating them.
 """
 
-from gee_polygons.site.collection import SiteCollection, SiteRepairWarning, UnknownSiteError
+from gee_polygons.site.collection import SiteCollection, SiteRefusedWarning, SiteRepairWarning, UnknownSiteError
 from gee_polygons.site.inputs import load_sites, sites_from_geodataframe
 from gee_polygons.site.site import Site
 
-__all__ = ["Site", "SiteCollection", "SiteRepairWarning", "UnknownSiteError", "load_sites", "sites_from_geodataframe"]
+__all__ = [
+    "Site",
+    "SiteCollection",
+    "SiteRefusedWarning",
+    "SiteRepairWarning",
+    "UnknownSiteError",
+    "load_sites",
+    "sites_from_geodataframe",
+]

@@ -31,6 +31,14 @@ class SiteRepairWarning(UserWarning):
         self.site_ids = site_ids
 
 
+class SiteRefusedWarning(UserWarning):
+    """Some rows can't be sites and were left out; `refused` has the id and the reason of each, by row."""
+
+    def __init__(self, message: str, refused: Mapping[int, tuple[int | str | None, str]] | None = None) -> None:
+        super().__init__(message)
+        self.refused = dict(refused or {})  # pickle passes the message alone
+
+
 class UnknownSiteError(UsageError, KeyError, IndexError):
     """There is no site with that id, or at that position."""
 
@@ -357,6 +365,11 @@ def collected(columns: SiteTable, *, where: str) -> SiteCollection:
         said = listed(f"{columns.ids[row]} (row {row}: {why})" for row, why in columns.repairs.items())
         # stack: here, the public function, its caller
         warnings.warn(SiteRepairWarning(f"{where}: repaired invalid polygons: {said}", repaired), stacklevel=3)
+    if columns.refused:
+        said = listed((f"row {row} {reason}" for row, (_, reason) in columns.refused.items()), separator="; ")
+        warnings.warn(
+            SiteRefusedWarning(f"{where}: left out {len(columns.refused)} rows: {said}", columns.refused), stacklevel=3
+        )
     return SiteCollection._from_columns(
         columns.polygons, columns.ids, columns.start_years, columns.properties, frozenset(repaired)
     )

@@ -6,9 +6,10 @@ import json
 import mmap
 import re
 import warnings
+import zipfile
 from os import PathLike, fspath
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import geopandas
 import numpy as np
@@ -20,6 +21,9 @@ from gee_polygons.site.polygons import WGS84, same_crs
 from gee_polygons.site.table import SiteTable, site_table
 from gee_polygons.site.values import listed, near
 
+VECTOR_SUFFIXES: Final = (".shp", ".gpkg", ".geojson", ".json", ".kml", ".kmz", ".fgb", ".gml", ".csv")  # in a ZIP file
+WKT_COLUMNS: Final = "geometry,wkt,geom,the_geom"  # of a CSV file, in any case
+
 
 def read_sites(
     path: str | PathLike[str],
@@ -28,6 +32,7 @@ def read_sites(
     start_year_column: str | None,
     crs: Any,
     layer: str | None,
+    skip_invalid: bool = False,
 ) -> SiteTable:
     """Read a vector file; see `gee_polygons.site.load_sites`."""
     name = fspath(path)
@@ -65,6 +70,7 @@ def read_sites(
         where=name,
         fids=fids,
         without=without,
+        skip_invalid=skip_invalid,
     )
 
 
@@ -78,19 +84,37 @@ def _head(name: str) -> bytes:
 
 def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
     """Return the GeoDataFrame, and what a geometry of None means in it."""
-    layers = geopandas.list_layers(name)
-    kinds = dict(zip(layers["name"], layers["geometry_type"], strict=True))
-    spatial = [n for n, kind in kinds.items() if isinstance(kind, str)]
-    if layer is not None and layer not in kinds:
-        raise UsageError(f"{name} has no layer {layer!r}; it has {near(layer, kinds)}")
+    layers: dict[str, tuple[str, str]] = {}  # name as given to the user -> data set and its layer
+    spatial = []
+    for place in _datasets(name):
+        for inner, kind in geopandas.list_layers(place).itertuples(index=False):
+            label = inner if inner not in layers else f"{PurePosixPath(place).parent.name}/{inner}"
+            layers[label] = place, inner
+            if isinstance(kind, str) or place.lower().endswith(".csv"):
+                spatial.append(label)
+    if layer is not None and layer not in layers:
+        raise UsageError(f"{name} has no layer {layer!r}; it has {near(layer, layers)}")
     if layer is None and len(spatial) > 1:
         raise UsageError(f"{name} has {len(spatial)} layers, {listed(map(repr, spatial))}; choose one with layer=")
-    options = {"layer": layer or (spatial[0] if spatial else None), "engine": "pyogrio", "fid_as_index": True}
+    place, inner = layers[layer or [*spatial, *layers][0]] if layers else (name, None)
+    options: dict[str, Any] = {"layer": inner, "engine": "pyogrio", "fid_as_index": True}
+    if place.lower().endswith(".csv"):
+        options |= {"GEOM_POSSIBLE_NAMES": WKT_COLUMNS, "KEEP_GEOM_COLUMNS": "NO", "AUTODETECT_TYPE": "YES"}
     try:
-        return geopandas.read_file(name, **options), "has no geometry, or one with a coordinate that isn't a number"
+        return geopandas.read_file(place, **options), "has no geometry, or one with a coordinate that isn't a number"
     except shapely.errors.GEOSException:
-        gdf = geopandas.read_file(name, on_invalid="ignore", **options)
+        gdf = geopandas.read_file(place, on_invalid="ignore", **options)
         return gdf, "has no geometry, or one with a ring that isn't closed"
+
+
+def _datasets(name: str) -> list[str]:
+    """Return the vector files in a ZIP file, in whatever folder, as GDAL names them; of any other file its own name."""
+    if not (name.lower().endswith(".zip") and zipfile.is_zipfile(name)):
+        return [name]
+    with zipfile.ZipFile(name) as file:
+        inside = [PurePosixPath(member) for member in sorted(file.namelist())]
+    shown = [p for p in inside if p.suffix.lower() in VECTOR_SUFFIXES and not p.name.startswith(".")]
+    return [f"/vsizip/{Path(name).absolute().as_posix()}/{p}" for p in shown] or [name]
 
 
 def _fids(gdf: Any, *, is_json: bool, id_column: str | None) -> list[int] | None:

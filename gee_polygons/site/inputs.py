@@ -22,8 +22,9 @@ def load_sites(
     start_year_column: str | None = None,
     crs: Any = None,
     layer: str | None = None,
+    skip_invalid: bool = False,
 ) -> SiteCollection:
-    """Read sites from a vector file: whatever geopandas reads, GeoParquet included.
+    """Read sites from a vector file: whatever geopandas reads, GeoParquet included, also in a ZIP file.
 
     Coordinates are brought to EPSG:4326 from the CRS that the file states; edges longer than 1 km of a projected CRS
     get vertices first, so that they stay where they were. Z is dropped, holes and multipolygons are kept, collections
@@ -34,18 +35,23 @@ def load_sites(
     Parameters
     ----------
     path : str or path
-        GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet, ...
+        GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet, KML, KMZ, CSV with WKT in a column ``geometry``,
+        ``wkt`` or ``geom``, ..., or a ZIP file with such files, in whatever folder.
     id_column : str, optional
-        Column with unique ids. Default: ``site_id``, ``rid``, ``id`` or ``fid`` in any case, whichever is found first;
-        else the integer ``id`` members of GeoJSON features; else the row number, from 0. The hidden ``fid`` of a
-        GeoPackage is used if ``id_column="fid"`` asks for it. Whole floats become ints, texts stay texts.
+        Column with unique ids. Default: ``site_id``, ``rid``, ``id`` or ``fid`` in any case, whichever is found first
+        with an id in any row; else the integer ``id`` members of GeoJSON features; else the row number, from 0. The
+        hidden ``fid`` of a GeoPackage is used if ``id_column="fid"`` asks for it. Whole floats become ints, texts stay.
     start_year_column : str, optional
         Column with years or dates. Default: ``start_year``, else the year of ``start_date``, else None for all.
+        Negative numbers, 0 and 9999 are codes for no year: None.
     crs : anything pyproj reads, optional
         CRS of the coordinates, for a file that doesn't state it. A GeoJSON without ``crs`` member is WGS 84
         (RFC 7946) unless this says otherwise; one with ``"crs": null`` doesn't state it.
     layer : str, optional
-        Layer of a file with several.
+        Layer of a file with several: of a GeoPackage, a folder of a KML, a file in a ZIP file.
+    skip_invalid : bool
+        Leave out rows that can't be sites (no polygon, an id that is missing or double, a start year that is none),
+        with a `SiteRefusedWarning` whose `refused` lists them, instead of raising.
 
     Returns
     -------
@@ -79,7 +85,9 @@ def load_sites(
     >>> sites["3107"].properties["method"]
     'planting'
     """
-    columns = read_sites(path, id_column=id_column, start_year_column=start_year_column, crs=crs, layer=layer)
+    columns = read_sites(
+        path, id_column=id_column, start_year_column=start_year_column, crs=crs, layer=layer, skip_invalid=skip_invalid
+    )
     return collected(columns, where=str(path))
 
 

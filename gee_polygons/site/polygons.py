@@ -18,6 +18,15 @@ from numpy.typing import NDArray
 from gee_polygons.errors import CrsError, SiteError, UsageError
 from gee_polygons.site.values import listed
 
+
+class RefusedRowsError(SiteError):
+    """Some rows can't be sites; `reasons` holds the reason for each, by row."""
+
+    def __init__(self, message: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
+
+
 RowNamer: TypeAlias = Callable[[int], str]
 
 WGS84: Final = pyproj.CRS.from_epsg(4326)
@@ -103,7 +112,7 @@ def _crs(stated: pyproj.CRS | None, asked: Any, where: str) -> pyproj.CRS:
 def _refuse(faults: Mapping[int, str], where: str, name: RowNamer, remedy: str = "correct or remove it") -> None:
     if faults:
         said = listed((f"{name(row)} {fault}" for row, fault in faults.items()), separator="; ")
-        raise SiteError(f"{where}: {said}; {remedy}")
+        raise RefusedRowsError(f"{where}: {said}; {remedy}", faults)
 
 
 def _suspects(raw: NDArray[Any]) -> list[int]:
@@ -203,13 +212,13 @@ def _to_lon_lat(polygons: NDArray[Any], crs: pyproj.CRS, where: str) -> NDArray[
 def _join_at_antimeridian(polygons: NDArray[Any], where: str, name: RowNamer, *, projected: bool) -> None:
     """Join, in place, each site that crosses the antimeridian to one polygon with longitudes beyond 180."""
     bounds = shapely.bounds(polygons)
+    faults = {}
     for crossing in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180):
         row = int(crossing)
         polygon, width = polygons[row], float(bounds[row, 2] - bounds[row, 0])
         if _longest_edge_deg(polygon) > 180:
             if not projected:  # a jump of this size is a crossing where longitudes were computed; here it is stated
-                fault = f"has an edge across {_longest_edge_deg(polygon):.4g} degrees of longitude"
-                _refuse({row: fault}, where, name, "across the antimeridian, count on past 180: 179.9, 180.1")
+                faults[row] = f"has an edge across {_longest_edge_deg(polygon):.4g} degrees of longitude"
             polygons[row] = shapely.transform(polygon, _past_180)
         else:
             # split at the antimeridian, as RFC 7946 wants it; parts far apart for another reason stay as they are
@@ -217,6 +226,7 @@ def _join_at_antimeridian(polygons: NDArray[Any], where: str, name: RowNamer, *,
             joined = shapely.union_all(parts)
             if joined.bounds[2] - joined.bounds[0] < width / 2:
                 polygons[row] = joined
+    _refuse(faults, where, name, "across the antimeridian, count on past 180: 179.9, 180.1")
     beyond = shapely.bounds(polygons)[:, 0] >= 180
     polygons[beyond] = shapely.transform(polygons[beyond], lambda xy: xy - (360.0, 0.0))
 

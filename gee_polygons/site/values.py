@@ -51,14 +51,19 @@ def plain_id(value: Any) -> int | str | None:
 
 
 def plain_year(value: Any) -> int | None:
-    """Return the year of a number, of a date, or of a text that holds a single one; None where there is none."""
+    """Return the year of a number, of a date, or of a text that holds a single one; None where there is none.
+
+    Negative numbers, 0 and numbers of nines (99, 9999), and dates in the years 1 and 9999, are codes for no year.
+    """
     value = plain(value)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if hasattr(value, "year"):
-        return int(value.year)
+        return int(value.year) if 1 < value.year < 9999 else None
     whole = isinstance(value, float) and math.isfinite(value) and value == int(value)
     text = str(int(value)) if whole else str(value).strip()
+    if re.fullmatch(r"(-\d+|0+|99+)(\.0*)?|(0000-00-00|0001-01-01|9999-12-31).*", text):
+        return None
     if re.fullmatch(r"\d{8}", text):
         text = text[:4]  # 20160501
     # 2016, "2016.0", 2016-05-01T00:00:00, 01/05/2016
