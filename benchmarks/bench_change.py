@@ -1,9 +1,9 @@
 """Measures change and recovery on simulated sites, with and without a background.
 
-Two simulators: tests/simulated_sites.py was fixed from measured values before the estimators were written;
-tests/simulated_scenes.py was written after them, by somebody else, to be unlike it. And the sample archive, with its
-own land and with other seeds' (tests/simulated_land.py). Prints tables and writes them to CHANGE_RESULTS.md. About
-ten minutes: `python benchmarks/bench_change.py`.
+Two simulators: tests/simulated_sites.py has AlphaEarth's measured drift, noise and memory; tests/simulated_scenes.py
+was written after the estimators, by somebody else, to be unlike it. And the sample archive, with its own land and with
+other seeds' (tests/simulated_land.py). Prints tables and writes them to CHANGE_RESULTS.md. About ten minutes:
+`python benchmarks/bench_change.py`.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ def main() -> None:
         "# Change and recovery with and without a background",
         "",
         f"{len(SEEDS)} x {N_SITES} simulated sites (40 % recover) a row, 2017-2025. `ratio`: yearly change / yearly",
-        "drift. `translation`, `rotation`: tests/simulated_sites.py, fixed from AlphaEarth's measured drift, noise and",
-        "autocorrelation before the estimators, 20 references, 60 controls. `scene`: tests/simulated_scenes.py, a",
+        "drift. `translation`, `rotation`: tests/simulated_sites.py, from AlphaEarth's measured drift, noise (heavy",
+        "tails, uneven sites) and memory, 20 references, 60 controls. `scene`: tests/simulated_scenes.py, a",
         "second simulator, written after them to be unlike it (drift by parallel transport, noise with a memory and a",
         "field, logistic and saturating recovery, gaps, clearings), 12 references, 40 controls. **Bold**: a miss.",
         f"Targets: start within 1 year for >= 95 % at ratio >= 1; false discoveries <= {LEVEL:.0%}; error <= 0.1;",

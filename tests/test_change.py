@@ -224,10 +224,11 @@ def test_sites_of_several_scenes_in_one_table_are_warned_of():
         corrected(series_from_table(table), list(range(5)))
 
 
-def test_without_a_background_the_drift_hides_slow_change():
-    slow = simulate(ratio=0.5, n_sites=200)
-    true = slow.start.notna().to_numpy()
-    with_it, without = (change(slow.table, background=b).sites["flag"].to_numpy() for b in (slow.control_ids, None))
+def test_without_a_background_the_drift_hides_change(simulated):
+    true = simulated.start.notna().to_numpy()
+    with_it, without = (
+        change(simulated.table, background=b).sites["flag"].to_numpy() for b in (simulated.control_ids, None)
+    )
     assert with_it[true].mean() > without[true].mean() + 0.2
 
 
