@@ -21,7 +21,7 @@ def column_findings(table: AuditedTable) -> list[Finding]:
             how = f"{other.statistic} in {other.columns} is beyond 1"
             found += table.findings("raw_codes", largest > LONGEST, {"largest": float(largest.max(initial=0))}, how=how)
     if (rbar := table.numbers.get("Rbar")) is not None and table.vectors.whole and table.vectors.statistic == "mean":
-        length = np.linalg.norm(table.matrix, axis=1)
+        length = np.sqrt(np.einsum("ij,ij->i", table.matrix, table.matrix))
         difference = np.abs(length - rbar)
         # a row scaled to length 1 has a finding of its own
         wrong = table.complete & (difference > _RBAR_AGREES) & (np.abs(length - 1) > UNIT)

@@ -113,14 +113,16 @@ def _against_the_scene(
     for t in np.flatnonzero(known.sum(axis=0) >= FEWEST_SITES):
         scene[t] = np.median(steps[known[:, t], t], axis=0)
 
+    np.nan_to_num(steps, copy=False)
+    squares = np.einsum("stb,stb->st", steps, steps)
+
     def cosine(shift: int, expected: Floats) -> NDArray[np.float64]:
         """Return each site's cosine to the scene's steps `shift` years later; -1 with fewer than three steps."""
         at = np.arange(max(0, -shift), len(expected) - max(0, shift))
-        own, other = np.nan_to_num(steps[:, at]), np.where(known[:, at, None], expected[at + shift], 0.0)
-        both = known[:, at] & (np.abs(other).max(axis=2) > 0)
-        own *= both[..., None]
-        length = np.sqrt(np.einsum("stb,stb->s", own, own) * np.einsum("stb,stb->s", other, other))
-        product = np.einsum("stb,stb->s", own, other)
+        other = expected[at + shift]
+        both = known[:, at] & other.any(axis=1)
+        product = np.einsum("stb,tb->s", steps[:, at], other)
+        length = np.sqrt((squares[:, at] * both).sum(axis=1) * (both @ (other**2).sum(axis=1)))
         return np.where(both.sum(axis=1) >= FEWEST_STEPS, product / np.maximum(length, 1e-12), -1.0)
 
     as_it_is = np.maximum(cosine(0, scene), 0)

@@ -32,6 +32,7 @@ _REPAIRED: Final = 0.97  # cosine of rows to the reference, once their bands are
 _FAR_BETTER: Final = 0.25  # squared distance, as a fraction of the distance before
 _MOST_DISORDERS: Final = 3  # a table put together from parts may have more than one
 _MOST_COMPARED: Final = 20_000
+_MOST_ORDERED: Final = 4_000  # rows that tell the order of bands
 _MOST_LOOKED_UP: Final = 5_000  # rows searched for elsewhere in the reference; further ones are reported as different
 _IN_ORDER: Final = np.arange(N_BANDS)
 _AS_WORDS: Final = np.array(sorted(range(N_BANDS), key=str))
@@ -196,7 +197,8 @@ def band_disorders(table: AuditedTable, pairs: Pairs, differs: Mask, repaired_co
 
 def _order_of(unit: Floats, truth: Floats) -> tuple[Positions, Floats]:
     """Return which reference band each band holds, and with which sign: what most of the rows agree with."""
-    unit, truth = unit[:_MOST_COMPARED], truth[:_MOST_COMPARED]
+    step = -(-len(unit) // _MOST_ORDERED)
+    unit, truth = unit[::step], truth[::step]
     scores = [np.median(_dot(unit, truth[:, order])) for _, order in KNOWN_ORDERS]
     order = KNOWN_ORDERS[int(np.argmax(scores))][1]
     in_order = bool((order == _IN_ORDER).all())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import EMBEDDING_YEARS
 from gee_polygons.audit.findings import Finding, span
 from gee_polygons.audit.own_years import FEWEST_SITES, own_year_findings
-from gee_polygons.audit.table import AuditedTable
+from gee_polygons.audit.table import AuditedTable, blocks
 from gee_polygons.embeddings.similarity import angular_distance_deg
 
 Mask = NDArray[np.bool_]
@@ -24,7 +24,6 @@ LEAP_DEG: Final = 78.0  # further than any change of land cover in one place
 APART_DEG: Final = 30.0  # median of all sites between a year and the others
 _TIMES_USUAL: Final = 3.0
 _FEWEST_STEPS: Final = 10
-_BLOCK_ROWS: Final = 4_096
 
 
 def row_findings(table: AuditedTable, usable: Mask) -> list[Finding]:
@@ -33,10 +32,12 @@ def row_findings(table: AuditedTable, usable: Mask) -> list[Finding]:
         return []
     year = np.full(table.n_rows, -1) if table.year is None else table.year
     keys = pd.DataFrame({"site": pd.factorize(table.site)[0], "year": year})
-    found = _duplicates(table, keys)
+    frames = (pd.DataFrame(table.matrix[block]) for block in blocks(table.n_rows))
+    vector = np.concatenate([pd.util.hash_pandas_object(frame, index=False) for frame in frames])
+    found = _duplicates(table, keys, vector)
     if table.year is None:
         return found
-    found += [*_missing_years(table, keys), *_copies(table, keys[usable])]
+    found += [*_missing_years(table, keys), *_copies(table, keys.assign(vector=vector)[usable])]
     early = (year >= 0) & (year < EMBEDDING_YEARS.start)
     found += table.findings(
         "years_before_data", early, {"years": span(year[early], "d")}, first=str(EMBEDDING_YEARS[0])
@@ -47,11 +48,9 @@ def row_findings(table: AuditedTable, usable: Mask) -> list[Finding]:
     return found
 
 
-def _duplicates(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
-    rows = keys.duplicated(keep=False)
+def _duplicates(table: AuditedTable, keys: pd.DataFrame, vector: NDArray[np.uint64]) -> list[Finding]:
     # without a year a site may well have several rows: then only identical ones are duplicates
-    if table.year is None:
-        rows &= pd.DataFrame(table.matrix).assign(site=keys["site"]).duplicated(keep=False)
+    rows = (keys if table.year is not None else keys.assign(vector=vector)).duplicated(keep=False)
     evidence = {"keys that occur more than once": len(keys[rows].drop_duplicates())}
     return table.findings("duplicate_rows", rows, evidence, year=" and year" if table.year is not None else "")
 
@@ -65,29 +64,29 @@ def _missing_years(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
         nowhere &= table.years_asked
     elif 2 * len(nowhere) >= len(present):  # every second year, or a few chosen ones
         nowhere = set()
-    has = pd.crosstab(with_year["site"], with_year["year"]).reindex(columns=sorted(present | nowhere), fill_value=0)
-    missing = has.to_numpy() == 0
+    years, names = np.array(sorted(present | nowhere), np.int64), pd.factorize(np.asarray(table.site))[1]
+    has = np.zeros((len(names), len(years)), np.bool_)
+    has[with_year["site"], np.searchsorted(years, with_year["year"])] = True
+    n_years = has.sum(axis=1)
+    missing: Mask = ~has & (n_years > 0)[:, None]
     sites = np.flatnonzero(missing.any(axis=1))
-    names = pd.factorize(np.asarray(table.site))[1]
-    examples = [f"{names[has.index[i]]}: {', '.join(map(str, has.columns[missing[i]][:3]))}" for i in sites[:3]]
+    examples = [f"{names[i]}: {', '.join(map(str, years[missing[i]][:3]))}" for i in sites[:3]]
     evidence = {
         "rows missing": int(missing.sum()),
         "such as": "; ".join(examples),
-        "sites": f"{len(sites)} of {len(has)}",
+        "sites": f"{len(sites)} of {(n_years > 0).sum()}",
     }
     if nowhere:
         evidence["missing for every site"] = ", ".join(map(str, sorted(nowhere)))
-    rows = keys["site"].isin(has.index[sites]).to_numpy()
-    years = {"first": str(min(present, default="")), "last": str(max(present, default=""))}
-    return table.findings("missing_years", rows, evidence, **years)
+    words = {"first": str(min(present, default="")), "last": str(max(present, default=""))}
+    return table.findings("missing_years", missing.sum(axis=1)[keys["site"]] > 0, evidence, **words)
 
 
 def _copies(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
     """Check for the same vector in two years of a site, and in many sites of a year."""
     if len(keys) < 2 or table.matrix.shape[1] < 2:
         return []
-    hashes = pd.util.hash_pandas_object(pd.DataFrame(table.matrix[keys.index]), index=False).to_numpy()
-    distinct = keys.assign(vector=hashes).drop_duplicates()
+    distinct = keys.drop_duplicates()
     in_two_years = distinct.duplicated(["site", "vector"], keep=False)
     n_sharing = distinct.groupby(["year", "vector"])["site"].transform("nunique")
     many = n_sharing >= max(3, 0.02 * distinct["site"].nunique())
@@ -132,9 +131,7 @@ def _misplaced(m: Floats, rows: Positions, step: Floats, usual: float) -> Mask:
 
 def _angles(m: Floats, rows: Positions, others: Positions) -> Floats:
     """Return the angles between rows, a block at a time."""
-    starts = range(0, max(len(rows), 1), _BLOCK_ROWS)
-    blocks = [slice(start, start + _BLOCK_ROWS) for start in starts]
-    return np.concatenate([angular_distance_deg(m[rows[block]], m[others[block]]) for block in blocks])
+    return np.concatenate([angular_distance_deg(m[rows[at]], m[others[at]]) for at in blocks(len(rows))])
 
 
 def _years_apart(step: Floats, year: NDArray[np.int64]) -> tuple[list[int], float]:

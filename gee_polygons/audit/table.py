@@ -34,6 +34,7 @@ _TEXT_OF_NUMBERS: Final = re.compile(r"[\[({]?[-+.\deE,;\s]*[\])}]?|.*\bnan\b.*"
 _DECIMAL_COMMA: Final = r"(\d),(\d)"
 _MOST_DUPLICATES: Final = 0.1
 _EPOCH_MS: Final = 1e11  # numbers beyond this are milliseconds since 1970, as Earth Engine writes times
+_BLOCK_ROWS: Final = 8_192
 _EXAMPLES: Final = 5  # rows that a finding names
 
 
@@ -185,6 +186,11 @@ def table_to_audit(table: pd.DataFrame) -> AuditedTable:
     )
 
 
+def blocks(n_rows: int) -> list[slice]:
+    """Return slices of some thousand rows (at least one): copies of a million vectors would take gigabytes."""
+    return [slice(start, start + _BLOCK_ROWS) for start in range(0, max(n_rows, 1), _BLOCK_ROWS)]
+
+
 def is_per_band(statistic: str) -> bool:
     """Whether a statistic describes each band by itself, so that a row of its values isn't a vector."""
     return statistic in _PER_BAND or re.fullmatch(r"p\d+", statistic) is not None
@@ -284,11 +290,13 @@ def _statistic(table: pd.DataFrame, name: str, suffix: str) -> str:
 
 def _years(column: pd.Series[Any]) -> NDArray[np.int64]:
     """Return years out of numbers, dates or text that begins with a year; -1 where there is none."""
+    rows, distinct = pd.factorize(column, use_na_sentinel=False)
+    column = pd.Series(distinct)
     if pd.api.types.is_datetime64_any_dtype(column):
         years = column.dt.year
     elif pd.api.types.is_numeric_dtype(column) and column.notna().any() and column.abs().min() > _EPOCH_MS:
         years = pd.to_datetime(column, unit="ms").dt.year
     else:
         years = pd.to_numeric(column.astype(str).str.extract(r"^\s*(\d{4})", expand=False), errors="coerce")
-    found: NDArray[np.int64] = years.fillna(-1).to_numpy(np.int64)
+    found: NDArray[np.int64] = years.fillna(-1).to_numpy(np.int64)[rows]
     return found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.audit.findings import Finding, span
-from gee_polygons.audit.table import AuditedTable, Vectors
+from gee_polygons.audit.table import AuditedTable, Vectors, blocks
 from gee_polygons.embeddings.quantization import MAX_CODE, SCALE
 
 Mask = NDArray[np.bool_]
@@ -30,6 +30,7 @@ CODES: Final = (150.0, 2048.0)  # lengths of 64 codes of -128..127, or of 0..255
 LEAST_COSINE: Final = -0.5  # to equal components; below it nodata was averaged in
 UNIT: Final = 5e-6  # deviation of a length from 1: six decimals of a CSV
 PLAUSIBLE: Final = "plausible"  # the kind of a row in which nothing is wrong by itself
+_MOST_DESCRIBED: Final = 50_000  # rows whose values are looked at for the evidence
 _DIVISORS: Final = (127.0, 127.5, 128.0)
 # Shares of components below 2 % of the vector's length, medians over tables of the points' scenes that AEF.md lists
 # and of squares of a real window: 11-16 % for means of vectors, 20-28 % for de-quantised means of codes where lengths
@@ -39,7 +40,6 @@ _MANY_SMALL: Final = 0.19
 _MIXED: Final = 0.94
 _MOST_ZEROS: Final = 10  # of a pixel's 64 codes one is 0, on average
 _LEAST_VALUES: Final = 8  # fewer may be round by chance
-_BLOCK_ROWS: Final = 4_096  # copies of a million rows would take gigabytes
 
 
 def row_figures(m: Floats) -> pd.DataFrame:
@@ -48,8 +48,7 @@ def row_figures(m: Floats) -> pd.DataFrame:
     `cosine` is that to equal components; `length_as_codes` the length of the vector if the values are codes; `on_codes`
     says whether every component is the value of a code, as in a single pixel.
     """
-    starts = range(0, max(len(m), 1), _BLOCK_ROWS)
-    return pd.concat([_figures_of_block(m[start : start + _BLOCK_ROWS]) for start in starts], ignore_index=True)
+    return pd.concat([_figures_of_block(m[block]) for block in blocks(len(m))], ignore_index=True)
 
 
 def _figures_of_block(m: Floats) -> pd.DataFrame:
@@ -123,7 +122,7 @@ def value_findings(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     for code, describe in _DESCRIPTIONS.items():
         rows = kinds == code
         if rows.any():
-            evidence, words = describe(vectors.matrix[rows], figures[rows])
+            evidence, words = describe(vectors.matrix[np.flatnonzero(rows)[:_MOST_DESCRIBED]], figures[rows])
             if vectors.whole and code != "nodata_as_value":
                 evidence["length"] = _length_text(figures["length"][rows])
             if code == "unknown_scale" and vectors.whole and "n_pixels" in table.numbers:
@@ -143,9 +142,10 @@ def _describe_filled(m: Floats, _: pd.DataFrame) -> Description:
     return {"value in every band": values}, {"values": values}
 
 
-def _describe_codes(m: Floats, _: pd.DataFrame) -> Description:
-    how = "int8 codes read as uint8" if m.min() >= 0 else "codes were not de-quantised"
-    return {"values": span(m.ravel())}, {"how": how}
+def _describe_codes(_: Floats, figures: pd.DataFrame) -> Description:
+    low, high = figures["low"].min(), figures["high"].max()
+    how = "int8 codes read as uint8" if low >= 0 else "codes were not de-quantised"
+    return {"values": span([low, high])}, {"how": how}
 
 
 def _describe_linear(m: Floats, _: pd.DataFrame) -> Description:
@@ -187,7 +187,7 @@ def _rounded(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds
 def _nodata_averaged(table: AuditedTable, vectors: Vectors, kinds: Kinds) -> list[Finding]:
     """Check whether vectors are pulled towards equal negative components, which is what averaged nodata does."""
     rows = kinds == "nodata_averaged"
-    m = vectors.matrix[rows]
+    m = vectors.matrix[np.flatnonzero(rows)[:_MOST_DESCRIBED]]
     length = np.linalg.norm(m, axis=1)
     in_codes = length > CODES[0] / 4
     estimate = np.clip(m.mean(axis=1) / np.where(in_codes, -128.0, MEAN_OF_NODATA), 0, 1)
@@ -203,7 +203,7 @@ def _nodata_averaged(table: AuditedTable, vectors: Vectors, kinds: Kinds) -> lis
 def _zero_bands(table: AuditedTable, vectors: Vectors, kinds: Kinds) -> list[Finding]:
     """Check for bands that are 0 in all rows, and rows with 0 in many bands."""
     zero = (vectors.matrix == 0) & (kinds != "nodata_as_value")[:, None]
-    filled = np.isfinite(vectors.matrix).any(axis=1) & (kinds != "nodata_as_value")
+    filled = ~np.isnan(vectors.matrix).all(axis=1) & (kinds != "nodata_as_value")
     lost = (zero.sum(axis=0) == filled.sum()) & (filled.sum() >= _LEAST_VALUES)
     rows = (zero.sum(axis=1) >= _MOST_ZEROS) | zero[:, lost].any(axis=1)
     evidence = {"bands that are 0": span(zero[rows].sum(axis=1), "d"), "in all rows": int(lost.sum())}
@@ -219,13 +219,14 @@ def _mean_of_codes(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     mixed = (kinds == PLAUSIBLE) & (figures["length"] < _MIXED).to_numpy()
     std = next((v for v in table.others if v.statistic == "std" and v.whole), None)
     if std is not None and vectors.statistic == "mean":
-        energy = (vectors.matrix**2).sum(axis=1) + (std.matrix**2).sum(axis=1)
+        energy = sum(np.einsum("ij,ij->i", v.matrix, v.matrix) for v in (vectors, std))
         rows = (kinds == PLAUSIBLE) & (np.abs(energy - 1) > 2 * (LONGEST - 1)) & (np.nanmax(std.matrix) <= LONGEST)
         return table.findings("not_of_unit_pixels", rows, {"sum of mean^2 + std^2": span(energy[rows], ".3f")})
     if vectors.statistic != "mean" or mixed.sum() < max(_LEAST_VALUES, 0.5 * (kinds == PLAUSIBLE).sum()):
         return []
-    m, length = vectors.matrix[mixed], figures["length"].to_numpy()[mixed]
-    small = float(np.median((np.abs(m) < _SMALL * length[:, None]).mean(axis=1)))
+    some = np.flatnonzero(mixed)[:_MOST_DESCRIBED]
+    length = figures["length"].to_numpy()[some, None]
+    small = float(np.median((np.abs(vectors.matrix[some]) < _SMALL * length).mean(axis=1)))
     evidence = {"components below 2 % of the length": f"{small:.0%}", "expected": "11 % to 16 %"}
     return table.findings("mean_of_codes", mixed & (small > _MANY_SMALL), evidence)
 

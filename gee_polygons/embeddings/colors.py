@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
-from gee_polygons.embeddings.inputs import PixelImage, band_matrix, blocks_of_rows, image_planes
+from gee_polygons.embeddings.inputs import PixelImage, band_columns, band_matrix, blocks_of_rows, image_planes
 from gee_polygons.embeddings.quantization import SCALE, codes_to_vectors, signed_squares
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.store.atomic import replacing
@@ -189,7 +189,11 @@ class PcaColors:
 
     def rgb(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         """Return the colours of vectors: (..., 64) -> uint8 (..., 3), mid-grey where a band is missing: mask those."""
-        return self._stretch(self.project(vectors))
+        return self.rgb_of_scores(self.project(vectors))
+
+    def scores(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Return the scores of a table's rows, shape (rows, 3), NaN without data; without a copy of all vectors."""
+        return np.concatenate([np.zeros((0, N_COMPONENTS)), *map(self.project, _vectors_in_blocks(table))])
 
     def image_rgb(self, image: PixelImage) -> NDArray[np.uint8]:
         """Return the colours of an image's pixels, uint8, shape (height, width, 3)."""
@@ -250,7 +254,8 @@ class PcaColors:
         except (KeyError, TypeError, ValueError) as error:
             raise InputFileError(f"the colour basis {path} is damaged: {error}; fit and save it again") from error
 
-    def _stretch(self, scores: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def rgb_of_scores(self, scores: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return the colours of scores: (..., 3) -> uint8 (..., 3), mid-grey where they are missing."""
         span = self.high - self.low
         # mid-grey along an axis without variance, and for missing vectors
         share = np.divide(scores - self.low, span, out=np.full(scores.shape, 0.5), where=span > 0)
@@ -320,22 +325,19 @@ def add_pca_columns(table: pd.DataFrame, basis: PcaColors) -> pd.DataFrame:
     >>> add_pca_columns(table, fit_pca_colors(table)).columns[-2:].tolist()
     ['pca_components', 'pca_rgb']
     """
-    scores = basis.project(band_matrix(table))
-    colours = basis._stretch(scores)
-    present = [not np.isnan(row).any() for row in scores]
-    lists = [s if ok else None for s, ok in zip(scores.tolist(), present, strict=True)]
-    names = [f"#{c.hex()}" if ok else None for c, ok in zip(map(bytes, colours), present, strict=True)]
-    extra = {
-        "pca_components": pd.Series(lists, index=table.index, dtype=object),
-        "pca_rgb": pd.Series(names, index=table.index, dtype=object),
-    }
-    return table.assign(**extra)
+    scores = basis.scores(table)
+    rows = list(zip(scores.tolist(), np.isfinite(scores[:, 0]), map(bytes, basis.rgb_of_scores(scores)), strict=True))
+    lists = pd.Series([score if ok else None for score, ok, _ in rows], index=table.index, dtype=object)
+    names = pd.Series([f"#{rgb.hex()}" if ok else None for _, ok, rgb in rows], index=table.index, dtype=object)
+    return table.assign(pca_components=lists, pca_rgb=names)
 
 
 def _vectors_in_blocks(data: Any) -> Iterator[NDArray[Any]]:
     """Yield the vectors of tables, images and arrays as arrays of shape (rows, 64), int8 codes or floats."""
     if isinstance(data, pd.DataFrame):
-        yield from _split(band_matrix(data))
+        band_columns(data)  # also a table without rows has all bands
+        for start in range(0, len(data), _ROWS_AT_A_TIME):
+            yield band_matrix(data.iloc[start : start + _ROWS_AT_A_TIME])
     elif isinstance(data, PixelImage):
         for _, part in blocks_of_rows(image_planes(data)):
             yield part.reshape(N_BANDS, -1).T
@@ -344,17 +346,13 @@ def _vectors_in_blocks(data: Any) -> Iterator[NDArray[Any]]:
             raise UsageError(f"vectors are floats and codes are int8, found {data.dtype}")
         if data.ndim == 0 or data.shape[-1] != N_BANDS:
             raise UsageError(f"arrays have 64 bands on their last axis, found shape {data.shape}")
-        yield from _split(data.reshape(-1, N_BANDS))
+        rows = data.reshape(-1, N_BANDS)
+        yield from (rows[start : start + _ROWS_AT_A_TIME] for start in range(0, len(rows), _ROWS_AT_A_TIME))
     elif isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
         for item in data:
             yield from _vectors_in_blocks(item)
     else:
         raise UsageError(f"colours are fitted to tables, images or arrays, found {type(data).__name__}")
-
-
-def _split(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        yield rows[start : start + _ROWS_AT_A_TIME]
 
 
 def _hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:

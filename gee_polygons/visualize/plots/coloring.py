@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _MOST_STEPS: Final = 8  # of whole numbers that are listed in a legend
 
 
-def colours_of(ax: Axes, values: pd.Series[Any], title: str, cmap: str = "viridis") -> list[Any]:
-    """Return the colour of each value, grey where there is none, and draw what explains the colours.
+def colours_of(ax: Axes, values: pd.Series[Any], title: str, cmap: str = "viridis") -> Any:
+    """Return the colour of each value, names or RGBA, grey where there is none, and draw what explains the colours.
 
     Colours such as ``"#00ff00"`` are used as they are; numbers get the colours of `cmap`, text those of Okabe and Ito;
     groups of recovery have their own.
@@ -39,21 +39,23 @@ def colours_of(ax: Axes, values: pd.Series[Any], title: str, cmap: str = "viridi
     return colours
 
 
-def _colours_of_numbers(ax: Axes, numbers: Any, title: str, cmap: str) -> list[Any]:
+def _colours_of_numbers(ax: Axes, numbers: Any, title: str, cmap: str) -> Any:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Normalize, to_rgba
 
     shown = numbers[np.isfinite(numbers)] if np.isfinite(numbers).any() else np.array([0.0, 1.0])
     margin = 0.5 if shown.min() == shown.max() else 0.0
     norm, scale = Normalize(shown.min() - margin, shown.max() + margin), colormap(cmap)
-    colours = [scale(norm(v)) if np.isfinite(v) else NO_DATA for v in numbers]
+    gaps = ~np.isfinite(numbers)
+    colours = scale(norm(np.where(gaps, shown[0], numbers)))
+    colours[gaps] = to_rgba(NO_DATA)
     steps = np.unique(shown)
     whole = bool(np.all(shown == np.rint(shown)))
     if whole and len(steps) <= _MOST_STEPS:  # a few years are easier to read from a list than from a colour bar
-        _legend(ax, {f"{v:.0f}": scale(norm(v)) for v in steps}, title, gaps=NO_DATA in colours)
+        _legend(ax, {f"{v:.0f}": scale(norm(v)) for v in steps}, title, gaps=gaps.any())
     else:
         colour_bar(ax, ScalarMappable(norm, scale), title, whole=whole)
-        if NO_DATA in colours:
+        if gaps.any():
             ax.set_title("grey: no value", fontsize=8, color=INK, loc="left")
     return colours
 

@@ -67,10 +67,10 @@ def plot_pca_scatter(
     >>> plot_pca_scatter(table).get_xlabel()[:3]
     'PC1'
     """
-    ax, basis, at, present = _plane(table, ax, basis, components)
+    ax, basis, at, rgb, present = _plane(table, ax, basis, components)
     points = float(np.clip(4000 / max(1, len(at)), 3, 36)) if size is None else size
     if color is None:
-        colours: Any = basis.rgb(band_matrix(table)[present]) / 255
+        colours: Any = rgb
         ax.set_title(f"Colours: {basis.describe()}", fontsize=8, color=INK)
     else:
         colours = colours_of(ax, table.loc[present, column_named(table, color)], color)
@@ -116,13 +116,12 @@ def plot_pca_hexbin(
     >>> plot_pca_hexbin(table, counts=True).get_ylabel()[:3]
     'PC2'
     """
-    ax, basis, at, present = _plane(table, ax, basis, components)
+    ax, basis, at, rgb, _ = _plane(table, ax, basis, components)
     draw = partial(ax.hexbin, at[:, 0], at[:, 1], gridsize=gridsize, mincnt=1, linewidths=0.2)
     hexagons = draw(bins="log", cmap="cividis")
     if counts:
         colour_bar(ax, hexagons, "rows per hexagon", plain=True)
     else:
-        rgb = basis.rgb(band_matrix(table)[present]) / 255
         means = [draw(C=channel, reduce_C_function=np.mean, visible=False).get_array() for channel in rgb.T]
         number = np.asarray(hexagons.get_array(), np.float64)
         # fewer rows, fainter: the density stays visible
@@ -182,8 +181,7 @@ def plot_trajectory(
         )
     ax = axes_or_new(ax, (4.8, 4.0))
     if background is not None:
-        _, scores, present = _scores(background, basis)
-        rgb = basis.rgb(band_matrix(background)[present]) / 255
+        _, scores, rgb, _ = _scores(background, basis)
         ax.scatter(scores[:, x], scores[:, y], s=12, c=rgb, alpha=0.5, linewidths=0, zorder=1)
     ends: list[tuple[str, NDArray[np.float64], str]] = []
     drawn = [np.zeros((0, 2))]
@@ -221,23 +219,25 @@ def _draw_path(ax: Axes, at: NDArray[np.float64], site: str, colour: str) -> Non
 
 def _plane(
     table: pd.DataFrame, ax: Axes | None, basis: PcaColors | None, components: tuple[int, int]
-) -> tuple[Axes, PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
-    """Return labelled axes, the basis, the scores of the rows with data, shape (rows, 2), and which rows these are."""
-    basis, scores, present = _scores(table, basis)
+) -> tuple[Axes, PcaColors, NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return labelled axes, and what `_scores` returns, with two scores of each row."""
+    basis, scores, rgb, present = _scores(table, basis)
     x, y = _pair(components)
     ax = axes_or_new(ax, (4.8, 4.0))
     _label_components(ax, basis, x, y)
-    return ax, basis, scores[:, [x, y]], present
+    return ax, basis, scores[:, [x, y]], rgb, present
 
 
-def _scores(table: pd.DataFrame, basis: PcaColors | None) -> tuple[PcaColors, NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the basis, the scores of the rows with data, and which rows these are."""
-    vectors = band_matrix(table)
-    basis = fit_pca_colors(vectors) if basis is None else basis
-    present = np.isfinite(vectors[:, 0])
+def _scores(
+    table: pd.DataFrame, basis: PcaColors | None
+) -> tuple[PcaColors, NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the basis, scores and colours (0..1) of the rows with data, and which rows these are."""
+    basis = fit_pca_colors(table) if basis is None else basis
+    scores = basis.scores(table)
+    present = np.isfinite(scores[:, 0])
     if not present.any():
         raise UsageError("no row of the table has data")
-    return basis, basis.project(vectors[present]), present
+    return basis, scores[present], basis.rgb_of_scores(scores[present]) / 255, present
 
 
 def _pair(components: tuple[int, int]) -> tuple[int, int]:
