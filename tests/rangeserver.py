@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -58,6 +58,8 @@ class RangeServer:
 
     With `query`, requests without that query are forbidden, as for a signed URL, and so is HEAD.
 
+    With `tls`, it speaks HTTPS.
+
     With `rate`, all connections together get so many bytes a second, in pieces of `PIECE` bytes, in turn.
 
     `log` holds (path, first byte, last byte, status) of each request, in order of arrival. `counts_from_the_end` says
@@ -73,6 +75,7 @@ class RangeServer:
     sent: int = 0
     most_at_once: int = 0
     counts_from_the_end: bool = True
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.faults.seed)
@@ -82,7 +85,7 @@ class RangeServer:
         self._free_at = 0.0  # when the line can take the next piece
         self.port = 0
         self.start()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Listen, on the same port as before."""
@@ -130,6 +133,11 @@ class RangeServer:
 
     def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls:
+            try:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            except OSError:  # the client doesn't trust the certificate
+                return connection.close()
         self._open.add(connection)
         pending = b""
         try:
@@ -200,7 +208,7 @@ class RangeServer:
         if method == "GET":
             with self._lock:
                 self.sent += body  # before sending: the client may read the count as soon as it has the last byte
-        connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" else 0)
+        connection.sendall(answer.encode(), socket.MSG_MORE if method == "GET" and not self.tls else 0)
         if method == "GET":
             with file.open("rb") as data:
                 if fault == "stall":
@@ -214,7 +222,7 @@ class RangeServer:
                 while body > 0:
                     if body == 1:  # the next request may follow the last byte at once
                         self._finish(connection)
-                    done = os.sendfile(connection.fileno(), data.fileno(), first, max(body - 1, 1))
+                    done = connection.sendfile(data, first, max(body - 1, 1))
                     first, body = first + done, body - done
         return fault != "truncate"
 
@@ -262,10 +270,11 @@ class RangeServer:
 
 @contextmanager
 def serve(
-    root: Path | str, *, latency_s: float = 0.0, rate: float = 0.0, faults: Faults | None = None, query: str = ""
-) -> Iterator[RangeServer]:
+    root: Path | str, *, latency_s: float = 0.0, rate: float = 0.0, faults: Faults | None = None, query: str = "",
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[RangeServer]:  # fmt: skip
     """Serve a folder while the block runs."""
-    server = RangeServer(Path(root), latency_s, rate, faults or Faults(), query)
+    server = RangeServer(Path(root), latency_s, rate, faults or Faults(), query, tls=tls)
     try:
         yield server
     finally:
@@ -278,10 +287,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--rate", type=float, default=0.0, help="bytes a second, over all connections")
+    parser.add_argument("--certificate", help="file with a certificate and its key: HTTPS")
     parser.add_argument("--loss", type=float, default=0.0, help="share of requests that stall or are dropped")
     options = parser.parse_args()
     faults = Faults(stall=options.loss / 2, drop=options.loss / 2)
-    with serve(options.folder, latency_s=options.latency, rate=options.rate, faults=faults) as server:
+    tls = None
+    if options.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate)
+    with serve(options.folder, latency_s=options.latency, rate=options.rate, faults=faults, tls=tls) as server:
         sys.stdout.write(server.url + "\n")
         sys.stdout.flush()
         for line in sys.stdin:

@@ -113,7 +113,8 @@ TABLE = {  # what is answered to one request after the other (the last again); a
     "has it no more": ([status("410 Gone")], "410", 1),
     "says where it is": ([status("302 Found", "Location: /other\r\n"), good], None, 2),
     "redirects in a circle": ([status("302 Found", "Location: /a\r\n")], "in a circle", 10),
-    "redirects to a file": ([status("302 Found", "Location: file:///etc/passwd\r\n")], "no http", 1),
+    "redirects to a file": ([status("302 Found", "Location: file:///etc/passwd\r\n")], "no valid http", 1),
+    "redirects to no port": ([status("302 Found", "Location: https://a:99999/\r\n")], "no valid http", 1),
     "says nothing": ([Client.be_silent, good], None, 2),
     "says nothing for good": ([Client.be_silent], "no answer in time", 5),
     "goes silent in the middle": ([half_then_silent, good], None, 2),
@@ -143,10 +144,10 @@ TABLE = {  # what is answered to one request after the other (the last again); a
 class HostileServer:
     """Answers requests as a script has it."""
 
-    def __init__(self, script):
-        self.script, self.sent, self.firsts = script, 0, []
+    def __init__(self, script, tls=None):
+        self.script, self.sent, self.firsts, self.heads, self.tls = script, 0, [], [], tls
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/a"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._socket.getsockname()[1]}/a"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -154,8 +155,11 @@ class HostileServer:
             while True:
                 threading.Thread(target=self._serve, args=self._socket.accept()[:1], daemon=True).start()
 
+    def _open(self, connection):
+        return self.tls.wrap_socket(connection, server_side=True) if self.tls else connection
+
     def _serve(self, connection):
-        with contextlib.suppress(OSError), connection:
+        with contextlib.suppress(OSError), self._open(connection) as connection:
             goes_on = True
             while goes_on:
                 head = b""
@@ -166,6 +170,7 @@ class HostileServer:
                 client = Client(connection, head, self)
                 answer = self.script[min(len(self.firsts), len(self.script) - 1)]
                 self.firsts.append(client.first)
+                self.heads.append(head.decode())
                 goes_on = answer(client)
 
 

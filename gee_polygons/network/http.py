@@ -12,9 +12,9 @@ import base64
 import contextlib
 import email.utils
 import http.client
+import io
 import os
 import re
-import select
 import socket
 import ssl
 import threading
@@ -24,9 +24,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 CONNECT_S: Final = 10.0  # time limit of a connection's opening
+_NEXT_ADDRESS_S: Final = 2.0  # after this a server's next address is tried; a lost packet is sent again within it
+_TLS_ATTEMPTS: Final = 3
 _IDLE_S: Final = 20.0  # a connection unused for longer may be dead without saying so
 _MOST_REDIRECTS: Final = 10
 _SLICE_S: Final = 0.5  # how often a wait for bytes looks whether it should go on
@@ -60,45 +62,38 @@ class FailedError(Exception):
         self.missing = status == 404
 
 
-class Answer:
+class Answer(http.client.HTTPResponse):
     """An answer whose headers have arrived."""
-
-    def __init__(self, sock: Any, response: http.client.HTTPResponse, wait: Wait) -> None:
-        self._response, self._socket, self._wait = response, sock, wait
-        self.status = response.status
-        self.headers = response.headers
-        self.length = response.length
-        """Bytes of the body; None where the server doesn't say."""
-        self._left = response.length
-        self._buffered = True  # bytes of the body may have come with the headers
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all of the body has been read, so that the connection can be used again."""
-        return self._left == 0 or self._response.isclosed()
-
-    def close(self) -> None:
-        """Read no more."""
-        self._response.close()
 
     def read_into(self, buffer: memoryview) -> int:
         """Read what has arrived, at least a byte; 0 at the end of the body, wherever it is."""
-        if self._left is None:  # chunks, or as much as comes
-            n = self._response.readinto(buffer[: 2**16])
-            self._wait.count(n)
-            return n
-        buffer = buffer[: self._left]
-        if not len(buffer):
-            return 0
-        if self._buffered:
-            n = self._response.fp.readinto1(buffer)
-            self._wait.count(n)
-            self._socket.settimeout(_SLICE_S)
-            self._buffered = False
-        else:
-            n = self._wait.receive(self._socket, buffer)
-        self._left -= n
+        if self.length is None:  # chunks, or as much as comes
+            return self.readinto(buffer[: 2**16])
+        n: int = self.fp.readinto1(buffer[: self.length]) if self.length else 0
+        self.length -= n
         return n
+
+
+class _Incoming(io.RawIOBase):
+    """What arrives over a connection, as a file that an answer can be read from."""
+
+    def __init__(self, sock: socket.socket, wait: Wait) -> None:
+        self._sock, self._wait = sock, wait
+        self._file = sock.makefile("rb", buffering=0)  # the socket stays open as long as its files
+        sock.settimeout(_SLICE_S)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._wait.receive(self._sock, buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class Wait:
@@ -119,11 +114,9 @@ class Wait:
         self.longest_s = 0.0
         """The longest silence so far."""
 
-    def ready(self, sock: socket.socket) -> None:
-        """Wait for the first byte of an answer."""
-        self._since = time.monotonic()
-        while not _readable(sock, _SLICE_S):
-            self._look()
+    def begin(self) -> None:
+        """Begin to count: a request was sent."""
+        self._since, self._n = time.monotonic(), 0
 
     def receive(self, sock: socket.socket, buffer: memoryview) -> int:
         """Read what has arrived, at least a byte; 0 at the end."""
@@ -133,18 +126,14 @@ class Wait:
             except TimeoutError:
                 self._look()
                 continue
-            self.count(n)
-            return n
-
-    def count(self, n: int) -> None:
-        """Count bytes that have arrived; a few at a time are as good as none."""
-        self._n += n
-        now = time.monotonic()
-        if self._n >= _TRICKLE_BYTES:
+            self._n += n
+            now = time.monotonic()
             self.longest_s = max(self.longest_s, now - self._since)
-            self._since, self._n = now, 0
-        elif now - self._since > _SLICE_S:
-            self._look()
+            if self._n >= _TRICKLE_BYTES:  # a few at a time are as good as none
+                self._since, self._n = now, 0
+            elif now - self._since > _SLICE_S:
+                self._look()
+            return n
 
     def _look(self) -> None:
         self._check()
@@ -205,36 +194,38 @@ def _seconds(stated: str) -> float:
 
 _lock = threading.Lock()
 _idle: dict[tuple[str, str], list[tuple[Any, float]]] = {}
+_found: set[str] = set()  # names whose addresses are known
+_dead: dict[Any, float] = {}  # addresses that didn't answer, and when
 
 
 @contextmanager
 def _exchange(url: str, headers: Mapping[str, str], wait: Wait, connect_s: float) -> Iterator[Answer]:
     """Send one request over a kept or a new connection; keep the connection if the answer is read to its end."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FailedError("the server redirects to what is no http or https URL", 1)
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise FailedError("no valid http or https URL", 1)
     key = (parts.scheme, parts.netloc)
     connection = answer = None
     try:
-        connection, answer = _send(key, url, headers, wait, connect_s)
+        connection, answer = _send(key, parts, headers, wait, connect_s)
         yield answer
-        if answer.is_complete and connection.sock is not None:
+        if (answer.length == 0 or answer.isclosed()) and connection.sock is not None:
             answer.close()
             with _lock:
                 _idle.setdefault(key, []).append((connection, time.monotonic()))
             connection = None
-    except ssl.SSLCertVerificationError as error:
-        raise FailedError(f"the server's certificate isn't trusted: {error.verify_message}", 1) from error
-    except TimeoutError as error:
-        raise FailedError("no answer in time", silent=True) from error
-    except (http.client.InvalidURL, UnicodeError) as error:
-        raise FailedError(f"no valid URL: {error}", 1) from error
-    except (http.client.IncompleteRead, ConnectionError) as error:
-        raise FailedError("the connection broke off" if connection else "no connection, or it was dropped") from error
+    except (http.client.InvalidURL, UnicodeError) as error:  # its text may hold a signature
+        raise FailedError("no valid URL", 1) from error
     except http.client.HTTPException as error:
+        if isinstance(error, http.client.IncompleteRead | ConnectionError):
+            raise FailedError("the connection broke off") from error
         raise FailedError(f"the server doesn't answer in HTTP ({type(error).__name__})") from error
     except OSError as error:
-        raise FailedError("no connection, or it was dropped") from error
+        raise _unconnected(error, parts.hostname or "") from error
     finally:
         if answer is not None:
             answer.close()
@@ -242,33 +233,48 @@ def _exchange(url: str, headers: Mapping[str, str], wait: Wait, connect_s: float
             connection.close()
 
 
+def _unconnected(error: OSError, host: str) -> FailedError:
+    """Return what an error of the system means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return FailedError(f"the server's certificate isn't trusted: {error.verify_message}", 1)
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return FailedError(f"no encrypted connection ({error.reason})", _TLS_ATTEMPTS)
+    if isinstance(error, socket.gaierror):  # the name of a server that was found before is right
+        wrong = error.errno == socket.EAI_NONAME and host not in _found
+        return FailedError(f"no address is known for {host}: check the name, or the network", 1 if wrong else None)
+    if tunnel := re.match(r"Tunnel connection failed: (\d+)", str(error)):
+        return FailedError(f"the proxy answers {tunnel[1]}", None if int(tunnel[1]) >= 500 else 1)
+    if isinstance(error, TimeoutError):
+        return FailedError("no answer in time", silent=True)
+    return FailedError("no connection, or it was dropped")
+
+
 def _send(
-    key: tuple[str, str], url: str, headers: Mapping[str, str], wait: Wait, connect_s: float
-) -> tuple[http.client.HTTPConnection, Answer]:
+    key: tuple[str, str], parts: SplitResult, headers: Mapping[str, str], wait: Wait, connect_s: float
+) -> tuple[http.client.HTTPConnection, Any]:
     """Return a connection and an answer; a kept connection that turns out to be closed is replaced."""
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    server = parts.netloc.rpartition("@")[2]
+    more = {"User-Agent": "gee_polygons", **headers, **_password("Authorization", parts)}
+    through = _proxy(parts.scheme, server)
+    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    if through and parts.scheme == "http":
+        target = urlunsplit(("http", server, parts.path or "/", parts.query, ""))
+        more |= _password("Proxy-Authorization", through)
     while True:
-        connection = _kept(key)
-        is_new = connection is None
-        if connection is None:
-            connection = _connect(key, parts, connect_s)
+        kept = _kept(key)
+        connection = kept or _connect(parts, through, connect_s)
         try:
-            if connection.sock is None:
-                connection.timeout = connect_s
+            if kept is None:
                 connection.connect()
-            sock = connection.sock
-            sock.settimeout(connect_s)
-            more = _with_password(parts, headers)
-            if key[0] == "http" and (through := _proxy(*key)):
-                target, more = url, more | _for_proxy(through)
+            connection.sock.settimeout(connect_s)
             connection.request("GET", target, headers=more)
-            wait.ready(sock)
-            sock.settimeout(max(_SLICE_S, wait._limit_s()))
-            return connection, Answer(sock, connection.getresponse(), wait)
+            wait.begin()
+            incoming: Any = _Incoming(connection.sock, wait)
+            connection.response_class = lambda _, incoming=incoming, **how: Answer(incoming, **how)
+            return connection, connection.getresponse()
         except BaseException as error:
             connection.close()
-            if is_new or not isinstance(error, ConnectionError | http.client.BadStatusLine):
+            if kept is None or not isinstance(error, ConnectionError | ssl.SSLError | http.client.BadStatusLine):
                 raise
 
 
@@ -289,57 +295,73 @@ def _close_idle(seconds: float = 0.0) -> None:
 atexit.register(_close_idle)
 
 
-def _connect(key: tuple[str, str], parts: Any, connect_s: float) -> http.client.HTTPConnection:
-    host, port = parts.hostname, parts.port
-    through = urlsplit(_proxy(*key))
-    if not through.hostname:
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(host, port, timeout=connect_s)
-        return http.client.HTTPSConnection(host, port, timeout=connect_s, context=_tls())
+def _connect(parts: SplitResult, through: SplitResult | None, connect_s: float) -> http.client.HTTPConnection:
+    """Return a connection that is not open yet."""
+    host, port = parts.hostname or "", parts.port
+    if through is not None:
+        host, port = through.hostname or "", through.port or 80
     if parts.scheme == "http":
-        return http.client.HTTPConnection(through.hostname, through.port, timeout=connect_s)
-    tunnel = http.client.HTTPSConnection(through.hostname, through.port, timeout=connect_s, context=_tls())
-    tunnel.set_tunnel(host, port, _for_proxy(through.geturl()))
-    return tunnel
+        connection = http.client.HTTPConnection(host, port, timeout=connect_s)
+    else:
+        with _lock:  # its certificates are read once
+            context = _tls()
+        connection = http.client.HTTPSConnection(host, port, timeout=connect_s, context=context)
+        if through is not None:
+            connection.set_tunnel(parts.hostname or "", parts.port, _password("Proxy-Authorization", through))
+    connection._create_connection = _open  # type: ignore[attr-defined]
+    return connection
 
 
-def _for_proxy(through: str) -> dict[str, str]:
-    password = _with_password(urlsplit(through), {}).get("Authorization")
-    return {"Proxy-Authorization": password} if password else {}
+def _open(address: tuple[str, int], connect_s: float, source: Any = None) -> socket.socket:
+    """Connect to a server's first address that answers; those that didn't last time are tried last."""
+    addresses = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    _found.add(address[0])
+    addresses.sort(key=lambda each: _dead.get(each[4], 0.0))
+    for number, (family, kind, protocol, _, where) in enumerate(addresses, 1):
+        sock = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(connect_s if number == len(addresses) else min(connect_s, _NEXT_ADDRESS_S))
+            sock.connect(where)
+        except OSError:
+            _dead[where] = time.monotonic()
+            if sock is not None:
+                sock.close()
+            if number == len(addresses):
+                raise
+        else:
+            _dead.pop(where, None)
+            sock.settimeout(connect_s)
+            return sock
+    raise OSError("no address")
 
 
 @lru_cache(maxsize=64)
-def _proxy(scheme: str, netloc: str) -> str:
-    """Return the URL of the proxy that the environment names for a server, or nothing."""
-    host = netloc.rpartition("@")[2]
+def _proxy(scheme: str, server: str) -> SplitResult | None:
+    """Return the URL of the proxy that the environment names for a server."""
     found = urllib.request.getproxies().get(scheme, "")
-    return "" if not found or urllib.request.proxy_bypass(host) else found if "://" in found else f"http://{found}"
+    if not found or urllib.request.proxy_bypass(server):
+        return None
+    through = urlsplit(found if "://" in found else f"http://{found}")
+    if through.scheme != "http":
+        raise FailedError(f"the proxy has to be an http URL, and is {through.scheme}", 1)
+    return through
 
 
-def _with_password(parts: Any, headers: Mapping[str, str]) -> dict[str, str]:
-    found = {"User-Agent": "gee_polygons", **headers}
-    if parts.username:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        found["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return found
+def _password(header: str, parts: SplitResult) -> dict[str, str]:
+    """Return the header that holds a URL's user and password, if it has any."""
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return {header: f"Basic {base64.b64encode(pair.encode()).decode()}"} if parts.username else {}
 
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
+    """Return the trusted certificates: the system's, those that SSL_CERT_FILE and SSL_CERT_DIR name, and certifi's."""
     import certifi
 
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
-
-
-def _readable(sock: socket.socket, seconds: float) -> bool:
-    """Wait until there is something to read."""
-    if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([sock], [], [], seconds)[0])
-    waiting = select.poll()
-    waiting.register(sock, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))
 
 
 def _forget() -> None:

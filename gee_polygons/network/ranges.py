@@ -10,13 +10,13 @@ Local files are read when a range is decoded: a disk has no latency to hide.
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from gee_polygons.errors import ReadError
@@ -32,8 +32,6 @@ MAX_WASTE_BYTES: Final = 64 * 2**10
 MAX_REQUEST_BYTES: Final = 4 * 2**20
 BATCH_BYTES: Final = 128 * 2**20  # ranges are merged within batches of this size: two blocks of 64 bands, many of a few
 AHEAD_BYTES: Final = 128 * 2**20  # requested or received, and not yet read
-
-_MAX_THREADS: Final = 512  # for all calls of a process; they only wait
 
 
 @dataclass(frozen=True)
@@ -283,7 +281,7 @@ class _Scheduler:
                     merged.started = True
                     self._bytes_ahead += merged.size
                     self._under_way += 1
-                    _pool().submit(_answer, merged, self.network, self._stop, weakref.ref(self))
+                    _threads.submit(merged, self.network, self._stop, weakref.ref(self))
 
     def _merge_batch(self) -> None:
         first, self._n_batched = self._n_batched, _batch_end(self._requests, self._n_batched)
@@ -326,11 +324,32 @@ def _answer(merged: MergedRequest, network: Network, stop: threading.Event, sche
         sender.answered()
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    """Return the threads that wait for answers; all calls share them, and they are started as needed."""
-    return ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="fetch")
+class _Threads:
+    """Threads that wait for answers, started as needed; a process that ends doesn't wait for them."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def submit(self, *task: Any) -> None:
+        self._tasks.put(task)
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._work, name="fetch", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            _answer(*self._tasks.get())
+            self._idle.release()
+
+
+_threads = _Threads()
+
+
+def _forget() -> None:
+    """Start afresh in a forked process, which has none of the threads."""
+    global _threads
+    _threads = _Threads()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of the threads
+    os.register_at_fork(after_in_child=_forget)
