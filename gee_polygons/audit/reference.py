@@ -146,9 +146,10 @@ def _missing_rows(table: AuditedTable, reference: AuditedTable, how: str) -> lis
     if table.site is None or reference.site is None:
         return []
     names = ["site", "year"] if "year" in how else ["site"]
-    keys, wanted = (pd.DataFrame({"site": t.site, "year": t.year})[names] for t in (table, reference))
-    missing = sorted(set(wanted.itertuples(index=False, name=None)) - set(keys.itertuples(index=False, name=None)))
-    if not missing:
+    keys, wanted = (
+        pd.MultiIndex.from_frame(pd.DataFrame({n: getattr(t, n) for n in names})) for t in (table, reference)
+    )
+    if not len(missing := wanted.difference(keys)):
         return []
     examples = ", ".join(" ".join(map(str, key)) for key in missing[:3])
     return [table.finding("rows_missing", np.zeros(0, np.intp), {"rows": len(missing), "such as": examples})]
@@ -161,8 +162,7 @@ def _unit(m: Floats) -> Floats:
 
 def _dot(a: Floats, b: Floats) -> Floats:
     """Return the dot product of each row of `a` with that row of `b`."""
-    products: Floats = np.einsum("ij,ij->i", a, b)
-    return products
+    return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
 def band_disorders(table: AuditedTable, pairs: Pairs, differs: Mask, repaired_cosine: float = _REPAIRED) -> Result:
@@ -262,9 +262,8 @@ def nodata_averaged(table: AuditedTable, pairs: Pairs, least_cosine: float = 1.0
     evidence: dict[str, Any] = {"share of nodata": span(share, ".1%")}
     if len(share):
         evidence["constant"] = float(np.median(constant[hit] / share))
-    how = (
-        "rows are " + ("the reference's" if least_cosine == 1 else "their other years'") + " plus a share of a constant"
-    )
+    truth_of = "the reference's" if least_cosine == 1 else "their other years'"
+    how = f"rows are {truth_of} plus a share of a constant"
     return table.findings("nodata_averaged", pairs.rows[hit], evidence, how=how), hit
 
 

@@ -16,14 +16,12 @@ from gee_polygons.embeddings.quantization import MAX_CODE, SCALE
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Kinds = NDArray[np.str_]
-Description = tuple[dict[str, Any], dict[str, str]]  # evidence, and words of the message
 
 # Measured on 12,000 real pixels of five regions: lengths 0.992..1.009; with k / 127 instead, 2.43..2.69; means over a
 # square kilometre keep 0.8 of that. Cosine to the vector of equal components: -0.27..0.33.
 MEAN_OF_NODATA: Final = -128 * 128 / SCALE  # -1.0079: -128 de-quantised without a mask; -128 / 127 is the same to 1e-5
-LONGEST: Final = (
-    1.0225  # rounding to codes can lengthen a pixel's vector by sqrt(sum (|k| + 1/4)^2) / 127.5^2 <= 0.0223
-)
+# rounding to codes can lengthen a pixel's vector by sqrt(sum (|k| + 1/4)^2) / 127.5^2 <= 0.0223
+LONGEST: Final = 1.0225
 SHORTEST: Final = 0.25
 LINEAR: Final = (1.5, 2.9)  # lengths of codes divided by 127
 CODES: Final = (150.0, 2048.0)  # lengths of 64 codes of -128..127, or of 0..255 where int8 was read as uint8
@@ -31,6 +29,10 @@ LEAST_COSINE: Final = -0.5  # to equal components; below it nodata was averaged 
 UNIT: Final = 5e-6  # deviation of a length from 1: six decimals of a CSV
 PLAUSIBLE: Final = "plausible"  # the kind of a row in which nothing is wrong by itself
 _MOST_DESCRIBED: Final = 50_000  # rows whose values are looked at for the evidence
+_DESCRIBED: Final = (
+    "nodata_as_value", "raw_codes", "linear_dequantisation", "unknown_scale", "longer_than_one", "implausibly_short",
+    "sign_lost",
+)  # fmt: skip
 _DIVISORS: Final = (127.0, 127.5, 128.0)
 # Shares of components below 2 % of the vector's length, medians over tables of the points' scenes that AEF.md lists
 # and of squares of a real window: 11-16 % for means of vectors, 20-28 % for de-quantised means of codes where lengths
@@ -119,16 +121,15 @@ def value_findings(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     missing = np.isnan(vectors.matrix).sum(axis=1)
     partial = ((missing > 0) & (missing < vectors.matrix.shape[1])) | vectors.infinite
     found = table.findings("partial_rows", partial, {"bands missing": span(missing[partial], "d")})
-    for code, describe in _DESCRIPTIONS.items():
+    for code in _DESCRIBED:
         rows = kinds == code
         if rows.any():
-            evidence, words = describe(vectors.matrix[np.flatnonzero(rows)[:_MOST_DESCRIBED]], figures[rows])
+            evidence, words = _described(code, vectors.matrix[np.flatnonzero(rows)[:_MOST_DESCRIBED]], figures[rows])
             if vectors.whole and code != "nodata_as_value":
                 evidence["length"] = _length_text(figures["length"][rows])
             if code == "unknown_scale" and vectors.whole and "n_pixels" in table.numbers:
-                evidence["length per pixel"] = float(
-                    (figures["length"][rows] / table.numbers["n_pixels"][rows]).median()
-                )
+                per_pixel = figures["length"][rows] / table.numbers["n_pixels"][rows]
+                evidence["length per pixel"] = float(per_pixel.median())
             found += table.findings(code, rows, evidence, **words)
     found += _rounded(table, vectors, figures, kinds)
     if vectors.whole:
@@ -137,41 +138,23 @@ def value_findings(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     return found
 
 
-def _describe_filled(m: Floats, _: pd.DataFrame) -> Description:
-    values = ", ".join(f"{v:g}" for v in np.unique(m[:, 0].round(4))[:4])
-    return {"value in every band": values}, {"values": values}
-
-
-def _describe_codes(_: Floats, figures: pd.DataFrame) -> Description:
+def _described(code: str, m: Floats, figures: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the evidence for a kind of rows, and the words of its message."""
     low, high = figures["low"].min(), figures["high"].max()
-    how = "int8 codes read as uint8" if low >= 0 else "codes were not de-quantised"
-    return {"values": span([low, high])}, {"how": how}
-
-
-def _describe_linear(m: Floats, _: pd.DataFrame) -> Description:
-    # single pixels show the divisor, means don't
-    whole = [f"{d:g}" for d in _DIVISORS if (np.abs(m * d - np.rint(m * d)) < 0.02).all(axis=1).any()]
-    divisor = whole[0] if whole else "127 (or 127.5, or 128)"
-    return {"expected": "at most 1; 2.43..2.69 for pixels divided by 127"}, {"divisor": divisor}
-
-
-def _describe_unknown_scale(_: Floats, figures: pd.DataFrame) -> Description:
-    return {"largest": float(figures["largest"].max())}, {}
-
-
-def _describe_length(_: Floats, __: pd.DataFrame) -> Description:
+    if code == "nodata_as_value":
+        values = ", ".join(f"{v:g}" for v in np.unique(m[:, 0].round(4))[:4])
+        return {"value in every band": values}, {"values": values}
+    if code == "raw_codes":
+        how = "int8 codes read as uint8" if low >= 0 else "codes were not de-quantised"
+        return {"values": span([low, high])}, {"how": how}
+    if code == "linear_dequantisation":
+        # single pixels show the divisor, means don't
+        whole = [f"{d:g}" for d in _DIVISORS if (np.abs(m * d - np.rint(m * d)) < 0.02).all(axis=1).any()]
+        divisor = whole[0] if whole else "127 (or 127.5, or 128)"
+        return {"expected": "at most 1; 2.43..2.69 for pixels divided by 127"}, {"divisor": divisor}
+    if code == "unknown_scale":
+        return {"largest": float(figures["largest"].max())}, {}
     return {}, {"shortest": f"{SHORTEST:g}"}
-
-
-_DESCRIPTIONS: Final = {
-    "nodata_as_value": _describe_filled,
-    "raw_codes": _describe_codes,
-    "linear_dequantisation": _describe_linear,
-    "unknown_scale": _describe_unknown_scale,
-    "longer_than_one": _describe_length,
-    "implausibly_short": _describe_length,
-    "sign_lost": _describe_length,
-}  # by the kind of a row: evidence, and words of the message
 
 
 def _rounded(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds: Kinds) -> list[Finding]:
