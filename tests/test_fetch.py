@@ -127,6 +127,25 @@ def test_what_is_fetched_ahead_is_bounded(folder, monkeypatch):
         check(folder, requests, [first, *answers])
 
 
+def test_twice_as_much_is_fetched_ahead_while_a_reader_waits(folder, monkeypatch):
+    monkeypatch.setattr(_fetch, "AHEAD_BYTES", 500_000)
+    with serve(folder) as server:
+        answer, stall = server._answer, threading.Event()
+        server._answer = lambda connection, lines: (
+            "bytes=1-" in str(lines) and stall.wait(5),
+            answer(connection, lines),
+        )[1]
+        requests = [RangeRequest(f"{server.url}/{'ab'[i % 2]}.bin", [i * 100_000 + 1], [90_000]) for i in range(29)]
+        answers = stream(requests)
+        first = next(answers)
+        reader = threading.Thread(target=first[0].read)
+        reader.start()
+        time.sleep(0.3)
+        stall.set()
+        reader.join()
+        assert 500_000 < server.sent <= 1_200_000
+
+
 def test_leaving_early_ends_the_requests(folder):
     with serve(folder, latency_s=0.02) as server:
         requests = [RangeRequest(f"{server.url}/a.bin", [i * 1000 + 1], [10]) for i in range(0, 2900, 70)]

@@ -156,9 +156,10 @@ class Host:
         with self._lock:
             now = time.monotonic()
             self._faults -= _SMOOTHING * self._faults
-            if now - turn.sent > _SECONDS_UNDER_WAY:
+            took = now - turn.sent - longest_silence_s  # a server that takes long to answer isn't a slow line
+            if took > _SECONDS_UNDER_WAY:
                 if turn.sent > self._cut_at:  # not for those that were sent before
-                    fitting = self._under_way * _SECONDS_UNDER_WAY / (now - turn.sent)
+                    fitting = self._under_way * _SECONDS_UNDER_WAY / took
                     self._allowed = max(min(self._allowed, fitting), float(_LEAST_CONCURRENT))
                     self._cut_at = now
             elif self._under_way >= int(self._allowed):

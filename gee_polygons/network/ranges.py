@@ -14,8 +14,9 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +32,8 @@ MAX_WASTE_BYTES: Final = 64 * 2**10
 # A larger request gains nothing in latency, and loses more when it breaks off. Two published blocks are about 0.9 MB.
 MAX_REQUEST_BYTES: Final = 4 * 2**20
 BATCH_BYTES: Final = 128 * 2**20  # ranges are merged within batches of this size: two blocks of 64 bands, many of a few
-AHEAD_BYTES: Final = 128 * 2**20  # requested or received, and not yet read
+# Requested or received, and not yet read; twice as many while a reader waits: one late answer stops no others
+AHEAD_BYTES: Final = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def stream(
 ) -> Generator[list[Any] | FailedRange, None, None]:
     """Yield the ranges of each request, in order; their bytes are waited for when they are read.
 
-    At most `network.max_concurrent` requests are under way, and about `AHEAD_BYTES` are under way or unread.
+    At most `network.max_concurrent` requests are under way, and about `AHEAD_BYTES` are under way or unread
+    (twice as many while a reader waits).
     A remote range raises `ReadError` when it is read; a local one that can't be read is a `FailedRange` at once.
     """
     if all(local_path(request.place) is not None for request in requests):
@@ -191,7 +194,7 @@ class RemoteRange:
             return memoryview(fetch(self._place, self._start, self._length, network, clip=self._clip))
         self._scheduler.expedite(request)
         try:
-            with interruptible():
+            with interruptible(), self._scheduler.waiting(request):
                 whole = memoryview(request.answer.result())
         finally:
             self._request = None
@@ -214,6 +217,7 @@ class _Scheduler:
         self._under_way = 0
         self._bytes_ahead = 0
         self._awaited = -1  # the last request that a reader waits for
+        self._readers = 0  # that wait
         self._stop = threading.Event()
 
     def __del__(self) -> None:
@@ -248,6 +252,21 @@ class _Scheduler:
             self._awaited = max(self._awaited, merged.first)
         self._send()
 
+    @contextmanager
+    def waiting(self, merged: MergedRequest) -> Iterator[None]:
+        """Request more while a reader waits in the block."""
+        if merged.answer.done():
+            yield
+            return
+        with self._lock:
+            self._readers += 1
+        self._send()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+
     def release(self, merged: MergedRequest) -> None:
         """Count a part as read, or as no longer needed."""
         with self._lock:
@@ -273,7 +292,9 @@ class _Scheduler:
                     self._merge_batch()
                     continue
                 merged = self._queue.popleft()  # at once: releasing a range may call this method again
-                too_far = self._bytes_ahead and self._bytes_ahead + merged.size > AHEAD_BYTES
+                too_far = self._bytes_ahead and self._bytes_ahead + merged.size > AHEAD_BYTES * (
+                    2 if self._readers else 1
+                )
                 if too_far and merged.first > self._awaited:
                     self._queue.appendleft(merged)
                     return
