@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -686,3 +688,33 @@ def test_rows_beyond_one_block_are_checked_like_the_first(truth):
     table.loc[wrong, list(BANDS)] *= 2.5
     report = audit(table)
     assert {f.code: f.rows for f in report.findings} == {"linear_dequantisation": tuple(wrong)}
+
+
+MILLION = """
+import resource, numpy as np, pandas as pd, matplotlib; matplotlib.use("Agg")
+from gee_polygons.alphaearth import BANDS
+from gee_polygons.audit import audit
+from gee_polygons.embeddings.colors import add_pca_columns, fit_pca_colors
+from gee_polygons.visualize import plot_pca_hexbin, plot_pca_scatter
+rng = np.random.default_rng(0)
+home = rng.standard_normal((125_000, 64), dtype=np.float32) * 0.1
+table = pd.DataFrame(np.repeat(home, 8, axis=0), columns=list(BANDS))
+for band in BANDS:
+    table[band] += rng.standard_normal(len(table), dtype=np.float32) * 0.02
+table.insert(0, "site_id", np.repeat(np.arange(125_000).astype(str), 8))
+table.insert(1, "year", np.tile(np.arange(2017, 2025), 125_000))
+assert audit(table).n_rows == 1_000_000
+basis = fit_pca_colors(table)
+add_pca_columns(table, basis)
+plot_pca_scatter(table, basis=basis, color="year")
+plot_pca_hexbin(table, basis=basis)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_a_million_rows_take_less_than_two_gigabytes():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", MILLION], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2_000_000
