@@ -24,7 +24,7 @@ from gee_polygons.reduction.plan import Failure, PixelSource, ReducingSource, So
 from gee_polygons.site.collection import SiteCollection
 from gee_polygons.site.inputs import as_sites
 from gee_polygons.sources.opening import SOURCE_SETTING, open_source
-from gee_polygons.tables import WEIGHTS, columns, provenance
+from gee_polygons.tables import WEIGHTS, columns, keep_columns, provenance
 from gee_polygons.zonal.statistics import parse_statistics
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def extract_embeddings(
     bands: Sequence[str] | None = None,
     on_error: str = "raise",
     on_damage: str = "warn",
+    keep: bool | Sequence[str] = False,
     progress: Progress = False,
     max_workers: int | None = None,
 ) -> pd.DataFrame:
@@ -72,6 +73,9 @@ def extract_embeddings(
         them as they are, with a `DataWarning` and an entry ``"damaged_pixels"`` in ``table.attrs["provenance"]``, but
         leave out those that lack some bands; or treat them as a failed read. Pixels of single rasters, of the mosaic
         and of Earth Engine need not be unit vectors, and aren't checked.
+    keep : bool or sequence of str
+        Properties of the sites that become columns after `year`, with ``start_year`` if there is one, ``lon`` and
+        ``lat`` (centroid), as `gee_polygons.probe` needs them; True: all properties. See `tables.keep_columns`.
     progress : bool or callable
         A progress bar, or a function called with (blocks done, blocks in all).
     max_workers : int, optional
@@ -110,6 +114,8 @@ def extract_embeddings(
         raise UsageError(f"on_damage is 'warn' or 'raise', found {on_damage!r}")
     if max_workers is not None and max_workers < 1:
         raise UsageError(f"max_workers is 1 or more, found {max_workers}")
+    if keep is not False:
+        keep_columns(pd.DataFrame({"site_id": [], "year": []}), collection, keep)  # a wrong name is reported at once
     opened = _opened(source, collection, years)
     asked = tuple(opened.years()) if years is None else checked_years(years)
     how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
@@ -129,7 +135,7 @@ def extract_embeddings(
         table.attrs["provenance"]["damaged_pixels"] = describe_damage(results.damage)
     if on_error == "collect":
         table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
-    return table
+    return keep_columns(table, collection, keep)
 
 
 def _opened(source: Any, sites: SiteCollection, years: int | Iterable[int] | None) -> Source:

@@ -1,9 +1,11 @@
-"""The output table: its columns, its provenance, and writing it to GeoParquet or CSV.
+"""The output table: its columns, its provenance, and its files: GeoParquet, CSV, GeoPackage and GeoJSON.
 
 One row per (site, year). `.parquet` is GeoParquet 1.1 (geometry in EPSG:4326, a covering `bbox` column, provenance
 as JSON under the key ``gee_polygons``); `.csv` is CSV with full float precision, next to a CSVW description
 (``<name>.csv-metadata.json``) that holds types and provenance. No timestamps are written, so the same table gives the
-same bytes. Files are written under a temporary name in the same folder, then renamed.
+same bytes; only a `.gpkg` holds its date. `.gpkg` and `.geojson` are for programs that read no Parquet; they carry the
+provenance in the metadata of the layer, and in the member ``description``. Files are written under a temporary name in
+the same folder, then renamed.
 
 Sources: GeoParquet 1.1.0 specification; W3C, *Metadata Vocabulary for Tabular Data* (2015).
 """
@@ -26,7 +28,8 @@ import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, SYNTHETIC_NOTE
-from gee_polygons.errors import InputFileError, UsageError
+from gee_polygons.errors import InputFileError, OutputError, UsageError
+from gee_polygons.site.values import near
 from gee_polygons.store.atomic import check_new_file, replacing
 from gee_polygons.store.geoparquet import BBOX_TYPE, bbox_array, geo_metadata
 from gee_polygons.version import package_version
@@ -41,6 +44,7 @@ __all__ = [
     "check_new_file",
     "check_output",
     "columns",
+    "keep_columns",
     "provenance",
     "read_table",
     "write_table",
@@ -50,7 +54,9 @@ log = logging.getLogger(__name__)
 
 WEIGHTS: Final = "exact fraction of each pixel's area inside the polygon, over valid pixels"
 
-SUFFIXES: Final = (".parquet", ".csv")
+DRIVERS: Final = {".gpkg": "GPKG", ".geojson": "GeoJSON"}  # of GDAL
+SUFFIXES: Final = (".parquet", ".csv", *DRIVERS)
+_ENDINGS: Final = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 ROW_GROUP_ROWS: Final = 65_536  # rows written at a time: bounds the memory that the geometries take
 METADATA_KEY: Final = b"gee_polygons"
 GEOMETRY_COLUMNS: Final = ("geometry", "bbox")
@@ -88,6 +94,60 @@ def columns(bands: Sequence[str], statistics: Sequence[str]) -> list[str]:
     if len(statistics) == 1:
         return list(bands)
     return [f"{band}_{statistic}" for statistic in statistics for band in bands]
+
+
+def keep_columns(table: pd.DataFrame, sites: SiteCollection, keep: bool | Sequence[str]) -> pd.DataFrame:
+    """Return a table with columns of its sites after the first two columns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With `site_id`.
+    sites : SiteCollection
+        The sites of the table.
+    keep : bool or sequence of str
+        Names of the sites' properties; True: all of them; False: the table is returned as it is. With any, there are
+        also ``start_year``, if a site has one, and ``lon`` and ``lat``, the centroid in degrees. A property that has
+        the name of another column gets ``_in_file`` appended.
+
+    Returns
+    -------
+    DataFrame
+
+    Raises
+    ------
+    UsageError
+        If the sites have no such column.
+
+    Examples
+    --------
+    >>> from gee_polygons.site import Site, SiteCollection
+    >>> site = Site(polygon=shapely.box(10, 0, 11, 1), site_id=7, start_year=2016, properties={"kind": "control"})
+    >>> keep_columns(pd.DataFrame({"site_id": [7], "year": [2024]}), SiteCollection([site]), ["kind"]).iloc[0].to_dict()
+    {'site_id': 7, 'year': 2024, 'start_year': 2016, 'kind': 'control', 'lon': 10.5, 'lat': 0.5}
+    """
+    if keep is False:
+        return table
+    frame = sites.to_geodataframe()
+    there = [n for n in frame.columns if n not in ("site_id", "geometry")]
+    known = [*there, "lon", "lat"]
+    named = there if keep is True else [keep] if isinstance(keep, str) else list(keep)
+    if unknown := [name for name in named if name not in known]:
+        raise UsageError(
+            f"the sites have no column {unknown[0]!r}, named in keep=; they have {near(unknown[0], known)}"
+        )
+    first = ["start_year"] if frame["start_year"].notna().any() else []
+    chosen = dict.fromkeys([*first, *(n for n in named if n in there and n != "start_year")])
+    kept = pd.DataFrame(frame[list(chosen)]).rename(
+        columns=lambda n: f"{n}_in_file" if n in ("lon", "lat", *table.columns) else n
+    )
+    center = shapely.centroid(sites.polygons)
+    kept = kept.assign(lon=(shapely.get_x(center) + 180) % 360 - 180, lat=shapely.get_y(center))
+    place = {site_id: i for i, site_id in enumerate(sites.site_ids)}
+    kept = kept.iloc[np.array([place[i] for i in table["site_id"]], dtype=np.intp)].set_axis(table.index)
+    found = pd.concat([table.iloc[:, :2], kept, table.iloc[:, 2:]], axis=1)
+    found.attrs = table.attrs
+    return found
 
 
 def provenance(
@@ -159,7 +219,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     Parameters
     ----------
     path : str or Path
-        ``.parquet`` or ``.csv``, in a folder that exists.
+        ``.parquet``, ``.csv``, ``.gpkg`` or ``.geojson``, in a folder that exists.
     overwrite : bool
         Whether an existing file may be replaced.
 
@@ -178,11 +238,11 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
     --------
     >>> check_output("table.xlsx")
     Traceback (most recent call last):
-    gee_polygons.errors.UsageError: can't write 'table.xlsx': the name must end in .parquet or .csv
+    gee_polygons.errors.UsageError: can't write 'table.xlsx': the name must end in .parquet, .csv, .gpkg or .geojson
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"can't write {str(path)!r}: the name must end in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"can't write {str(path)!r}: the name must end in {_ENDINGS}")
     for output in _outputs(path):
         check_new_file(output, overwrite)
     return path
@@ -196,17 +256,18 @@ def write_table(
     overwrite: bool = False,
     spreadsheet: bool = False,
 ) -> Path:
-    """Write a table to GeoParquet or CSV, whole or not at all.
+    """Write a table to GeoParquet, CSV, GeoPackage or GeoJSON, whole or not at all.
 
     Parameters
     ----------
     table : DataFrame
         What `extract_embeddings` returned; ``table.attrs["provenance"]`` goes into the file.
     path : str or Path
-        ``.parquet`` (GeoParquet 1.1) or ``.csv`` (with ``<name>.csv-metadata.json`` beside it).
+        ``.parquet`` (GeoParquet 1.1), ``.csv`` (with ``<name>.csv-metadata.json`` beside it), ``.gpkg`` or
+        ``.geojson``.
     sites : SiteCollection, optional
-        Where the geometries come from, by `site_id`. Without it `.parquet` is plain Parquet, unless `table` is a
-        GeoDataFrame. CSV has no geometries.
+        Where the geometries come from, by `site_id`. Without it there are none, unless `table` is a GeoDataFrame.
+        CSV has no geometries.
     overwrite : bool
         Whether existing files may be replaced.
     spreadsheet : bool
@@ -248,8 +309,9 @@ def write_table(
             sidecar.write_text(text + "\n", encoding="utf-8")
     else:
         geometry = _Geometry.of(table, sites)
+        write = _write_ogr if path.suffix.lower() in DRIVERS else _write_parquet
         with replacing(path) as data:
-            _write_parquet(table, data, geometry)
+            write(table, data, geometry)
     log.info("wrote %s: %d rows", path, len(table))
     return path
 
@@ -267,16 +329,17 @@ def spreadsheet_cell(value: Any) -> Any:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a table that `write_table` wrote, without its geometries (`geopandas.read_parquet` has those).
+    """Read a table that `write_table` wrote, without its geometries (`geopandas` has those).
 
     Parameters
     ----------
     path : str or Path
-        ``.parquet`` or ``.csv``.
+        ``.parquet``, ``.csv``, ``.gpkg`` or ``.geojson``.
 
     Returns
     -------
-    DataFrame, equal to the one written, provenance in ``attrs["provenance"]`` (empty where the file has none).
+    DataFrame, equal to the one written (whole numbers as floats in columns with gaps), provenance in
+    ``attrs["provenance"]`` (empty where the file has none).
 
     Raises
     ------
@@ -287,12 +350,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"can't read {str(path)!r} as a table: the name must end in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"can't read {str(path)!r} as a table: the name must end in {_ENDINGS}")
     if not path.is_file():
         raise InputFileError(f"there is no file {path}")
     try:
-        table, found = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    except (ValueError, LookupError, TypeError, OSError) as error:  # Arrow's, pandas' and JSON's are among these
+        read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_ogr)
+        table, found = read(path)
+    # Arrow's, pandas', GDAL's and JSON's are among these
+    except (ValueError, LookupError, TypeError, OSError, RuntimeError) as error:
         raise InputFileError(f"{path} is not a readable table: {_first_line(error)}") from error
     table.attrs["provenance"] = found
     return table
@@ -303,6 +368,11 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 class _Geometry:
     """The distinct polygons of a table, and the index of the polygon of each row."""
+
+    @property
+    def column(self) -> NDArray[Any]:
+        """The polygon of each row."""
+        return self._polygons[self._rows]
 
     def __init__(self, polygons: NDArray[Any], rows: NDArray[np.int64]) -> None:
         self._polygons, self._rows = polygons, rows
@@ -369,7 +439,7 @@ def _arrow_array(column: pd.Series[Any]) -> pa.Array:
         except pa.ArrowTypeError:  # names and numbers among the ids
             return pa.array([None if pd.isna(v) else str(v) for v in column], pa.string())
     # NaN becomes null, so that SQL's avg() skips it; pandas reads it back as NaN
-    return pa.array(column.to_numpy(), from_pandas=True)
+    return pa.array(column.to_numpy() if isinstance(column.dtype, np.dtype) else column, from_pandas=True)
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -403,7 +473,7 @@ def _csvw(table: pd.DataFrame, name: str, found: dict[str, str]) -> dict[str, An
 
 def _datatype(column: pd.Series[Any]) -> str:
     """Return the CSVW name of a column's type."""
-    kind = np.dtype(column.dtype).kind if isinstance(column.dtype, np.dtype) else "O"
+    kind = getattr(column.dtype, "kind", "O")
     return {"b": "boolean", "i": "integer", "u": "integer", "f": "double"}.get(kind, "string")
 
 
@@ -422,10 +492,44 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     table: pd.DataFrame = pacsv.read_csv(
         path,
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        # an empty cell is missing in a column of numbers, and only there: a site may be called "NA"
-        convert_options=pacsv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
+        # an empty cell is missing, and nothing else: a site may be called "NA"
+        convert_options=pacsv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
     ).to_pandas()
     return table, found
+
+
+# --- GeoPackage and GeoJSON -------------------------------------------------------------------------------------------
+
+
+def _write_ogr(table: pd.DataFrame, path: Path, geometry: _Geometry | None) -> None:
+    import geopandas
+    import pyogrio
+
+    found = _json(_provenance_of(table)).decode()
+    driver = DRIVERS[path.suffix.lower()]
+    how: dict[str, Any] = {"layer_options": {"DESCRIPTION": found, "SIGNIFICANT_FIGURES": "17"}}
+    if driver == "GPKG":  # a column of the sites may be called fid; theirs isn't unique here
+        how = {"layer_metadata": {METADATA_KEY.decode(): found}, "layer_options": {"FID": "row_number"}}
+    values = pd.DataFrame(table.drop(columns=list(GEOMETRY_COLUMNS), errors="ignore"))
+    for name in values.columns:
+        if _datatype(values[name]) == "string":
+            values[name] = _arrow_array(values[name]).to_pandas()
+    if geometry is not None:
+        values = geopandas.GeoDataFrame(values, geometry=geometry.column, crs="EPSG:4326")
+    try:
+        pyogrio.write_dataframe(values, path, driver=driver, layer="embeddings", **how)
+    except (RuntimeError, ValueError) as error:
+        raise OutputError(f"can't write {path.suffix}: {_first_line(error)}; choose .parquet") from error
+
+
+def _read_ogr(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    import pyogrio
+
+    layer = pyogrio.list_layers(path)[0, 0]
+    found = pyogrio.read_info(path, layer=layer)["layer_metadata"] or {}
+    table: pd.DataFrame = pyogrio.read_dataframe(path, layer=layer, read_geometry=False)
+    table = table.astype(dict.fromkeys(table.select_dtypes("int32"), "int64"))
+    return table, json.loads(found.get(METADATA_KEY.decode(), found.get("DESCRIPTION", "{}")))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

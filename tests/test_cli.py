@@ -298,15 +298,23 @@ def test_a_file_of_two_layers_with_a_row_that_is_no_site(sites_path, tmp_path, o
     path = tmp_path / "two layers.gpkg"
     for layer in ("old", "new"):
         sites.to_file(path, layer=layer)
-    extract = ("extract", path, "--years", "2024", "--source", "sample", "-o", out / "t.csv")
+    extract = ("extract", path, "--years", "2024", "--source", "sample", "-o", out / "t.gpkg")
     refused(run(*extract), 2, "2 layers", "choose one with --layer")
     more = ("--layer", "new", "--id-column", "plot", "--start-year", "ano_plantio", "--skip-invalid")
-    done = run(*extract, *more)
+    done = run(*extract, *more, "--keep", "knid")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].startswith("error: the sites have no column 'knid', named in --keep; they have")
+    (out / "two layers.refused.csv").unlink()
+    done = run(*extract, *more, "--keep", "name")
     assert done.exit_code == 1, done.output
     assert f"1 row left out, 2 sites kept: see {out / 'two layers.refused.csv'}" in done.stderr
     listed = pd.read_csv(out / "two layers.refused.csv").to_dict("records")
     assert listed == [{"row": 1, "site_id": sites["plot"][1], "reason": "is a Point, not a polygon"}]
-    assert list(read_table(out / "t.csv")["site_id"]) == list(sites["plot"][[0, 2]])
+    table = read_table(out / "t.gpkg")
+    assert list(table.columns[:6]) == ["site_id", "year", "start_year", "name", "lon", "lat"]
+    assert table["start_year"].tolist() == [2016, 2018]
+    assert list(table["site_id"]) == list(sites["plot"][[0, 2]])
+    assert run("similarity", out / "t.gpkg", "--by", "site", "-o", out / "s.csv").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_audit_ends_with_0_or_1_or_2(table):
     assert "compared with a reference by site and year: 8 rows" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= 80  # a terminal
     refused(run("audit", "nothing.csv"), 2, "there is no file nothing.csv")
-    refused(run("audit", "sites.geojson"), 2, ".parquet or .csv")
+    refused(run("audit", "sites.shp"), 2, ".csv, .gpkg or .geojson")
     pd.DataFrame({"a": [1]}).to_csv("empty.csv")
     refused(run("audit", "empty.csv"), 2, "no embedding vectors")
 

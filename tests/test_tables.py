@@ -17,9 +17,12 @@ import shapely
 from gee_polygons import __version__, tables
 from gee_polygons.alphaearth import ATTRIBUTION, BANDS
 from gee_polygons.errors import InputFileError, OutputError, UsageError
-from gee_polygons.tables import check_output, columns, provenance, read_table, write_table
+from gee_polygons.probe import cross_validate
+from gee_polygons.site import SiteCollection
+from gee_polygons.tables import check_output, columns, keep_columns, provenance, read_table, write_table
 
 SUFFIXES = (".parquet", ".csv")
+FORMATS = (*SUFFIXES, ".gpkg", ".geojson")
 YEARS = (2023, 2024)
 
 
@@ -108,7 +111,7 @@ def test_synthetic_values_are_called_so(sample_archive):
 # --- round trips ---
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_a_table_comes_back_bit_for_bit(table, sites, tmp_path, suffix):
     path = write_table(table, tmp_path / f"t{suffix}", sites=sites)
     back = read_table(path)
@@ -116,7 +119,66 @@ def test_a_table_comes_back_bit_for_bit(table, sites, tmp_path, suffix):
     assert back.attrs["provenance"] == table.attrs["provenance"]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_qgis_finds_the_polygons_and_the_credit(table, sites, tmp_path, suffix):
+    table["fid"] = 7  # GDAL's name of the row number
+    path = write_table(table, tmp_path / f"t{suffix}", sites=sites)
+    frame = gpd.read_file(path)
+    assert frame.crs == "EPSG:4326"
+    assert shapely.equals(frame.geometry.to_numpy(), np.repeat(sites.polygons, 2)).all()
+    assert frame["fid"].tolist() == [7] * len(table)
+    assert b"CC" in path.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_columns_of_the_sites_come_along_and_probe_finds_the_places(tmp_path, suffix):
+    corners = [(x, y) for x in range(8) for y in range(5)]
+    frame = gpd.GeoDataFrame(
+        {
+            "name": [f"n{i}" for i in range(40)],
+            "start_year": pd.array([2016, None] * 20, "Int64"),
+            "kind": ["wood", "field"] * 20,
+            "planted": pd.array([True, None] * 20, "boolean"),
+            "count": pd.array([None, 3] * 20, "Int64"),
+            "status": "theirs",
+        },
+        geometry=[shapely.box(x, y, x + 0.002, y + 0.001) for x, y in corners],
+        crs=4326,
+    )
+    given = SiteCollection.from_geodataframe(frame, id_column="name")
+    vectors = np.eye(64)[[0, 1] * 20] * 0.9
+    bare = pd.DataFrame({"site_id": frame["name"], "year": 2024}).join(pd.DataFrame(vectors, columns=list(BANDS)))
+    bare = bare.assign(status="ok")
+    bare.attrs["provenance"] = {"source": "cog"}
+    assert keep_columns(bare, given, False) is bare
+    kept = keep_columns(bare, given, True)
+    own = ["start_year", "kind", "planted", "count", "status_in_file", "lon", "lat"]
+    assert list(kept.columns) == ["site_id", "year", *own, *BANDS, "status"]
+    np.testing.assert_allclose(kept[["lon", "lat"]], np.array(corners) + np.array([0.001, 0.0005]), atol=1e-12)
+    assert list(keep_columns(bare, given, ["kind"]).columns[:6]) == [
+        "site_id",
+        "year",
+        "start_year",
+        "kind",
+        "lon",
+        "lat",
+    ]
+    with pytest.raises(UsageError, match="no column 'knid', named in keep=; they have 'kind'"):
+        keep_columns(bare, given, ["knid"])
+    back = read_table(write_table(kept, tmp_path / f"t{suffix}", sites=given))
+    assert list(back.columns) == list(kept.columns)
+    assert back[own[1:2]].equals(kept[own[1:2]])
+    assert back["start_year"].dropna().tolist() == [2016] * 20
+    assert back["count"].dropna().tolist() == [3] * 20
+    assert back["planted"].dropna().tolist() == [True] * 20
+    assert cross_validate(back, "kind", folds=5).balanced_accuracy == 1
+    if suffix == ".parquet":  # places are also those of the geometries
+        frame = gpd.read_parquet(tmp_path / "t.parquet").drop(columns=["lon", "lat"])
+        assert cross_validate(frame, "kind", folds=5).balanced_accuracy == 1
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_integer_ids_stay_integers(table, tmp_path, suffix):
     table["site_id"] = np.arange(len(table))
     back = read_table(write_table(table, tmp_path / f"t{suffix}"))
@@ -124,7 +186,7 @@ def test_integer_ids_stay_integers(table, tmp_path, suffix):
     pd.testing.assert_frame_equal(back, table, check_exact=True)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_numbers_and_names_as_ids_become_names(table, tmp_path, suffix):
     table["site_id"] = pd.Series([7, 7, "x", "x", "NA", "NA"], dtype=object)
     back = read_table(write_table(table, tmp_path / f"t{suffix}"))
@@ -302,7 +364,7 @@ def test_nothing_half_written_remains(table, sites, tmp_path, monkeypatch, suffi
 
 @pytest.mark.parametrize("name", ["t.xlsx", "t", "t.parquet.gz", ".parquet"])
 def test_other_suffixes_are_refused(name, tmp_path):
-    with pytest.raises(UsageError, match=r"\.parquet or \.csv"):
+    with pytest.raises(UsageError, match=r"\.gpkg or \.geojson"):
         check_output(tmp_path / name)
 
 
@@ -354,7 +416,7 @@ def test_a_damaged_description_is_said(table, tmp_path):
     (tmp_path / "t.csv-metadata.json").write_text('{"notes": []}')
     with pytest.raises(InputFileError, match="not a readable table"):
         read_table(path)
-    with pytest.raises(UsageError, match=r"\.parquet or \.csv"):
+    with pytest.raises(UsageError, match=r"\.gpkg or \.geojson"):
         read_table(tmp_path / "t.xlsx")
 
 

@@ -108,7 +108,7 @@ def _counted(values: pd.Series[Any]) -> str:
     metavar="DEG",
     help="Changes below this angle aren't flagged.",
 )
-@shared.output_option("Table to write, one row per site: .csv or .parquet.")
+@shared.output_option("Table to write, one row per site: .csv, .parquet, .gpkg or .geojson.")
 @_yearly
 @shared.overwrite_option
 @shared.spreadsheet_option
@@ -187,7 +187,7 @@ def change(
     help="Degraded sites that stand in for the past of sites without data before their start year.",
 )
 @shared.share_option("--confidence", 0.9, "Confidence level of the uncertainty bands.")
-@shared.output_option("Table to write, one row per restoration site: .csv or .parquet.")
+@shared.output_option("Table to write, one row per restoration site: .csv, .parquet, .gpkg or .geojson.")
 @_yearly
 @shared.overwrite_option
 @shared.spreadsheet_option

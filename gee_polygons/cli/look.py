@@ -232,7 +232,9 @@ def _table_or_sites(
     path = sites_file.path
     if path.suffix.lower() in SUFFIXES:
         table = read_table(path)
-        if any(str(name).startswith("A0") for name in table.columns) or path.suffix.lower() == ".csv":
+        if any(str(name).startswith("A0") for name in table.columns) or (
+            path.suffix.lower() == ".csv" and years is None
+        ):
             missing = [name for name in ("site_id", "year") if name not in table.columns]
             if missing:
                 raise UsageError(f"{path} has no column {missing[0]!r}; a table of `gee-polygons extract` has")

@@ -123,8 +123,14 @@ def main(ctx: click.Context, verbose: bool) -> None:
     ["warn", "raise"],
     "If pixels can't be unit vectors, even when read again: count them and warn; or treat it as a failed read.",
 )
+@click.option(
+    "--keep",
+    callback=shared.parse_names,
+    metavar="NAMES",
+    help="Columns of SITES to put into the table, or all; with start_year, lon and lat.",
+)
 @click.option("--max-workers", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
-@shared.output_option("Table to write: .parquet or .csv.")
+@shared.output_option("Table to write: .parquet, .csv, .gpkg or .geojson.")
 @shared.overwrite_option
 @shared.spreadsheet_option
 def extract(
@@ -134,6 +140,7 @@ def extract(
     output: Path,
     overwrite: bool,
     spreadsheet: bool,
+    keep: tuple[str, ...] | None,
     **options: Any,
 ) -> int:
     """Write a table of yearly embeddings: one row for each site and year.
@@ -148,6 +155,7 @@ def extract(
     from gee_polygons.extract import extract_embeddings
 
     sites = sites_file.load()
+    options["keep"] = keep == ("all",) or keep or False
     table = extract_embeddings(sites, years=years, progress=shared.on_terminal(), **options)
     write_table(table, output, sites=sites, overwrite=overwrite, spreadsheet=spreadsheet)
     click.echo(f"{output}: {_summary(table, len(sites), len(years))}")

@@ -194,9 +194,9 @@ def say(line: str) -> None:
     tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)
 
 
-_ARGUMENTS: Final = {  # of Python, in messages about files of sites -> options
+_ARGUMENTS: Final = {  # of Python, in messages -> options
     r'\bcrs=, for example crs="([^"]*)"': r"--crs, for example --crs \1",
     r"\bstart_year_column=": "--start-year",
     r"\bid_column=": "--id-column",
-    r"\b(crs|layer)=": r"--\1",
+    r"\b(crs|layer|keep)=": r"--\1",
 }

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.change.numerics import student_t_quantile
@@ -175,7 +176,8 @@ def cross_validate(
     Parameters
     ----------
     table : DataFrame
-        With ``A00``..``A63``, and `lon` and `lat` (or `longitude` and `latitude`) unless `groups` is given.
+        With ``A00``..``A63``, and `lon` and `lat` (or `longitude` and `latitude`, or `geometry` in degrees) unless
+        `groups` is given: what ``extract_embeddings(..., keep=["kind"])`` returns, or a file of it read again.
     labels : str or sequence
         Column, or one label per row.
     model, task : str, optional
@@ -318,8 +320,8 @@ def _groups(
         return np.asarray(values)[kept].astype(str), words
     if places is None:
         raise UsageError(
-            "places aren't known: give columns lon and lat, or groups=; random_split=True ignores places, and the "
-            "result says so"
+            "places aren't known: give columns lon and lat (extract with keep=), or groups=; random_split=True ignores "
+            "places, and the result says so"
         )
     return spatial_blocks(*places, block_m), f"blocks of {block_m:g} m"
 
@@ -329,6 +331,9 @@ def _places(table: pd.DataFrame, kept: NDArray[np.bool_]) -> Places | None:
     for lon, lat in (("lon", "lat"), ("longitude", "latitude")):
         if lon in table.columns and lat in table.columns:
             return table.loc[kept, lon].to_numpy(np.float64), table.loc[kept, lat].to_numpy(np.float64)
+    if "geometry" in table.columns:
+        centers = shapely.centroid(table.loc[kept, "geometry"].to_numpy())
+        return shapely.get_x(centers), shapely.get_y(centers)
     return None
 
 

@@ -367,9 +367,8 @@ def collected(columns: SiteTable, *, where: str) -> SiteCollection:
         warnings.warn(SiteRepairWarning(f"{where}: repaired invalid polygons: {said}", repaired), stacklevel=3)
     if columns.refused:
         said = listed((f"row {row} {reason}" for row, (_, reason) in columns.refused.items()), separator="; ")
-        warnings.warn(
-            SiteRefusedWarning(f"{where}: left out {len(columns.refused)} rows: {said}", columns.refused), stacklevel=3
-        )
+        rows = f"{len(columns.refused)} row{'' if len(columns.refused) == 1 else 's'}"
+        warnings.warn(SiteRefusedWarning(f"{where}: left out {rows}: {said}", columns.refused), stacklevel=3)
     return SiteCollection._from_columns(
         columns.polygons, columns.ids, columns.start_years, columns.properties, frozenset(repaired)
     )
