@@ -472,7 +472,7 @@ def test_an_interrupted_extraction_leaves_nothing(number, sites_path, out):
         process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.splitlines() == ["interrupted; nothing was written"]
+    assert stderr.splitlines() == ["interrupted; no incomplete file was written"]
     assert list(out.iterdir()) == []
 
 
@@ -499,7 +499,7 @@ def test_ctrl_c_while_writing_leaves_the_old_output(sites_path, out):
         [sys.executable, *map(str, command), "-o", str(out / "t.parquet")], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines() == ["interrupted; nothing was written"]
+    assert done.stderr.splitlines() == ["interrupted; no incomplete file was written"]
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("t.parquet", "old")]
 
 

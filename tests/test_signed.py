@@ -17,7 +17,7 @@ from gee_polygons.collection import Dataset, build_from_table, load, register
 from gee_polygons.costs import compare_sources
 from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, ReadError, UsageError
 from gee_polygons.extract import extract_embeddings
-from gee_polygons.network.places import hide_query, http_url, without_query
+from gee_polygons.network.places import hide_query, http_url, rewrite, without_query
 from gee_polygons.network.request import Network, fetch
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.mosaic import MosaicSource
@@ -152,7 +152,7 @@ def test_what_differs_by_its_query_alone_is_not_one_file():
     one, other = (hide_query(f"https://host/get?file={name}.tiff") for name in "ab")
     assert one != other
     assert hide_query(one) == one
-    with pytest.raises(ReadError, match="its query was hidden by another process"):
+    with pytest.raises(ReadError, match="was hidden by another process"):
         http_url("https://host/a.tiff?hidden-00000000")
 
 
@@ -204,3 +204,52 @@ def test_a_remote_index_names_no_files_outside_its_folder(path, sample_archive, 
         for read in (lambda: CogSource(url).index.whole(), lambda: build_from_table(url, path=tmp_path / "c.parquet")):
             with pytest.raises(ArchiveError, match="which lies outside"):
                 read()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://me:{SECRET}@host/a.tiff",
+        f"https://me:ab/{SECRET}@host:80/a.tiff",
+        f"s3://KEY:{SECRET}@bucket/a.tiff",
+        f"gs://KEY:ab/{SECRET}@bucket/a.tiff",
+    ],
+)
+def test_passwords_are_hidden_in_every_kind_of_url(url):
+    """Keys of an S3 URL were sent to Amazon as the name of a bucket, and shown."""
+    shown = hide_query(url)
+    assert SECRET not in shown + without_query(f"no: {url}")
+    assert shown.endswith(f"{url.rpartition('@')[2]}?{shown.partition('?')[2]}")
+    for read in (CogSource, load, open_source, lambda url: fetch(url, 0, 1)):
+        if url.startswith("http"):
+            continue  # that would be a request
+        by_gdal = read is open_source  # a single raster
+        with pytest.raises(GeePolygonsError, match=None if by_gdal else "read anonymously") as caught:
+            read(url)
+        assert_hidden(caught.value)
+    network = Network(url_rewrite={"s3://bucket/": url})
+    assert_hidden(network, network.url_rewrite, pickle.dumps(network))
+    assert rewrite("s3://bucket/x", network.url_rewrite) == f"{url}x"
+    assert_hidden(Dataset(id="mine", url_rewrite={"s3://bucket/": url}))
+
+
+def test_a_mirror_with_a_password_gives_the_numbers_and_hides_it(sample_archive, sample_sites, server, tmp_path):
+    table = pq.read_table(sample_archive).drop_columns(["geom"]).to_pandas()
+    table["path"] = [f"s3://nowhere/{path}" for path in table["path"]]
+    table.to_parquet(tmp_path / "aef_index.parquet")
+    server.query = ""
+    mirror = {"s3://nowhere/": server.url.replace("://", f"://me:{SECRET}@") + "/"}
+    network = replace(QUICK, url_rewrite=mirror)
+    source = CogSource(tmp_path / "aef_index.parquet", network=network)
+    found = extract_embeddings(sample_sites[:2], source=source, years=[2023])
+    expected = extract_embeddings(sample_sites[:2], source="sample", years=[2023])
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    plan = source.plan(sample_sites.polygons[:2], [2023])
+    assert_hidden(source, source.archive, network, plan, plan.jobs, found.attrs, pickle.dumps([source, plan]))
+    build_from_table(tmp_path / "aef_index.parquet", url_rewrite_patterns=mirror, path=tmp_path / "c.parquet",
+                     network=QUICK)  # fmt: skip
+    assert_hidden(pq.read_schema(tmp_path / "c.parquet").metadata)
+    server.reset(Faults(error=1.0, status=403))
+    with pytest.raises(ReadError, match="403") as caught:
+        extract_embeddings(sample_sites[:1], source=CogSource(source.archive, network=network), years=[2022])
+    assert_hidden(caught.value)

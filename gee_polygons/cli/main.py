@@ -57,7 +57,7 @@ class _Commands(click.Group):
         except click.ClickException as error:
             _fail(error.format_message(), error.exit_code)
         except click.Abort:
-            _fail("interrupted; nothing was written", EXIT_INTERRUPTED)
+            _fail("interrupted; no incomplete file was written", EXIT_INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -70,7 +70,7 @@ class _Commands(click.Group):
                 ctx.exit(error.exit_status)
             except KeyboardInterrupt:
                 name = ctx.invoked_subcommand or ""
-                shared.say(_INTERRUPTED.get(name, "interrupted; nothing was written"))
+                shared.say(_INTERRUPTED.get(name, "interrupted; no incomplete file was written"))
                 ctx.exit(EXIT_INTERRUPTED)
 
 

@@ -76,7 +76,7 @@ class Dataset:
     annual: bool = True
     column_map: Mapping[str, str] = field(default_factory=dict)
     href_column: str = ""
-    url_rewrite: Mapping[str, str] = field(default_factory=dict)
+    url_rewrite: Mapping[str, str] = field(default_factory=dict, repr=False)
     licence: str = ""
     attribution: str = ""
 

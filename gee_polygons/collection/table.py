@@ -188,7 +188,11 @@ def write(
     boxes = shapely.box(*(table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES))
     table = table.append_column("geometry", pa.array(shapely.to_wkb(boxes, byte_order=1), pa.binary()))
     table = table.append_column("bbox", bbox_array(boxes))
-    entry = replace(dataset, index=hide_query(dataset.index)).as_dict()
+    # paths are rewritten already, so a prefix with a password isn't needed
+    prefixes = {
+        old: new for old, new in dataset.url_rewrite.items() if [hide_query(old), hide_query(new)] == [old, new]
+    }
+    entry = replace(dataset, index=hide_query(dataset.index), url_rewrite=prefixes).as_dict()
     ours = json.dumps({"what": "collection", "dataset": entry, **parameters}, sort_keys=True)
     geo = geo_metadata("geometry", ["Polygon"], covering=True)
     positions = ("header.offsets.list.element", "header.lengths.list.element")

@@ -36,6 +36,8 @@ def has_suffix(place: str, *suffixes: str) -> bool:
 # --- URLs that hold a secret: a signature in the query, or a password
 
 _HIDDEN: Final = "hidden-"
+# a user and a password, which may hold a slash that should have been encoded, as keys of S3 often do
+_PASSWORD: Final = re.compile(r"(\w://)(?:[^/?#\s@]+|[^/?#\s@:\[]*:(?!\d+/)[^?#\s@]+)@")
 _secrets: dict[str, str] = {}  # URL as shown -> URL as requested
 
 
@@ -52,13 +54,13 @@ def hide_query(url: str) -> str:
     >>> hide_query("https://host/a.tiff")
     'https://host/a.tiff'
     """
-    if not url.lower().startswith(("http://", "https://")):
+    plain = _PASSWORD.sub(r"\1", url)
+    signed = url.lower().startswith(("http://", "https://")) and urlsplit(url).query
+    if plain == url and (not signed or signed.startswith(_HIDDEN)):
         return url
-    parts = urlsplit(url)
-    if parts.query.startswith(_HIDDEN) or not (parts.query or "@" in parts.netloc):
-        return url
+    parts = urlsplit(plain)
     digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
-    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, f"{_HIDDEN}{digest}", ""))
+    shown = urlunsplit((parts.scheme, parts.netloc, parts.path, f"{_HIDDEN}{digest}", ""))
     _secrets[shown] = url
     return shown
 
@@ -72,7 +74,8 @@ def requested(url: str) -> str:
         If another process has hidden it.
     """
     if f"?{_HIDDEN}" in url and url not in _secrets:
-        raise ReadError(f"{url}: its query was hidden by another process; open the source again in this one", url=url)
+        reason = "its query or password was hidden by another process; open the source again in this one"
+        raise ReadError(f"{url}: {reason}", url=url)
     return _secrets.get(url, url)
 
 
@@ -84,7 +87,7 @@ def without_query(text: str) -> str:
     >>> without_query("error for url (https://me:word@host/a.tiff?X-Signature=secret): refused")
     'error for url (https://host/a.tiff?...): refused'
     """
-    text = re.sub(r"(://)[^/\s@]+@", r"\1", text)
+    text = _PASSWORD.sub(r"\1", text)
     return re.sub(r"(\w+://[^\s?]*\?)[^\s)\]}\"'>]+", r"\1...", text)
 
 
@@ -148,8 +151,8 @@ def rewrite(place: str, prefixes: Mapping[str, str]) -> str:
     'https://mirror.example/a/b.tiff'
     """
     for old in sorted(prefixes, key=len, reverse=True):
-        if place.startswith(old):
-            return prefixes[old] + place[len(old) :]
+        if place.startswith(prefix := requested(old)):
+            return requested(prefixes[old]) + place[len(prefix) :]
     return place
 
 
@@ -159,7 +162,8 @@ def http_url(place: str) -> str:
     Raises
     ------
     ReadError
-        For a URL of an unknown kind, an ``s3`` or ``gs`` URL with a query, or a hidden query of another process.
+        For a URL of an unknown kind, an ``s3`` or ``gs`` URL with a query or a password, or a hidden one of another
+        process.
 
     Examples
     --------
@@ -172,9 +176,10 @@ def http_url(place: str) -> str:
         return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
     if parts.scheme not in ("s3", "gs"):
         raise ReadError(f"{place}: unknown kind of URL; use file, http, https, s3 or gs", url=place)
-    if parts.query:
+    if parts.query or hide_query(requested(place)) != requested(place):
         plain = without_query(f"{parts.scheme}://{parts.netloc}{parts.path}")
-        raise ReadError(f"{plain}: only http and https URLs have a query; name the object itself", url=plain)
+        reason = "buckets are read anonymously; only http and https URLs have a query or a password"
+        raise ReadError(f"{plain}: {reason}; name the object itself", url=plain)
     server = "https://storage.googleapis.com"
     if parts.scheme == "s3":
         # AWS's own variables name an S3-compatible server

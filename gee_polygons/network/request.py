@@ -14,7 +14,7 @@ from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.network.hosts import Host, Turn, host_of
 from gee_polygons.network.http import CONNECT_S, Answer, FailedError, Wait, get
 from gee_polygons.network.local import LocalFile, MissingFileError
-from gee_polygons.network.places import http_url, local_path, without_query
+from gee_polygons.network.places import hide_query, http_url, local_path, without_query
 
 _LENGTH_ATTEMPTS: Final = 3  # a server that answers with a wrong length mostly goes on doing so
 _MOST_WHOLE_BYTES: Final = 2**28  # of a file that is read as a whole; those are metadata
@@ -44,7 +44,7 @@ class Network:
         How long a server may be silent, at most; where it usually isn't, a request is sent again sooner. There is no
         time limit for a request: a line may be slow.
     url_rewrite : mapping of str to str
-        URL prefixes of an index -> those of a mirror.
+        URL prefixes of an index -> those of a mirror. Passwords in them are hidden, see `hide_query`.
 
     Examples
     --------
@@ -63,7 +63,9 @@ class Network:
     def __post_init__(self) -> None:
         if self.max_concurrent < 1 or (self.attempts is not None and self.attempts < 1):
             raise UsageError(f"max_concurrent={self.max_concurrent}, attempts={self.attempts}: both must be at least 1")
-        object.__setattr__(self, "url_rewrite", dict(self.url_rewrite))
+        object.__setattr__(
+            self, "url_rewrite", {hide_query(old): hide_query(new) for old, new in self.url_rewrite.items()}
+        )
 
 
 NETWORK: Final = Network()
@@ -150,7 +152,7 @@ def _read(place: str, wanted: _Transfer, network: Network, stop: threading.Event
         if wanted.start and wanted.start >= file.size:  # nothing of it is there, which is an error
             first, last = wanted.start, wanted.stop or wanted.start
         return file.read(first, last - first), file.size
-    url = http_url(place)
+    url, place = http_url(place), hide_query(place)
     host, turn = host_of(url), Turn(network, stop)
     tries = refusals = 0
     try:
