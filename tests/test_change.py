@@ -221,7 +221,7 @@ def test_sites_of_several_scenes_in_one_table_are_warned_of():
     v = np.eye(64)[0] + rng.normal(size=(10, 10, 1, 64)) * 0.05 + steps + rng.normal(size=(10, 10, 8, 64)) * 0.003
     table = table_of(v.reshape(100, 8, 64), np.arange(2017, 2025))
     with pytest.warns(DataWarning, match="once per region"):
-        corrected(series_from_table(table), list(range(5)))
+        change(table, background=list(range(5)))
 
 
 def test_without_a_background_the_drift_hides_change(simulated):

@@ -20,7 +20,7 @@ from gee_polygons.errors import UsageError, warn_data
 
 N_ALIKE: Final = 8  # sites that a site is compared with
 _LEAST_SITES: Final = 4  # with data, for a background from the table itself
-_LEAST_FOR_ALIKE: Final = 5 * N_ALIKE  # in smaller tables the most alike sites are most of the table
+FEW_SITES: Final = 40  # in smaller tables neither half of the sites nor those most alike are enough
 _MOST: Final = 5_000  # sites that a background is estimated from; of more, evenly spaced ones
 _SITES_AT_A_TIME: Final = 256  # rows of the matrix of cosines that are held
 _EXPLAINS_LITTLE: Final = 0.1  # of the sites' squared movement
@@ -66,8 +66,13 @@ class Corrected:
         return found
 
 
-def corrected(series: Series, background: str | pd.DataFrame | list[Any] | None) -> Corrected:
-    """Return a table's series with the background's movement removed; for the parameters see `change`."""
+def corrected(
+    series: Series, background: str | pd.DataFrame | list[Any] | None, calm: Flags | None = None
+) -> Corrected:
+    """Return a table's series with the background's movement removed; for the parameters see `change`.
+
+    Of the background "all" only the sites of the mask `calm` count, if it is given.
+    """
     n = int(series.with_data.sum())
     controls = np.zeros(len(series.site_ids), np.bool_)
     drift, others = np.zeros((1, *series.units.shape[1:])), None
@@ -82,12 +87,10 @@ def corrected(series: Series, background: str | pd.DataFrame | list[Any] | None)
             small = f"a table of {n} site{'s' if n > 1 else ''} is too small to estimate the drift that all land shares"
             warn_data(f"{small}: nothing is removed; name control sites, or give a table of rings (ring_sites)")
             words = f"nothing ({small})"
-        elif background == "all" or n < _LEAST_FOR_ALIKE:
-            some = _some(np.flatnonzero(series.with_data))
-            drift, words = (
-                _cumulated_median(series.units[some], series.years)[None],
-                f"the median step of all {n} sites",
-            )
+        elif background == "all" or n < FEW_SITES:
+            used = series.with_data if calm is None else calm
+            drift = _cumulated_median(series.units[_some(np.flatnonzero(used))], series.years)[None]
+            words = f"the median step of {'all' if calm is None else 'the calmer half of'} {n} sites"
         else:
             drift, words = _of_alike_sites(series), f"the median step of the {N_ALIKE} most alike sites"
     else:
@@ -106,9 +109,7 @@ def corrected(series: Series, background: str | pd.DataFrame | list[Any] | None)
         units = np.empty_like(series.units)
         for part in in_parts(len(units)):
             units[part] = normalize(series.units[part] - (drift if len(drift) == 1 else drift[part]))
-    found = Corrected(raw=series, units=units, drift=drift, controls=controls, words=words, others=others)
-    _warn_if_it_explains_little(found)
-    return found
+    return Corrected(raw=series, units=units, drift=drift, controls=controls, words=words, others=others)
 
 
 def most_alike_sites(series: Series, rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -206,7 +207,8 @@ def _movement(units: Floats) -> Floats:
     return np.array([np.nansum((units[:, year] - first) ** 2) for year in range(units.shape[1])])
 
 
-def _warn_if_it_explains_little(found: Corrected) -> None:
+def warn_if_it_explains_little(found: Corrected) -> None:
+    """Warn if the background hardly moves as the sites do, as in tables of several scenes."""
     total = _movement(found.raw.units).sum() if found.drift.any() else 0.0
     if total <= 0:
         return

@@ -24,7 +24,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.change.background import Corrected, corrected, most_alike_sites
+from gee_polygons.change.background import (
+    FEW_SITES,
+    Corrected,
+    corrected,
+    most_alike_sites,
+    warn_if_it_explains_little,
+)
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.change.series import Series, baseline_mask, has_data, in_parts, series_from_table
@@ -113,7 +119,8 @@ def change(
         What the shared movement is estimated from, and what unchanged sites look like. A list: control sites of the
         table, which didn't change; with ten or more the level holds. A DataFrame: another table, of controls or of
         rings around the sites (`ring_sites`; with the sites' ids, a share of each site's own ring counts, too).
-        ``"all"``: the median step of all sites; if most of them changed alike, name controls instead. ``"alike"``: for
+        ``"all"``: the median step of the half of the sites that changed least (in tables of fewer than 40 sites, of
+        all); if most of them changed alike, name controls instead. ``"alike"``: for
         each site the median step of the 8 most alike other sites (in tables of fewer than 40 sites, of all): it finds
         more single years, and misses changes that alike sites share. None: nothing is removed.
     level : float
@@ -153,12 +160,18 @@ def change(
         raise UsageError(f"adjustment is 'BH' or 'BY', found {adjustment!r}")
     if not least_size_deg >= 0:
         raise UsageError(f"least_size_deg is an angle of 0 or more degrees, found {least_size_deg!r}")
-    fixed = corrected(series_from_table(table), background)
-    series = fixed.raw
+    series = series_from_table(table)
     if len(series.years) < 2:
         raise UsageError(f"the table has one year only, {series.years[0]}; a change needs two, its test three")
     bank = Templates.over(len(series.years))
+    fixed = corrected(series, background)
     fit = fit_templates(fixed.units, bank, fixed.unchanged)
+    if isinstance(background, str) and background == "all" and series.with_data.sum() >= FEW_SITES:
+        calm = fit.p >= np.nanmedian(fit.p)  # sites that changed alike would be taken for drift
+        del fixed
+        fixed = corrected(series, background, calm)
+        fit = fit_templates(fixed.units, bank, fixed.unchanged)
+    warn_if_it_explains_little(fixed)
     q = adjusted_p_values(fit.p, adjustment)
     sites = _site_rows(fixed, bank, fit, q <= level, least_size_deg)
     sites.insert(3, "p", fit.p)

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from gee_polygons.change.background import corrected
+from gee_polygons.change.background import corrected, warn_if_it_explains_little
 from gee_polygons.change.series import series_from_table, site_positions, start_years_of
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
@@ -145,6 +145,7 @@ def recovery(
         raise UsageError("no reference site has data in any year")
     is_own = isinstance(background, str) and background == "references"
     fixed = corrected(series, [series.site_ids[i] for i in rows] if is_own else background)
+    warn_if_it_explains_little(fixed)
     stand_ins = np.array([], np.intp) if degraded is None else np.sort(site_positions(series, degraded, "degraded"))
     starts = start_years_of(series, start_years)
     others = {*named.tolist(), *stand_ins.tolist()}
