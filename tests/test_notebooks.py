@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 MOST_BYTES = 400_000
-MOST_SECONDS = 60
+MOST_SECONDS = 300  # that no notebook hangs; a busy machine takes several times what an idle one does
 
 # run where nothing of the checkout is written to, as nbdev's own test command does
 RUN = """
