@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, SYNTHETIC_NOTE
 from gee_polygons.errors import InputFileError, OutputError, UsageError
-from gee_polygons.site.values import near
+from gee_polygons.site.values import near, plain
 from gee_polygons.store.atomic import check_new_file, replacing
 from gee_polygons.store.geoparquet import BBOX_TYPE, bbox_array, geo_metadata
 from gee_polygons.version import package_version
@@ -138,9 +138,8 @@ def keep_columns(table: pd.DataFrame, sites: SiteCollection, keep: bool | Sequen
         )
     first = ["start_year"] if frame["start_year"].notna().any() else []
     chosen = dict.fromkeys([*first, *(n for n in named if n in there and n != "start_year")])
-    kept = pd.DataFrame(frame[list(chosen)]).rename(
-        columns=lambda n: f"{n}_in_file" if n in ("lon", "lat", *table.columns) else n
-    )
+    taken = {"lon", "lat", *GEOMETRY_COLUMNS, *table.columns}
+    kept = pd.DataFrame(frame[list(chosen)]).rename(columns=lambda n: f"{n}_in_file" if n in taken else n)
     center = shapely.centroid(sites.polygons)
     kept = kept.assign(lon=(shapely.get_x(center) + 180) % 360 - 180, lat=shapely.get_y(center))
     place = {site_id: i for i, site_id in enumerate(sites.site_ids)}
@@ -436,8 +435,8 @@ def _arrow_array(column: pd.Series[Any]) -> pa.Array:
     if _datatype(column) == "string":
         try:
             return pa.array(column, pa.string(), from_pandas=True)
-        except pa.ArrowTypeError:  # names and numbers among the ids
-            return pa.array([None if pd.isna(v) else str(v) for v in column], pa.string())
+        except pa.ArrowTypeError:  # names and numbers among the ids, dates and lists among the sites' columns
+            return pa.array([None if (cell := plain(v)) is None else str(cell) for v in column], pa.string())
     # NaN becomes null, so that SQL's avg() skips it; pandas reads it back as NaN
     return pa.array(column.to_numpy() if isinstance(column.dtype, np.dtype) else column, from_pandas=True)
 

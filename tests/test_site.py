@@ -303,6 +303,9 @@ def test_a_google_earth_file_opens_by_folder_and_says_that_ids_are_made_up(tmp_p
     else:
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("doc.kml", text)
+    (tmp_path / "empty.kml").write_text(KML.format(""))
+    with pytest.raises(InputFileError, match="has no layers"):
+        load_sites(tmp_path / "empty.kml")
     with pytest.raises(UsageError, match="2 layers, 'Plots', 'Controls'; choose one with layer="):
         load_sites(path)
     assert load_sites(path, layer="Plots").site_ids == (0, 1)  # the empty id column of KML isn't taken
@@ -330,6 +333,11 @@ def test_a_csv_file_as_geopandas_writes_it(tmp_path):
     frame(BOX, BOX, site_id=["017", "018"], ano_plantio=[2016, -9999], share=[0.5, 0.25]).to_csv(path, index=False)
     with pytest.raises(CrsError, match="state it with crs="):
         load_sites(path)
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(
+        InputFileError, match=r"table without geometry.*WKT is looked for in columns called geometry,wkt"
+    ):
+        load_sites(tmp_path / "table.csv", crs=4326)
     sites = load_sites(path, crs=4326, start_year_column="ano_plantio")
     assert (sites.site_ids, sites.start_years) == (("017", "018"), (2016, None))
     assert sites[0].polygon.equals(BOX)

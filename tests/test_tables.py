@@ -141,6 +141,7 @@ def test_columns_of_the_sites_come_along_and_probe_finds_the_places(tmp_path, su
             "kind": ["wood", "field"] * 20,
             "planted": pd.array([True, None] * 20, "boolean"),
             "count": pd.array([None, 3] * 20, "Int64"),
+            "tags": [["a", "b"], None] * 20,
             "status": "theirs",
         },
         geometry=[shapely.box(x, y, x + 0.002, y + 0.001) for x, y in corners],
@@ -153,7 +154,7 @@ def test_columns_of_the_sites_come_along_and_probe_finds_the_places(tmp_path, su
     bare.attrs["provenance"] = {"source": "cog"}
     assert keep_columns(bare, given, False) is bare
     kept = keep_columns(bare, given, True)
-    own = ["start_year", "kind", "planted", "count", "status_in_file", "lon", "lat"]
+    own = ["start_year", "kind", "planted", "count", "tags", "status_in_file", "lon", "lat"]
     assert list(kept.columns) == ["site_id", "year", *own, *BANDS, "status"]
     np.testing.assert_allclose(kept[["lon", "lat"]], np.array(corners) + np.array([0.001, 0.0005]), atol=1e-12)
     assert list(keep_columns(bare, given, ["kind"]).columns[:6]) == [
@@ -169,6 +170,8 @@ def test_columns_of_the_sites_come_along_and_probe_finds_the_places(tmp_path, su
     back = read_table(write_table(kept, tmp_path / f"t{suffix}", sites=given))
     assert list(back.columns) == list(kept.columns)
     assert back[own[1:2]].equals(kept[own[1:2]])
+    assert "b" in str(back["tags"][0])  # as text; GDAL reads GeoJSON's as a list again
+    assert back["tags"].isna().sum() == 20
     assert back["start_year"].dropna().tolist() == [2016] * 20
     assert back["count"].dropna().tolist() == [3] * 20
     assert back["planted"].dropna().tolist() == [True] * 20

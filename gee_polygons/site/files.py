@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import geopandas
 import numpy as np
+import pyogrio
 import pyproj
 import shapely
 
@@ -61,7 +62,8 @@ def read_sites(
         reason = str(error).splitlines()[0].split("; It might")[0] if str(error) else type(error).__name__
         raise InputFileError(f"{name} can't be read as a vector file: {reason}") from error
     if not isinstance(gdf, geopandas.GeoDataFrame):
-        raise InputFileError(f"{name} is a table without geometry, not a vector file")
+        csv = f"; WKT is looked for in columns called {WKT_COLUMNS}" if name.lower().endswith(".csv") else ""
+        raise InputFileError(f"{name} is a table without geometry, not a vector file{csv}")
     return site_table(
         _with_geojson_crs(gdf, name, crs) if is_json else gdf,
         id_column=id_column,
@@ -87,7 +89,7 @@ def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
     layers: dict[str, tuple[str, str]] = {}  # name as given to the user -> data set and its layer
     spatial = []
     for place in _datasets(name):
-        for inner, kind in geopandas.list_layers(place).itertuples(index=False):
+        for inner, kind in pyogrio.list_layers(place):
             label = inner if inner not in layers else f"{PurePosixPath(place).parent.name}/{inner}"
             layers[label] = place, inner
             if isinstance(kind, str) or place.lower().endswith(".csv"):
@@ -96,7 +98,9 @@ def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
         raise UsageError(f"{name} has no layer {layer!r}; it has {near(layer, layers)}")
     if layer is None and len(spatial) > 1:
         raise UsageError(f"{name} has {len(spatial)} layers, {listed(map(repr, spatial))}; choose one with layer=")
-    place, inner = layers[layer or [*spatial, *layers][0]] if layers else (name, None)
+    if not layers:
+        raise InputFileError(f"{name} has no layers")
+    place, inner = layers[layer or [*spatial, *layers][0]]
     options: dict[str, Any] = {"layer": inner, "engine": "pyogrio", "fid_as_index": True}
     if place.lower().endswith(".csv"):
         options |= {"GEOM_POSSIBLE_NAMES": WKT_COLUMNS, "KEEP_GEOM_COLUMNS": "NO", "AUTODETECT_TYPE": "YES"}
