@@ -142,7 +142,7 @@ class Wait:
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], wait: Wait, *, connect_s: float = CONNECT_S) -> Iterator[Answer]:
+def get(url: str, headers: Mapping[str, str], wait: Wait, *, connect_s: float) -> Iterator[Answer]:
     """Send a GET request, and yield the answer, with a status of 200 or 206; redirects are followed.
 
     Raises

@@ -14,9 +14,8 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -194,7 +193,7 @@ class RemoteRange:
             return memoryview(fetch(self._place, self._start, self._length, network, clip=self._clip))
         self._scheduler.expedite(request)
         try:
-            with interruptible(), self._scheduler.waiting(request):
+            with interruptible():
                 whole = memoryview(request.answer.result())
         finally:
             self._request = None
@@ -217,7 +216,7 @@ class _Scheduler:
         self._under_way = 0
         self._bytes_ahead = 0
         self._awaited = -1  # the last request that a reader waits for
-        self._readers = 0  # that wait
+        self._late: set[MergedRequest] = set()  # what readers wait for
         self._stop = threading.Event()
 
     def __del__(self) -> None:
@@ -245,31 +244,17 @@ class _Scheduler:
             self._queue = deque(merged for merged in self._queue if merged.first < self._n_yielded)
 
     def expedite(self, merged: MergedRequest) -> None:
-        """Send everything up to a request, whatever the limit of bytes: a reader waits for it."""
-        if merged.started:
-            return
-        with self._lock:
-            self._awaited = max(self._awaited, merged.first)
-        self._send()
-
-    @contextmanager
-    def waiting(self, merged: MergedRequest) -> Iterator[None]:
-        """Request more while a reader waits in the block."""
-        if merged.answer.done():
-            yield
-            return
-        with self._lock:
-            self._readers += 1
-        self._send()
-        try:
-            yield
-        finally:
+        """Send everything up to a request, whatever the limit of bytes, and more beyond it: a reader waits for it."""
+        if not merged.answer.done():
             with self._lock:
-                self._readers -= 1
+                self._awaited = max(self._awaited, merged.first)
+                self._late.add(merged)
+            self._send()
 
     def release(self, merged: MergedRequest) -> None:
         """Count a part as read, or as no longer needed."""
         with self._lock:
+            self._late.discard(merged)
             merged.unread -= 1
             if merged.unread or not merged.started:
                 return
@@ -292,9 +277,8 @@ class _Scheduler:
                     self._merge_batch()
                     continue
                 merged = self._queue.popleft()  # at once: releasing a range may call this method again
-                too_far = self._bytes_ahead and self._bytes_ahead + merged.size > AHEAD_BYTES * (
-                    2 if self._readers else 1
-                )
+                most = AHEAD_BYTES * (2 if self._late else 1)
+                too_far = self._bytes_ahead and self._bytes_ahead + merged.size > most
                 if too_far and merged.first > self._awaited:
                     self._queue.appendleft(merged)
                     return
