@@ -162,6 +162,7 @@ def extract_continuous(
     frequency: str = "yearly",
     source: str | Source | None = None,
     on_error: str = "raise",
+    keep: bool | Sequence[str] = False,
     progress: Progress = False,
 ) -> pd.DataFrame:
     """Reduce a layer to one row per site and period.
@@ -180,13 +181,14 @@ def extract_continuous(
     frequency : {"yearly", "monthly", "all"}
         One row per year, per month (not for embeddings), or per date with an image (UTC; embeddings are dated
         1 January). Images of one date are mosaicked before they are reduced, so a site across tiles has one row.
-    source, on_error, progress
+    source, on_error, keep, progress
         See `extract_embeddings`. With ``on_error="collect"``, rows that failed are left out.
 
     Returns
     -------
     pandas.DataFrame
-        Exactly the columns site_id, year, A00..A63 (other layers: their bands, and month or date). Site-years without
+        Exactly the columns site_id, year, A00..A63 (other layers: their bands, and month or date), and those of
+        `keep` after the second. Site-years without
         data have no row.
 
     Raises
@@ -197,13 +199,15 @@ def extract_continuous(
     if reducer not in REDUCERS:
         raise UsageError(f"unknown reducer {reducer!r}; there are {', '.join(REDUCERS)}")
     first, last = parse_dates(start_date, end_date)
+    sites = as_sites(sites)
     if layer.collection_id != COLLECTION_ID:
         from gee_polygons.sources.earthengine.tabulate import continuous_table
 
-        return continuous_table(
-            as_sites(sites), layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
+        found = continuous_table(
+            sites, layer, first=first.date(), last=last.date(), reducer=reducer, frequency=frequency,
             source=source, on_error=on_error, progress=progress,
         )  # fmt: skip
+        return keep_columns(found, sites, keep)
     if frequency not in ("yearly", "all"):
         raise UsageError(
             f"{layer.name!r} has one image a year: frequency is 'yearly', or 'all' for dates, found {frequency!r}"
@@ -221,7 +225,7 @@ def extract_continuous(
         found["year"] = pd.to_datetime(found["year"].astype(str), format="%Y")
         found = found.rename(columns={"year": "date"})
     found.attrs = table.attrs
-    return found
+    return keep_columns(found, sites, keep)
 
 
 def extract_categorical(

@@ -604,6 +604,9 @@ def test_the_methods_of_sites_are_the_same(small):
     collection = sites_from_geodataframe(sites([FIELD, FIELD]))
     dates = {"start_date": "2019-01-01", "end_date": "2021-12-31"}
     same(collection.extract_continuous(ALPHA_EMBEDDINGS, source=small, **dates), continuous(small, collection, **dates))
+    kept = collection.extract_continuous(ALPHA_EMBEDDINGS, source=small, keep=["lon"], **dates)
+    assert list(kept.columns[:5]) == ["site_id", "year", "lon", "lat", "A00"]
+    same(kept.drop(columns=["lon", "lat"]), continuous(small, collection, **dates))
     one = collection[0].extract_continuous(ALPHA_EMBEDDINGS, source=small, **dates)
     same(one, continuous(small, collection[:1], **dates))
 

@@ -1250,6 +1250,7 @@ def test_extract_continuous_hands_everything_on(monkeypatch, sites):
         "frequency": "yearly",
         "source": None,
         "on_error": "raise",
+        "keep": False,
         "progress": False,
     }
     assert many == (sites, layer)

@@ -6,7 +6,7 @@ parts built on top of sites, and it does so inside the methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ class Extractable:
         frequency: str = "yearly",
         source: Any = None,
         on_error: str = "raise",
+        keep: bool | Sequence[str] = False,
         progress: bool | Callable[..., Any] = False,
     ) -> pd.DataFrame:
         """Extract a layer, all sites at once: see `gee_polygons.extract.extract_continuous`.
@@ -49,6 +50,8 @@ class Extractable:
             Where pixels come from: see `gee_polygons.open_source`.
         on_error : {"raise", "collect"}
             What failed raises, or is listed in ``attrs["errors"]``.
+        keep : bool or sequence of str
+            Properties of the sites to put into the table, or True for all.
         progress : bool or callable
             Show a bar, or be told.
 
@@ -61,7 +64,7 @@ class Extractable:
 
         return extract_continuous(
             self, layer, start_date=start_date, end_date=end_date, reducer=reducer, frequency=frequency, source=source,
-            on_error=on_error, progress=progress,
+            on_error=on_error, keep=keep, progress=progress,
         )  # fmt: skip
 
     def extract_categorical(
