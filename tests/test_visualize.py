@@ -931,3 +931,22 @@ def test_png_of_a_strip_is_a_png(tmp_path):
     assert struct.unpack(">II", data[16:24]) == (40, 30)
     with Image.open(io.BytesIO(data)) as picture:
         assert picture.mode == "RGB"
+
+
+def test_ids_are_no_formulas():
+    """An id with two dollar signs was set as a formula, or ended the drawing of the figure in a ValueError."""
+    from gee_polygons import extract_embeddings, visualize
+    from gee_polygons.sources.sample import sample_sites
+
+    table = extract_embeddings(sample_sites()[:3], years=[2022, 2023], source="sample")
+    names = dict(zip(table["site_id"].unique(), ("$\\frac{1}$", "$x_$", "a $ b"), strict=True))
+    table["site_id"] = table["site_id"].map(names)
+    matrix = visualize.similarity_matrix(table, by="site", year=2023)
+    for axes in (
+        visualize.plot_change(table),
+        visualize.plot_trajectory(table),
+        visualize.plot_band_profile(table[table["year"] == 2023], by="site_id"),
+        visualize.plot_pca_scatter(table, color="site_id"),
+        visualize.plot_similarity_matrix(matrix),
+    ):
+        axes.figure.canvas.draw()

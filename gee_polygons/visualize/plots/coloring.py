@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.plots.figure import GROUP_COLOURS, INK, LEGEND, NO_DATA, OKABE_ITO, colormap, colour_bar
+from gee_polygons.visualize.plots.figure import (
+    GROUP_COLOURS,
+    INK,
+    LEGEND,
+    NO_DATA,
+    OKABE_ITO,
+    colormap,
+    colour_bar,
+    literal,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,6 +74,6 @@ def _legend(ax: Axes, colours: dict[str, Any], title: str, *, gaps: bool) -> Non
 
     shown = {**colours, "no value": NO_DATA} if gaps else colours
     style: dict[str, Any] = {"marker": "s", "linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
-    handles = [Line2D([], [], color=colour, label=name, **style) for name, colour in shown.items()]
+    handles = [Line2D([], [], color=colour, label=literal(name), **style) for name, colour in shown.items()]
     # a long title would push the diagram aside
     ax.legend(handles=handles, title=textwrap.fill(title, 18), **LEGEND)

@@ -21,6 +21,7 @@ from gee_polygons.visualize.plots.figure import (
     axes_or_new,
     colour_bar,
     column_named,
+    literal,
     tidy,
 )
 from gee_polygons.visualize.plots.labels import place_labels
@@ -211,7 +212,7 @@ def _along(at: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _draw_path(ax: Axes, at: NDArray[np.float64], site: str, colour: str) -> None:
     """Draw a line from a ring (first year) over points to a dot (last year)."""
-    ax.plot(*at.T, color=colour, linewidth=1.4, label=site, zorder=3)
+    ax.plot(*at.T, color=colour, linewidth=1.4, label=literal(site), zorder=3)
     ax.scatter(at[1:-1, 0], at[1:-1, 1], s=14, color=colour, edgecolors="white", linewidths=0.6, zorder=4)
     ax.scatter(at[-1, 0], at[-1, 1], s=44, color=colour, edgecolors="white", linewidths=0.8, zorder=5)
     ax.scatter(at[0, 0], at[0, 1], s=36, facecolor="white", edgecolors=colour, linewidths=1.4, zorder=5)

@@ -144,3 +144,8 @@ def readable_on(rgba: Any) -> str:
     """Return black or white, whichever has the higher contrast to a colour of 0..1 (WCAG 2.1)."""
     brightness = luminance(np.asarray(rgba[:3], float) * 255)
     return INK if (brightness + 0.05) ** 2 > 0.05 * 1.05 else "white"
+
+
+def literal(text: object) -> str:
+    """Return a text for matplotlib, which would set what stands between two dollar signs as a formula."""
+    return str(text).replace("$", r"\$")

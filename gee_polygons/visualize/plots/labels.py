@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.visualize.plots.figure import INK, white_edge
+from gee_polygons.visualize.plots.figure import INK, literal, white_edge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def place_labels(
         taken.append(places[best])
         x, y = ax.transData.inverted().transform((places[best][:2] + places[best][2:]) / 2)
         ax.annotate(
-            text,
+            literal(text),
             (float(x), float(y)),
             ha="center",
             va="center",

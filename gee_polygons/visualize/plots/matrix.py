@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.plots.figure import INK, NO_DATA, axes_or_new, colormap, colour_bar, readable_on
+from gee_polygons.visualize.plots.figure import INK, NO_DATA, axes_or_new, colormap, colour_bar, literal, readable_on
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,8 +110,8 @@ def _name_rows(ax: Axes, matrix: pd.DataFrame) -> None:
     n = len(matrix)
     every = max(1, -(-n // _MOST_LABELS))
     ticks = np.arange(0, n, every)
-    ax.set_xticks(ticks, [str(name) for name in matrix.columns[::every]])
-    ax.set_yticks(ticks, [str(name) for name in matrix.index[::every]])
+    ax.set_xticks(ticks, [literal(name) for name in matrix.columns[::every]])
+    ax.set_yticks(ticks, [literal(name) for name in matrix.index[::every]])
     if max(len(str(name)) for name in matrix.columns) > 4 or n > 12:
         ax.tick_params(axis="x", labelrotation=90)
     ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)

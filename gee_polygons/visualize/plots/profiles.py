@@ -13,7 +13,7 @@ from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.embeddings.inputs import band_matrix, reference_vector
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.plots.figure import LEGEND, OKABE_ITO, axes_or_new, colormap, column_named, tidy
+from gee_polygons.visualize.plots.figure import LEGEND, OKABE_ITO, axes_or_new, colormap, column_named, literal, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def plot_band_profile(
         if spread is not None:
             alpha = 0.2 if len(table) <= 3 else 0.1  # many spreads over each other hide the lines
             ax.fill_between(bands, low[row], high[row], color=colours[row], alpha=alpha, linewidth=0, zorder=2)
-        ax.plot(bands, means[row], color=colours[row], linewidth=1.3, label=str(names.iloc[row]), zorder=3)
+        ax.plot(bands, means[row], color=colours[row], linewidth=1.3, label=literal(names.iloc[row]), zorder=3)
     ticks = np.arange(0, N_BANDS, 8)
     ax.set_xticks([*ticks, N_BANDS - 1], [BANDS[i] for i in [*ticks, N_BANDS - 1]])
     ax.set_xlim(-0.5, N_BANDS - 0.5)
@@ -132,7 +132,7 @@ def plot_change(
             markersize=4,
             linewidth=1.6 if few else 0.8,
             alpha=1 if few else 0.35,
-            label=str(site),
+            label=literal(site),
         )
         start = (start_years or {}).get(str(site))
         if start is not None and start in years:
