@@ -2,7 +2,11 @@
 
 import logging
 import pickle
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -177,10 +181,28 @@ def test_passwords_are_hidden_too():
     )
 
 
+@contextmanager
+def served_by_another_process(root):
+    code = (
+        f"from rangeserver import *\nwith serve({str(root)!r}, query={QUERY!r}) as s: print(s.url, flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.communicate("\n", timeout=20)
+
+
 def test_single_rasters_and_mosaics_hide_their_secrets(sample_archive, tmp_path):
     tile = next((sample_archive.parent / "2023").rglob("*.tiff"))
-    with serve(tile.parent, query=QUERY) as server:
-        url = f"{server.url}/{tile.name}?{QUERY}"
+    with served_by_another_process(tile.parent) as address:  # rasterio lets no other thread run while it opens a URL
+        url = f"{address}/{tile.name}?{QUERY}"
         source = open_source(url, year=2023)
         assert isinstance(source, RasterSource)
         assert_hidden(source, source.archive, pickle.dumps(source))

@@ -261,7 +261,10 @@ class _File:
             raise InputFileError(f"{self._place}: no such file")
         self._process, self._lock = os.getpid(), threading.Lock()
         try:
-            self._dataset = rasterio.open(requested(self._place))
+            # a signed URL is good for GET alone, and for this file alone
+            options = {"CPL_VSIL_CURL_USE_HEAD": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+            with rasterio.Env(**(options if is_url(self._place) else {})):
+                self._dataset = rasterio.open(requested(self._place))
         except Exception as error:  # of rasterio's many classes
             reason = without_query(first_line(error))
             raise InputFileError(f"{self._place}: not a raster that can be read: {reason}") from None
