@@ -310,3 +310,19 @@ def test_tables_that_aren_t_one_say_so(simulated):
         change(simulated.table[simulated.table["year"] == 2020])
     with pytest.raises(UsageError, match="nothing to compare"):
         change(simulated.table.assign(**dict.fromkeys(BANDS, np.nan)))
+
+
+def test_two_years_of_many_sites_have_angles_and_no_test():
+    rng = np.random.default_rng(0)
+    v = np.eye(64)[0] + rng.normal(size=(50, 2, 64)) * 0.01 + np.array([[[0.0] * 64], [[0.05] * 64]]).reshape(1, 2, 64)
+    found = change(table_of(v, [2023, 2024]))
+    assert found.sites["kind"].eq("no data").all()
+    assert found.yearly["relative_deg"].max() < found.yearly["angle_deg"].max() / 2
+
+
+def test_a_year_that_no_control_has_makes_nothing_a_change():
+    rng = np.random.default_rng(0)
+    v = np.eye(64)[0] + rng.normal(size=(60, 8, 64)) * 0.02
+    v[:20, 4] = np.nan
+    found = change(table_of(v, np.arange(2017, 2025)), background=list(range(20)), least_size_deg=0.0).sites
+    assert found["flag"].sum() <= 2

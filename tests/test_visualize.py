@@ -950,3 +950,5 @@ def test_ids_are_no_formulas():
         visualize.plot_similarity_matrix(matrix),
     ):
         axes.figure.canvas.draw()
+        drawn = [text.get_text() for text in axes.figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+        assert any("frac{1}" in text for text in drawn)

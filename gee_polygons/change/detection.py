@@ -119,10 +119,10 @@ def change(
         What the shared movement is estimated from, and what unchanged sites look like. A list: control sites of the
         table, which didn't change; with ten or more the level holds. A DataFrame: another table, of controls or of
         rings around the sites (`ring_sites`; with the sites' ids, a share of each site's own ring counts, too).
-        ``"all"``: the median step of the half of the sites that changed least (in tables of fewer than 40 sites, of
-        all); if most of them changed alike, name controls instead. ``"alike"``: for
-        each site the median step of the 8 most alike other sites (in tables of fewer than 40 sites, of all): it finds
-        more single years, and misses changes that alike sites share. None: nothing is removed.
+        ``"all"``: the median step of the half of the sites that changed least (in tables of fewer than 40 sites with
+        three years, of all); if most of them changed alike, name controls instead. ``"alike"``: for each site the
+        median step of the 8 most alike other sites (in tables of fewer than 40 sites, of all): it misses changes that
+        alike sites share. None: nothing is removed.
     level : float
         False-discovery rate of `flag`: the expected share of flagged sites that didn't change.
     adjustment : {"BH", "BY"}
@@ -166,8 +166,9 @@ def change(
     bank = Templates.over(len(series.years))
     fixed = corrected(series, background)
     fit = fit_templates(fixed.units, bank, fixed.unchanged)
-    if isinstance(background, str) and background == "all" and series.with_data.sum() >= FEW_SITES:
-        calm = fit.p >= np.nanmedian(fit.p)  # sites that changed alike would be taken for drift
+    is_tested = np.isfinite(fit.p)
+    if isinstance(background, str) and background == "all" and is_tested.sum() >= FEW_SITES:
+        calm = is_tested & (fit.p >= np.nanmedian(fit.p))  # sites that changed alike would be taken for drift
         del fixed
         fixed = corrected(series, background, calm)
         fit = fit_templates(fixed.units, bank, fixed.unchanged)

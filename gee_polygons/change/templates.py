@@ -126,7 +126,7 @@ def fit_templates(units: Floats, bank: Templates, unchanged: Floats) -> Fit:
         explained, left = _explained(alike, paths)
         explained = explained[:, usable].max(axis=1)
         left = _per_degree(left, explained, years)
-        typical = float(np.median(left)) if len(left) else 0.0
+        typical = float(np.median(left)) if len(left) else None
         sample = _log_ratio(explained, left, typical)
         rows = np.flatnonzero(which.ravel() == number)
         for first in range(0, len(rows), _SITES_AT_A_TIME):
@@ -146,7 +146,7 @@ def _explained(units: Floats, paths: Floats) -> tuple[Floats, Floats]:
     x = units - units.mean(axis=1, keepdims=True)
     products = x @ x.transpose(0, 2, 1)
     pairs = (paths[:, :, None] * paths[:, None, :]).reshape(len(paths), -1)
-    return products.reshape(len(products), -1) @ pairs.T, np.trace(products, axis1=1, axis2=2)
+    return products.reshape(-1, pairs.shape[1]) @ pairs.T, np.trace(products, axis1=1, axis2=2)
 
 
 def _per_degree(total: Floats, explained: Floats, years: Flags) -> Floats:
@@ -154,7 +154,8 @@ def _per_degree(total: Floats, explained: Floats, years: Flags) -> Floats:
     return np.maximum(total - explained, 0.0) / (int(years.sum()) - 2)
 
 
-def _log_ratio(explained: Floats, left: Floats, typical: float) -> Floats:
+def _log_ratio(explained: Floats, left: Floats, typical: float | None) -> Floats:
     """Return log(explained / noise), the noise half a site's own and half the typical; -inf for rounding alone."""
-    found: Floats = np.log(np.maximum(explained, 1e-12) / np.maximum((left + typical) / 2, 1e-12))
+    noise = left if typical is None else (left + typical) / 2
+    found: Floats = np.log(np.maximum(explained, 1e-12) / np.maximum(noise, 1e-12))
     return np.where(explained > 1e-12, found, -np.inf)
