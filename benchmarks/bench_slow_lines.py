@@ -1,11 +1,11 @@
 """Extraction over slow and shaky lines: the table and the share of the line's rate that is used.
 
-python benchmarks/bench_slow_lines.py [--mb-s 0.1,0.5,1,4,50] [--latency-ms 20,800] [--loss 0.05] [--seconds 30]
+python benchmarks/bench_slow_lines.py [--mb-s 0.1,0.5,1,4,50] [--latency-ms 20,800] [--loss 0.05] [--seconds 90]
 
-A server of its own process, tests/rangeserver.py on 127.0.0.1, shares its rate among all connections, answers each
-request after the latency, and drops or silences a share of the requests. It serves as many blocks as take about
-`--seconds` at the rate, of one tile with blocks of 1024 px (64 ranges of about 0.66 MB each at the fastest rate, blocks
-of 256 px and 0.04 MB at the slow ones, where one large block alone takes ten minutes).
+10,000 fields lie on as many blocks as take about `--seconds` at the rate. A server of its own process,
+tests/rangeserver.py on 127.0.0.1, shares its rate among all connections, answers each request after the latency, and
+drops or silences a share of the requests. A tile has blocks of 1024 px (64 ranges of about 0.66 MB each) at the fastest
+rate, of 256 px and 0.04 MB at the slow ones, where one large block alone takes ten minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -35,7 +34,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "bench_slow_lines"
 WEST, SOUTH = 500_000.0, 7_500_000.0
 SIZE = 4096
-YEARS = (2022, 2023, 2024)
+YEARS = list(range(2017, 2025))
+N_FIELDS = 10_000
 
 
 def archive(block: int) -> Path:
@@ -57,18 +57,19 @@ def archive(block: int) -> Path:
     return index
 
 
-def fields(block: int, n_blocks: int, per_block: int) -> Any:
-    """Fields of 15 ha in the middle of the first blocks, row by row."""
+def fields(block: int, n_blocks: int) -> geopandas.GeoDataFrame:
+    """10,000 fields of 15 ha in the first blocks, row by row."""
     chance = np.random.default_rng(0)
     across, side = SIZE // block, block * 10.0
-    number = np.repeat(np.arange(n_blocks), per_block)
+    number = np.arange(N_FIELDS) * n_blocks // N_FIELDS
     x, y = (
-        start + (index + 0.5) * side + chance.uniform(-0.4, 0.4, len(number)) * max(side - 500, 0)
+        start + (index + 0.5) * side + chance.uniform(-0.5, 0.5, N_FIELDS) * (side - 500)
         for start, index in ((WEST, number % across), (SOUTH, number // across))
     )
     inverse = pyproj.Transformer.from_crs(32722, 4326, always_xy=True)
     circles = shapely.buffer(shapely.points(x, y), 218)
-    return shapely.transform(circles, lambda xy: np.column_stack(inverse.transform(xy[:, 0], xy[:, 1])))
+    circles = shapely.transform(circles, lambda xy: np.column_stack(inverse.transform(xy[:, 0], xy[:, 1])))
+    return geopandas.GeoDataFrame({"site_id": range(N_FIELDS)}, geometry=circles, crs=4326)
 
 
 class Server:
@@ -101,26 +102,25 @@ def run(mb_s: float, latency_s: float, loss: float, seconds: float, outage_s: fl
     block = 1024 if mb_s >= 20 else 256
     index = archive(block)
     local = CogSource(str(index))
-    per_block = 1 if block == 256 else 10
-    everything = fields(block, (SIZE // block) ** 2, per_block)
-    ref = local.plan(everything[:1], YEARS[:1]).jobs[0].reads[0]
+    total = (SIZE // block) ** 2
+    ref = local.plan(fields(block, total).geometry[:1], YEARS[:1]).jobs[0].reads[0]
     size = sum(local._tiles[ref.tile, ref.year].ranges(ref, range(64)).lengths)
-    n_blocks = min(max(2, int(mb_s * 1e6 * seconds / size)), (SIZE // block) ** 2)
-    chosen = everything[: n_blocks * per_block]
-    years = YEARS[: max(1, round(mb_s * 1e6 * seconds / size / n_blocks))]
-    frame = geopandas.GeoDataFrame({"site_id": range(len(chosen))}, geometry=chosen, crs=4326)
-    expected = extract_embeddings(frame, source=local, years=list(years))
+    wanted = max(2, round(mb_s * 1e6 * seconds / size))
+    years = YEARS[: -(-wanted // total)]
+    n_blocks = min(wanted // len(years), total)
+    frame = fields(block, n_blocks)
+    expected = extract_embeddings(frame, source=local, years=years)
     server = Server(index.parent, mb_s, latency_s, loss)
     try:
         source = CogSource(f"{server.url}/{index.name}", network=Network())
-        source.plan(chosen[:1], list(years))  # the index and the header
-        requests, needed = source.cost_of(source.plan(chosen, list(years)))
+        source.plan(frame.geometry[:1], years)  # the index and the header
+        requests, needed = source.cost_of(source.plan(frame.geometry, years))
         server.sent()
         if outage_s:
             threading.Timer(seconds / 3, lambda: server.say(f"outage {outage_s}")).start()
         began, cpu = time.perf_counter(), time.process_time()
         try:
-            table = extract_embeddings(frame, source=source, years=list(years))
+            table = extract_embeddings(frame, source=source, years=years)
             pd.testing.assert_frame_equal(table, expected, check_exact=True)
             same = "same table"
         except Exception as error:
@@ -128,10 +128,10 @@ def run(mb_s: float, latency_s: float, loss: float, seconds: float, outage_s: fl
         took = time.perf_counter() - began
         share = needed / took / (mb_s * 1e6)
         return (
-            f"{mb_s:5g} MB/s {latency_s * 1e3:4.0f} ms {loss:4.0%} lost, outage {outage_s:2.0f} s: {len(chosen):5d} "
-            f"fields, {n_blocks * len(years):3d} blocks, {requests:5d} requests, {needed / 1e6:7.1f} MB "
+            f"{mb_s:5g} MB/s {latency_s * 1e3:4.0f} ms {loss:4.0%} lost, outage {outage_s:2.0f} s: "
+            f"{n_blocks * len(years):3d} blocks, {requests:5d} requests, {needed / 1e6:7.1f} MB "
             f"in {took:6.1f} s = {share:4.0%} of the line, {time.process_time() - cpu:.1f} s of CPU, "
-            f"{server.sent() / needed:.2f} x the bytes; {same}"
+            f"{server.sent() / needed:.2f} x the bytes, load average {os.getloadavg()[0]:.1f}; {same}"
         )
     finally:
         server.close()
@@ -140,9 +140,9 @@ def run(mb_s: float, latency_s: float, loss: float, seconds: float, outage_s: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mb-s", default="0.1,0.5,1,4,50")
-    parser.add_argument("--latency-ms", default="20,200,800")
+    parser.add_argument("--latency-ms", default="20,800")
     parser.add_argument("--loss", type=float, default=0.05)
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--outages-s", default="3,10,60")
     options = parser.parse_args()
     for mb_s in map(float, options.mb_s.split(",")):

@@ -396,9 +396,12 @@ def outcome_of(target: Target, path: Path) -> str:
 # --- the parent
 
 
-def attack(names: list[str], stop: int, seed: int = 0, first: int = 0) -> tuple[dict[str, Counter[str]], list[str]]:
-    """Have a worker read damaged files; return the outcomes, and the failures, each with its number."""
+def attack(
+    names: list[str], stop: int, seed: int = 0, first: int = 0
+) -> tuple[dict[str, Counter[str]], dict[str, tuple[float, float]], list[str]]:
+    """Have a worker read damaged files; return the outcomes, the most seconds and MB, and the failures, numbered."""
     outcomes: dict[str, Counter[str]] = {name: Counter() for name in names}
+    worst = dict.fromkeys(names, (0.0, 0.0))
     failures: list[str] = []
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the same copy of the package
     while first < stop:
@@ -418,6 +421,7 @@ def attack(names: list[str], stop: int, seed: int = 0, first: int = 0) -> tuple[
                     continue
                 outcome, seconds, mb = said
                 outcomes[name][outcome.split(" ")[0]] += 1
+                worst[name] = max(worst[name][0], seconds), max(worst[name][1], mb)
                 if outcome.startswith(("raw", "not")) or seconds > MOST_S or mb > MOST_MB:
                     failures.append(f"{name} {number} {file}: {outcome}, {seconds:.2f} s, {mb:.0f} MB")
             killer.cancel()
@@ -429,7 +433,7 @@ def attack(names: list[str], stop: int, seed: int = 0, first: int = 0) -> tuple[
                     outcomes[name]["died"] += 1
                 failures.append(f"{name} {number} {file}: died with {worker.returncode}: {last}")
         first = number + 1
-    return outcomes, failures
+    return outcomes, worst, failures
 
 
 def main() -> int:
@@ -444,8 +448,11 @@ def main() -> int:
     if options.work:
         work(options.targets, options.seed, options.first, options.stop)
         return 0
-    outcomes, failures = attack(options.targets, options.stop, options.seed, options.first)
-    lines = [f"{name}: {dict(found.most_common())}" for name, found in outcomes.items()]
+    outcomes, worst, failures = attack(options.targets, options.stop, options.seed, options.first)
+    lines = [
+        f"{name}: {dict(found.most_common())}, at most {worst[name][0]:.2f} s and {worst[name][1]:.0f} MB"
+        for name, found in outcomes.items()
+    ]
     sys.stdout.write("\n".join([*lines, *failures]) + "\n")
     return int(bool(failures))
 
