@@ -60,7 +60,7 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module("gee_polygons.moved").old_name(__name__, name)
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value

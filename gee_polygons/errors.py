@@ -20,6 +20,7 @@ __all__ = [
     "EarthEngineError",
     "GeePolygonsError",
     "InputFileError",
+    "MovedError",
     "OutputError",
     "ReadError",
     "SiteError",
@@ -125,6 +126,13 @@ class DependencyError(GeePolygonsError, ImportError):
     """An optional package is missing; the message has the `pip install` line."""
 
     code = "dependency"
+    exit_status = 2
+
+
+class MovedError(GeePolygonsError, ImportError):
+    """A name of version 0.0.4 is gone; the message says what to use instead."""
+
+    code = "moved"
     exit_status = 2
 
 

@@ -231,9 +231,10 @@ def extract_continuous(
 def extract_categorical(
     sites: Any,
     layer: CategoricalLayer,
+    years: Iterable[int] | None = None,
     *,
-    start_date: str | int,
-    end_date: str | int,
+    start_date: str | int | None = None,
+    end_date: str | int | None = None,
     source: str | Source | None = None,
     on_error: str = "raise",
     progress: Progress = False,
@@ -246,6 +247,8 @@ def extract_categorical(
         Polygons.
     layer : CategoricalLayer
         Such as `gee_polygons.datasets.mapbiomas.MAPBIOMAS`.
+    years : iterable of int, optional
+        The years; or give `start_date` and `end_date`.
     start_date, end_date : str, date or int
         ``"YYYY-MM-DD"``, or a year or month; every year that the period touches.
     source, on_error, progress
@@ -259,8 +262,12 @@ def extract_categorical(
     """
     from gee_polygons.sources.earthengine.tabulate import categorical_table
 
-    first, last = parse_dates(start_date, end_date)
-    years = range(first.year, last.year + 1)
+    if start_date is not None and end_date is not None and years is None:
+        first, last = parse_dates(start_date, end_date)
+        years = range(first.year, last.year + 1)
+    elif years is None or start_date is not None or end_date is not None:
+        raise UsageError("give either years, or start_date and end_date")
+    years = checked_years(years)
     return categorical_table(as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
 
 

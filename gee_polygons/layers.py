@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gee_polygons.errors import UsageError
+from gee_polygons.moved import with_old_members
 
 __all__ = ["COMPOSITES", "CategoricalLayer", "ContinuousLayer"]
 
@@ -41,6 +42,7 @@ class _Layer:
             raise UsageError(f"layer {self.name!r}: composite must be one of {names}, found {self.composite!r}")
 
 
+@with_old_members
 @dataclass(frozen=True, kw_only=True)
 class ContinuousLayer(_Layer):
     """A layer of numbers: one or more bands that can be averaged.
@@ -87,6 +89,7 @@ class ContinuousLayer(_Layer):
         return len(self.bands)
 
 
+@with_old_members
 @dataclass(frozen=True, kw_only=True)
 class CategoricalLayer(_Layer):
     """A layer of classes: one band of integers, each with a name and a colour.

@@ -33,6 +33,7 @@ IMPORT_SECONDS = 0.3
 # The house, bottom to top: a module imports from its own room and from rooms below, inside functions as well.
 RANKS = (
     ("errors", "progress", "version"),
+    ("moved", "core", "export", "indices"),
     ("layers", "periods", "store"),
     ("alphaearth",),
     ("network", "embeddings"),
@@ -44,7 +45,7 @@ RANKS = (
     ("costs",),
     ("extract",),
     ("visualize", "audit", "change", "probe"),
-    ("recovery",),
+    ("recovery", "charts"),
     ("report",),
     ("warmup",),
     ("cli",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from gee_polygons.collection.building import as_collection, build, build_from_table, load
 from gee_polygons.collection.catalogue import Dataset, dataset, datasets, register
 from gee_polygons.collection.tiles import Collection
+from gee_polygons.moved import with_old_names
 
 __all__ = [
     "Collection",
@@ -22,3 +23,5 @@ __all__ = [
     "load",
     "register",
 ]
+
+with_old_names(__name__)

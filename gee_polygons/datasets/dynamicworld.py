@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+from gee_polygons.moved import with_old_names
 from gee_polygons.sources.earthengine.images import layer_image
 
 __all__ = [
@@ -96,3 +97,6 @@ def get_dynamic_world_image(geometry: Any, year: int, month: int | None = None, 
         For a year before 2015, an invalid month, or a geometry of another type.
     """
     return layer_image(DYNAMIC_WORLD_PROBABILITIES if probabilities else DYNAMIC_WORLD, geometry, year, month)
+
+
+with_old_names(__name__)

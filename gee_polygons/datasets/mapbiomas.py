@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gee_polygons.layers import CategoricalLayer
+from gee_polygons.moved import with_old_names
 from gee_polygons.sources.earthengine.images import layer_image
 
 __all__ = [
@@ -150,3 +151,6 @@ def get_mapbiomas_image(year: int, *, layer: CategoricalLayer = MAPBIOMAS) -> An
         For a year outside the collection.
     """
     return layer_image(layer, None, year)
+
+
+with_old_names(__name__)

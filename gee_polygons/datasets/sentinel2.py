@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from gee_polygons.errors import UsageError
 from gee_polygons.layers import ContinuousLayer
+from gee_polygons.moved import with_old_names
 from gee_polygons.sources.earthengine.images import layer_image
 
 __all__ = [
@@ -188,3 +189,6 @@ def get_sentinel2_image(
     ]
     found = images[0] if len(images) == 1 else images[0].addBands(images[1])
     return found.select(wanted)
+
+
+with_old_names(__name__)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gee_polygons.errors import SiteError, UsageError
+from gee_polygons.moved import with_old_members
 from gee_polygons.site import html
 from gee_polygons.site.site import Site
 from gee_polygons.site.table import SiteTable, site_table
@@ -46,6 +47,7 @@ class UnknownSiteError(UsageError, KeyError, IndexError):
     __str__ = Exception.__str__  # KeyError's would put the message in quotes
 
 
+@with_old_members
 class SiteCollection(CollectionVerbs, Sequence[Site]):
     """An immutable sequence of sites; it can be pickled.
 

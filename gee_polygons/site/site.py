@@ -13,6 +13,7 @@ import shapely
 
 from gee_polygons.alphaearth import EMBEDDING_YEARS
 from gee_polygons.errors import SiteError, UsageError
+from gee_polygons.moved import with_old_members
 from gee_polygons.site import geodesy as measures
 from gee_polygons.site import html
 from gee_polygons.site.polygons import polygon_fault
@@ -22,6 +23,7 @@ from gee_polygons.site.verbs import SiteVerbs
 SHOWN_PROPERTIES: Final = 10  # in the HTML of a notebook
 
 
+@with_old_members
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Site(SiteVerbs):
     """A polygon with an id, a start year and other properties; immutable.

@@ -6,14 +6,18 @@ parts built on top of sites, and it does so inside the methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 from gee_polygons.site.geodesy import ee_geojson, ee_properties
+
+if TYPE_CHECKING:
+    from gee_polygons.site.collection import SiteCollection
 
 
 class Extractable:
@@ -70,9 +74,10 @@ class Extractable:
     def extract_categorical(
         self,
         layer: CategoricalLayer,
+        years: Iterable[int] | None = None,
         *,
-        start_date: str | int,
-        end_date: str | int,
+        start_date: str | int | None = None,
+        end_date: str | int | None = None,
         source: Any = None,
         on_error: str = "raise",
         progress: bool | Callable[..., Any] = False,
@@ -81,8 +86,9 @@ class Extractable:
         from gee_polygons.extract import extract_categorical
 
         return extract_categorical(
-            self, layer, start_date=start_date, end_date=end_date, source=source, on_error=on_error, progress=progress
-        )
+            self, layer, years, start_date=start_date, end_date=end_date, source=source, on_error=on_error,
+            progress=progress,
+        )  # fmt: skip
 
     def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
         """Return an interactive map of the site or sites. Needs lonboard: ``pip install "gee_polygons[map]"``.
@@ -152,9 +158,16 @@ class SiteVerbs(Extractable):
 
 
 class CollectionVerbs(Extractable):
-    """Methods of `SiteCollection` that need Earth Engine or a map."""
+    """Methods of `SiteCollection` that need Earth Engine, a map or a file."""
 
     __slots__ = ()
+
+    @classmethod
+    def from_geojson(cls, path: str | PathLike[str], source_crs: Any = None) -> SiteCollection:
+        """Read sites from a file: `load_sites` under its name of version 0.0.4."""
+        from gee_polygons.site.inputs import load_sites
+
+        return load_sites(path, crs=source_crs)
 
     def export_continuous(
         self,

@@ -7,6 +7,7 @@ import ee
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 
 from gee_polygons.datasets.dynamicworld import (
     DYNAMIC_WORLD,
@@ -14,9 +15,22 @@ from gee_polygons.datasets.dynamicworld import (
     DYNAMIC_WORLD_VIS,
     get_dynamic_world_image,
 )
-from gee_polygons.datasets.mapbiomas import MAPBIOMAS, MAPBIOMAS_SECONDARY, MAPBIOMAS_VIS, get_mapbiomas_image
-from gee_polygons.datasets.sentinel2 import SENTINEL2_INDICES, get_sentinel2_image, with_cloud_mask
+from gee_polygons.datasets.mapbiomas import (
+    MAPBIOMAS,
+    MAPBIOMAS_LULC,
+    MAPBIOMAS_SECONDARY,
+    MAPBIOMAS_VIS,
+    get_mapbiomas_image,
+)
+from gee_polygons.datasets.sentinel2 import (
+    SENTINEL2_INDICES,
+    SENTINEL2_REFLECTANCE,
+    get_sentinel2_image,
+    with_cloud_mask,
+)
 from gee_polygons.errors import UsageError
+from gee_polygons.site import Site
+from gee_polygons.visualize import export_layer_gif, export_layer_timestrip, render_site_layer
 
 from .synthetic import Catalogue
 
@@ -166,6 +180,20 @@ def test_mapbiomas_years_and_legend(mapbiomas):
         assert layer.class_names.keys() == layer.palette.keys()
 
 
+def test_pictures_of_years_are_in_the_legends_colours(mapbiomas, tmp_path):
+    site = Site(polygon=shapely.box(WEST, NORTH - 3 * DEGREE, WEST + 3 * DEGREE, NORTH), site_id="a")
+    frame = np.asarray(render_site_layer(site, MAPBIOMAS, 2019, buffer_m=0, dimensions=90, boundary_color="black"))
+    middles = {"#" + bytes(frame[frame.shape[0] * i // 6, 45]).hex() for i in (1, 3, 5)}
+    assert middles == {MAPBIOMAS.palette[c] for c in (3, 15, 33)}
+    path = export_layer_timestrip(site, MAPBIOMAS_LULC, tmp_path / "a.png", years=[2019, 2020], tile_size=90)
+    with Image.open(path) as strip:
+        assert strip.width > 180
+        assert strip.info["Attribution"] == MAPBIOMAS.attribution
+    film = export_layer_gif(site, MAPBIOMAS, tmp_path / "a.gif", [2019, 2020], dimensions=90)
+    with Image.open(film) as frames:
+        assert frames.n_frames == 2
+
+
 # --- Sentinel-2 -------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +254,16 @@ def test_cloud_score_plus_is_another_mask(sentinel2):
     assert reduced(year, ee.Reducer.mean()) == {"NDVI": 0}  # only the scene of February is clear
     with pytest.raises(UsageError, match="cloud_mask must be one of scl, cloud_score_plus, found 'fmask'"):
         get_sentinel2_image(square(*WHOLE), 2020, cloud_mask="fmask")
+
+
+def test_a_picture_in_true_colour(sentinel2):
+    from pyproj import Transformer
+
+    move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    site = Site(polygon=shapely.Point(*move.transform(W + 20, N - 20)).buffer(1e-4), site_id="a")
+    picture = render_site_layer(site, SENTINEL2_REFLECTANCE, 2020, dimensions=40, buffer_m=10)
+    red, green, blue = picture.getpixel((20, 24))  # 0.1, 0.08 and 0.05 of 0.25
+    assert (red, green, blue) == (102, 82, 51)
 
 
 def test_wrong_calls_are_named(sentinel2):

@@ -169,9 +169,7 @@ def test_classes_and_their_areas(server):
         "b": [2019, 2020, 2021],
     }
     server.log.clear()
-    pd.testing.assert_frame_equal(
-        found, sites.extract_categorical(COVER, start_date="2018-01-01", end_date="2022-12-31")
-    )
+    pd.testing.assert_frame_equal(found, sites.extract_categorical(COVER, years=range(2018, 2023)))
     assert not [e for e in server.log.entries() if e.method == "POST"]
 
 
@@ -187,6 +185,9 @@ def test_what_can_not_be_is_refused(server):
     for wrong in ({"reducer": "mode"}, {"frequency": "weekly"}, {"source": "sample"}):
         with pytest.raises(UsageError):
             sites.extract_continuous(NDVI, **dates, **wrong)
+    for wrong in ({}, {"years": [2020], **dates}, {"start_date": 2020}, {"years": []}):
+        with pytest.raises(UsageError, match="years"):
+            sites.extract_categorical(COVER, **wrong)
     server.faults.poison("X/NDVI", "Image.load: no access.")
     with pytest.raises(EarthEngineError, match=r"'ndvi': .* site .*no access"):
         sites.extract_continuous(NDVI, **dates, source=EarthEngineSource(cache=False))

@@ -133,6 +133,12 @@ def tidy(ax: Axes) -> None:
     ax.yaxis.label.set_fontsize(9)
 
 
+def whole_years(ax: Axes, years: pd.Series[Any]) -> None:
+    """Put the ticks of the x axis at whole years, at most ten of them or so."""
+    low, high = int(years.min()), int(years.max())
+    ax.set_xticks(range(low, high + 1, max(1, (high - low) // 9)))
+
+
 def column_named(table: pd.DataFrame, name: str) -> str:
     """Return the column name, or raise if the table has no such column."""
     if name not in table.columns:

@@ -13,7 +13,16 @@ from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.embeddings.inputs import band_matrix, reference_vector
 from gee_polygons.embeddings.similarity import angular_distance_deg
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.plots.figure import LEGEND, OKABE_ITO, axes_or_new, colormap, column_named, literal, tidy
+from gee_polygons.visualize.plots.figure import (
+    LEGEND,
+    OKABE_ITO,
+    axes_or_new,
+    colormap,
+    column_named,
+    literal,
+    tidy,
+    whole_years,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +150,7 @@ def plot_change(
     against = "the first year" if reference is None else reference if isinstance(reference, int) else "the reference"
     ax.set_ylabel(f"angle to {against} (degrees)")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    _whole_years(ax, table["year"])
+    whole_years(ax, table["year"])
     if few:
         ax.legend(title="site" + (" (ring: start)" if start_years else ""), **LEGEND)
     tidy(ax)
@@ -159,8 +168,3 @@ def _reference_of(site: str, vectors: NDArray[np.float64], years: Any, reference
     else:
         return reference_vector(reference)
     return vectors[rows[0] if len(rows) else 0]
-
-
-def _whole_years(ax: Axes, years: pd.Series[Any]) -> None:
-    low, high = int(years.min()), int(years.max())
-    ax.set_xticks(range(low, high + 1, max(1, (high - low) // 9)))
