@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from gee_polygons.layers import CategoricalLayer, ContinuousLayer
     from gee_polygons.site import Site, SiteCollection, load_sites, sites_from_geodataframe
     from gee_polygons.sources import open_source
+    from gee_polygons.version import __version__ as __version__
 
 __all__ = [
     "CategoricalLayer",
@@ -34,12 +33,9 @@ __all__ = [
     "sites_from_geodataframe",
 ]
 
-__version__ = version("gee_polygons")
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())
-
 # name -> module; imported at first use, so that `import gee_polygons` stays fast
 _HOME = {
+    "__version__": "gee_polygons.version",
     "CategoricalLayer": "gee_polygons.layers",
     "Collection": "gee_polygons.collection",
     "ContinuousLayer": "gee_polygons.layers",

@@ -8,6 +8,7 @@ meant for programs; `exit_status` is what the command line returns (2: the call 
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import warnings
 from typing import Any, ClassVar
@@ -28,6 +29,9 @@ __all__ = [
     "UsageError",
     "warn_data",
 ]
+
+# here, where every module that logs imports from: messages are shown only to a program that sets up logging
+logging.getLogger("gee_polygons").addHandler(logging.NullHandler())
 
 
 class GeePolygonsError(Exception):

@@ -84,7 +84,7 @@ def heeding_interrupts(*also: signal.Signals) -> Iterator[None]:
     """Raise `KeyboardInterrupt` for Ctrl-C, and again each second until the block has been left.
 
     Once isn't enough: Python ignores exceptions in destructors and in callbacks of C code, such as the one by which
-    numba loads what it has compiled, and compiled code may turn them into a `SystemError`.
+    numba loads what it has compiled, and compiled code may turn them into a `SystemError` or a `TypeError`.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def heeding_interrupts(*also: signal.Signals) -> Iterator[None]:
         before = {number: signal.signal(number, interrupt) for number in (*own, *also)}
     try:
         yield
-    except SystemError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
+    except Exception as error:
+        if started or isinstance(error.__cause__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
     finally:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Final
+
+__version__: Final = version("gee_polygons")
 
 
 def package_version() -> str:
     """Return the version of the installed distribution."""
-    return version("gee_polygons")
+    return __version__

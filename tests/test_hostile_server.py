@@ -115,6 +115,7 @@ TABLE = {  # what is answered to one request after the other (the last again); a
     "redirects in a circle": ([status("302 Found", "Location: /a\r\n")], "in a circle", 10),
     "redirects to a file": ([status("302 Found", "Location: file:///etc/passwd\r\n")], "no valid http", 1),
     "redirects to no port": ([status("302 Found", "Location: https://a:99999/\r\n")], "no valid http", 1),
+    "redirects to no address": ([status("302 Found", "Location: http://[\r\n")], "no valid http", 1),
     "says nothing": ([Client.be_silent, good], None, 2),
     "says nothing for good": ([Client.be_silent], "no answer in time", 5),
     "goes silent in the middle": ([half_then_silent, good], None, 2),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from gee_polygons.sources.earthengine.cache import open_cache
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.zonal.compiled import compiled
 
+ROOT = Path(__file__).parents[1]
 LOST = """
 import os, signal, sys, time
 from gee_polygons.progress import heeding_interrupts
@@ -51,6 +53,11 @@ def test_an_interrupt_in_compiled_code_is_an_interrupt():
         raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
     with pytest.raises(SystemError), heeding_interrupts():
         raise SystemError("something else")
+    with pytest.raises(KeyboardInterrupt), heeding_interrupts():  # noqa: PT012 - as Python's import does, if rarely
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise TypeError("expected a message argument") from None
 
 
 def test_the_callers_handlers_stay():
@@ -75,6 +82,39 @@ def test_the_callers_handlers_stay():
     thread.start()
     thread.join()
     assert not failed
+
+
+STARTING = """
+import os, runpy, signal, sys
+moment = sys.argv.pop(1)
+
+def hook(event, arguments):  # when a module is first asked for
+    if event == "import" and arguments[0] == moment:
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(hook)
+print("started", flush=True)
+runpy.run_module("gee_polygons", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_an_interrupt_while_the_command_starts_is_one_line(sample_archive, sample_sites, tmp_path):
+    """It was a traceback of 40 lines; what was imported by then decides where it arrives."""
+    sample_sites[:2].to_geodataframe().to_file(tmp_path / "s.geojson")
+    rest = ["extract", "s.geojson", "--years", "2023", "--source", str(sample_archive), "-o", "t.csv"]
+    for moment in ["gee_polygons.cli.main", "click", "importlib.metadata", "numpy", "numba", 0.02, 0.08, 0.2, 0.5]:
+        command = [sys.executable, "-c", STARTING, str(moment), *rest]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:  # fmt: skip
+            assert process.stdout.readline() == "started\n"
+            if isinstance(moment, float):
+                time.sleep(moment)
+                process.send_signal(signal.SIGINT)
+            output, shown = process.communicate(timeout=60)
+        assert (process.returncode, output, len(shown.splitlines())) == (130, "", 1), (moment, shown)
+        assert shown.startswith("interrupted; ")
+        assert [path.name for path in tmp_path.iterdir()] == ["s.geojson"]
 
 
 # --- where nothing can be kept
@@ -128,7 +168,6 @@ def test_without_a_home_the_cache_says_what_to_set(monkeypatch):
     assert open_cache(True).get([b"key"]) == {}  # Earth Engine works without
 
 
-ROOT = Path(__file__).parents[1]
 LIMITED = """
 import resource, sys
 from gee_polygons.cli.main import main

@@ -137,6 +137,16 @@ def test_a_redirect_to_another_host_gets_no_secret(tls):
         assert secret not in other.heads[0]
 
 
+def test_a_redirect_may_not_end_encryption(tls):
+    plain = HostileServer([good])
+    server = HostileServer([status("302 Found", f"Location: {plain.url}\r\n")], tls)
+    with pytest.raises(ReadError, match=r"/a: can't be read: the server redirects from https to http, where"):
+        fetch(server.url, FIRST, N, NETWORK)
+    assert (len(server.heads), plain.heads) == (1, [])
+    plain.script, server.script = [status("302 Found", f"Location: {server.url}\r\n")], [good]
+    assert bytes(fetch(plain.url, FIRST, N, NETWORK)) == DATA[FIRST : LAST + 1]
+
+
 class Proxy:
     """A proxy: opens tunnels for CONNECT, and notes what it is asked for."""
 

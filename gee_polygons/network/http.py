@@ -153,12 +153,23 @@ def get(url: str, headers: Mapping[str, str], wait: Wait, *, connect_s: float) -
     for _ in range(_MOST_REDIRECTS):
         with _exchange(url, headers, wait, connect_s) as answer:
             if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-                url = urljoin(url, answer.headers["Location"])
+                url = _redirected(url, answer.headers["Location"])
                 continue
             _check_status(answer)
             yield answer
             return
     raise FailedError("the server redirects in a circle", 1)
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        found = urljoin(url, location)
+        unsafe = urlsplit(url).scheme == "https" and urlsplit(found).scheme == "http"
+    except ValueError as error:
+        raise FailedError("the server redirects to no valid http or https URL", 1) from error
+    if unsafe:
+        raise FailedError("the server redirects from https to http, where anyone may read or change the answer", 1)
+    return found
 
 
 _REFUSALS: Final = {
