@@ -131,7 +131,7 @@ TABLE = {  # what is answered to one request after the other (the last again); a
     "sends less than it says": ([lambda client: client.say(body=b"abc", length=3)], FAULTY, 3),
     "sends another part": ([lambda client: client.say(headers="Content-Range: bytes 5-9/300000\r\n")], FAULTY, 3),
     "doesn't say which part": ([lambda client: client.say(headers="Content-Range: bytes */*\r\n")], FAULTY, 3),
-    "says a negative length": ([lambda client: client.say(length=-5, headers="Connection: close\r\n")], None, 1),
+    "says a negative length": ([lambda client: client.say(length=-5, headers="Connection: close\r\n")], FAULTY, 3),
     "never ends, as it says": ([lambda client: endless(client, length=10**13)], FAULTY, 3),
     "never ends, without a length": ([lambda client: endless(client, length="")], FAULTY, 3),
     "never ends, in chunks": ([endless_chunks], FAULTY, 3),

@@ -227,11 +227,11 @@ class _Transfer:
                 turn.progressed()
         host.succeeded(turn, wait.longest_s)
 
-    def _headers(self) -> dict[str, str]:
-        """Return the header that asks for what is missing."""
+    def _headers(self) -> str:
+        """Return the header line that asks for what is missing."""
         if self.stop is not None:
-            return {"Range": f"bytes={self.start + self._filled}-{self.stop - 1}"}
-        return {"Range": f"bytes={self.start}"} if self.start < 0 else {}
+            return f"Range: bytes={self.start + self._filled}-{self.stop - 1}\r\n"
+        return f"Range: bytes={self.start}\r\n" if self.start < 0 else ""
 
     def _prepare(self, answer: Answer) -> None:
         """Check what the headers say, and make room for what is announced, never for more than was asked for."""
@@ -242,11 +242,11 @@ class _Transfer:
             return
         if answer.status != 206:
             raise FailedError("the server doesn't serve byte ranges", 1, status=answer.status)
-        stated = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", answer.headers.get("Content-Range", ""))
+        stated = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", answer.headers.get("content-range", ""))
         if stated is None:
             raise FailedError("the answer doesn't say which bytes it holds: a faulty server", _LENGTH_ATTEMPTS)
         first, last, self.size = map(int, stated.groups())
-        version = self.size, answer.headers.get("ETag")
+        version = self.size, answer.headers.get("etag")
         if self._filled and version != self._version:
             self._filled, self._version = 0, None
             raise FailedError("the file changed while it was read", _LENGTH_ATTEMPTS)
