@@ -44,22 +44,39 @@ def table(desk):
 
 
 def test_a_site_is_drawn_into_outputs_and_nowhere_else(desk):
-    done = run("render", "sites.geojson", "--years", "2018-2020", "--site", "hole", "--size", 120)
+    draw = ("render", "sites.geojson", "--years", "2018-2020", "--site", "hole", "--dimensions", 60)
+    done = run(*draw)
     assert done.exit_code == 0, done.output
     assert done.stdout == "outputs/hole.png\n"
     with Image.open("outputs/hole.png") as strip:
-        assert strip.width > 3 * 100
+        assert strip.width > 3 * 50
         assert "Synthetic" in strip.info["Attribution"]
-    assert {p.name for p in desk.rglob("*") if p.is_file()} == {"sites.geojson", "hole.png"}
-    refused(run("render", "sites.geojson", "--years", "2018", "--site", "hole"), 1, "exists already", "--overwrite")
-    again = ("render", "sites.geojson", "--years", "2018", "--site", "hole", "--size", 60, "--overwrite")
-    assert run(*again).exit_code == 0
+    first = (desk / "outputs/hole.pca.json").read_bytes()
+    assert {p.name for p in desk.rglob("*") if p.is_file()} == {"sites.geojson", "hole.png", "hole.pca.json"}
+    # a picture without a name gets a new one; a name that was given is replaced only if asked for
+    assert run(*draw, "--columns", 2).stdout == "outputs/hole-2.png\n"
+    refused(run(*draw, "-o", "outputs/hole.png"), 1, "exists already", "--overwrite")
+    refused(run(*draw, "-o", "outputs/hole.gif"), 1, "--colors outputs/hole.pca.json", "--overwrite")
+    same = run(*draw, "--colors", "outputs/hole.pca.json", "-o", "outputs/hole.gif")
+    assert (same.exit_code, (desk / "outputs/hole.pca.json").read_bytes()) == (0, first)
+    assert run(*draw, "--overwrite", "--bands", "A01,A16,A09").stdout == "outputs/hole.png\n"
+    assert not (desk / "outputs/hole.pca.json").exists()  # it was of the picture before
 
 
 def test_a_film_in_colours_of_pca_and_of_likeness(desk):
-    for colours, name in ((("--pca",), "a.gif"), (("--similarity-to", "hole"), "b.webp")):
+    for colours, name in (((), "a.gif"), (("--similarity-to", "hole"), "b.webp")):
         done = run(
-            "render", "sites.geojson", "--years", "2018-2020", "--site", "hole", *colours, "--size", 80, "-o", name
+            "render",
+            "sites.geojson",
+            "--years",
+            "2018-2020",
+            "--site",
+            "hole",
+            *colours,
+            "--dimensions",
+            80,
+            "-o",
+            name,
         )
         assert done.exit_code == 0, done.output
         with Image.open(name) as film:
@@ -68,16 +85,23 @@ def test_a_film_in_colours_of_pca_and_of_likeness(desk):
 
 
 def test_several_sites_make_a_sheet(desk):
-    done = run("render", "sites.geojson", "--years", "2018,2020", "--bands", "A05,A25,A45", "--max", 0.2, "--size", 60)
+    done = run(
+        "render", "sites.geojson", "--years", "2018,2020", "--bands", "A05,A25,A45", "--max", 0.2, "--dimensions", 60
+    )
     assert done.exit_code == 0, done.output
     assert done.stdout == "outputs/sites.png\n"
+    done = run(
+        "render", "sites.geojson", "--years", "2018", "--columns", 2, "--width-mm", 90, "--dpi", 100, "-o", "a.pdf"
+    )
+    assert done.exit_code == 0, done.output
+    assert b"Synthetic values" in (desk / "a.pdf").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [
         (("--bands", "A01", "--pca"), 2, "exclude each other"),
-        (("--pca", "--min", "0"), 2, "--pca stretches by itself"),
+        (("--pca", "--min", "0"), 2, "--min and --max are for --bands"),
         (("--site", "nowhere"), 2, "nowhere"),
         (("--similarity-to", "nowhere"), 2, "nowhere"),
         (("--bands", "A99"), 2, "A99"),
@@ -106,6 +130,7 @@ def test_similarity_of_a_table_and_of_sites(table):
     assert lines[1].split()[:2] == ["2018", "1.000"]
     assert lines[-1] == "outputs/similarity-hole.png"
     assert (table.parent / lines[-1]).is_file()
+    assert run("similarity", table, "--site", "hole").stdout.endswith("\noutputs/similarity-hole-2.png\n")
     done = run("similarity", "sites.geojson", "--years", "2018", "--by", "site", "-o", "m.csv")
     assert done.exit_code == 0, done.output
     matrix = pd.read_csv("m.csv", index_col=0)

@@ -17,11 +17,11 @@ from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
 from gee_polygons.alphaearth import BANDS, NODATA
-from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.errors import InputFileError, OutputError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import Site
-from gee_polygons.visualize.pictures.overlays import NODATA_COLOURS, nodata_pattern
-from gee_polygons.visualize.pictures.text import font, round_length
+from gee_polygons.visualize.pictures.canvas import NODATA_COLOURS, nodata_pattern, round_length
+from gee_polygons.visualize.pictures.page import sites_in_rows
 from gee_polygons.visualize.pictures.view import view_of
 from gee_polygons.zonal.grid import Grid
 
@@ -341,8 +341,10 @@ def test_a_label_stays_in_its_corner(corner):
 
 
 def test_accents_have_letters_of_their_own():
-    face = font(20)
-    shapes = [bytes(face.getmask(letter)) for letter in ("a", "ã", "á", "ç", "c", "\uffff")]
+    shapes = [
+        np.asarray(vis.render_image(position_image(), None, POSITION, 300, label=letter)).tobytes()
+        for letter in ("a", "ã", "á", "ç", "c")
+    ]
     assert len(set(shapes)) == len(shapes)
 
 
@@ -408,7 +410,7 @@ def test_what_must_be_said_is_in_the_picture_and_in_the_file(tmp_path):
         ({"vis_params": {"palette": ["red"]}}, "a palette needs one band"),
         ({"vis_params": {"bands": ["A01"], "palette": "jetset"}}, "unknown palette 'jetset'"),
         ({"vis_params": {"bands": ["A01"], "palette": ["nocolour", "red"]}}, "unknown colour 'nocolour'"),
-        ({"vis_params": "viridis"}, "the only word it knows is 'pca'"),
+        ({"vis_params": "viridis"}, "the only word is 'pca'"),
         ({"vis_params": 3}, "vis_params is a VisParams"),
         ({"dimensions": 0}, "dimensions is a number of pixels"),
         ({"dimensions": "bigxbig"}, "found 'bigxbig'"),
@@ -458,7 +460,7 @@ def test_a_strip_stands_in_one_row(tmp_path):
 
 def test_a_strip_wraps_and_centres_unequal_frames(tmp_path):
     frames = [frame("red"), frame("green", (20, 10)), frame("blue")]
-    path = vis.export_frames_as_strip(frames, tmp_path / "s.png", wrap=2, gap=4, background="#101010")
+    path = vis.export_frames_as_strip(frames, tmp_path / "s.png", columns=2, gap=4, background="#101010")
     with Image.open(path) as strip:
         assert strip.size == (4 + 44 * 2, 4 + 34 * 2)
         assert strip.getpixel((48 + 20, 4 + 15)) == (0, 128, 0)
@@ -627,7 +629,7 @@ def test_mp4_shows_each_frame_for_as_long_as_it_should(tmp_path):
         ("strip", [frame("red")], "a.gif", {}, "must end in .png"),
         ("gif", [frame("red")], "a.png", {}, "must end in .gif"),
         ("strip", [frame("red")], "a.png", {"titles": ["a", "b"]}, "1 frames need as many titles, found 2"),
-        ("strip", [frame("red")], "a.png", {"wrap": 0}, "wrap is a number"),
+        ("strip", [frame("red")], "a.png", {"columns": 0}, "columns is a number"),
         ("strip", [frame("red")], "a.png", {"gap": -1}, "gap is a number"),
         ("strip", [frame("red")], "a.png", {"background": "nope"}, "unknown colour"),
         ("gif", [frame("red")], "a.gif", {"duration_ms": 1}, "duration_ms is 20"),
@@ -660,32 +662,106 @@ def site(name="a"):
 
 
 def test_a_timestrip_shows_all_years_in_the_same_colours(tmp_path, years_of_a_place):
-    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
-    path = vis.export_timestrip(site(), tmp_path / "years.png", **common)
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150, "dpi": 144}
+    path = vis.export_timestrip(site(), tmp_path / "years.png", vis_params=None, **common)
     region = site().region(150)
-    made = vis.render_image(years_of_a_place.image(region, 2019), region, None, 140, site().polygon, "2019")
-    height = made.height
+    made = np.asarray(vis.render_image(years_of_a_place.image(region, 2019), region, None, 140))
     with Image.open(path) as strip:
-        assert strip.width == 3 + 3 * 143
-        assert np.array_equal(np.asarray(strip)[3 : 3 + height, 3 + 143 : 3 + 283], made)
-        frames, under = np.asarray(strip)[: 3 + height], np.asarray(strip)[3 + height :]
-        # under the frames: scale, what the colours mean, where the data come from
-        assert (frames[:3] == 255).all()
-        assert 30 < len(under) < 60
-        assert (under < 100).any()
-    vis.export_timestrip(site(), tmp_path / "pca.png", vis_params="pca", **common)
+        pixels, dots = np.asarray(strip), strip.info["dpi"]
+        credit = strip.text["Attribution"]
+    assert (pixels.shape[1], round(dots[0])) == (6 + 3 * 146, 144)
+    assert "Google DeepMind" in credit
+    # the second frame, between its title and the caption; the outline is drawn over its middle
+    left = 6 + 146
+    tops = [y for y in range(80) if np.array_equal(pixels[y, left : left + 140], made[0])]
+    assert tops
+    assert np.array_equal(pixels[tops[0] : tops[0] + len(made), left : left + 10], made[:, :10])
+    for text in (pixels[: tops[0]], pixels[tops[0] + len(made) :]):
+        assert (text[:3] == 255).all()
+        assert 40 < len(text) < 120
+        assert (text < 100).any()
+    vis.export_timestrip(site(), tmp_path / "pca.png", **common)
     basis = vis.PcaColors.load(tmp_path / "pca.pca.json")
     assert basis.count == 3 * years_of_a_place.image(region, 2019).valid.size
+    # a file of colours gives the same picture; other colours leave no basis of the former ones
+    again = vis.export_timestrip(site(), tmp_path / "again.png", vis_params=tmp_path / "pca.pca.json", **common)
+    assert again.read_bytes() == (tmp_path / "pca.png").read_bytes()
+    assert not (tmp_path / "again.pca.json").exists()
+    vis.export_timestrip(site(), tmp_path / "pca.png", vis_params=vis.VisParams(), **common)
+    assert not (tmp_path / "pca.pca.json").exists()
 
 
 def test_a_year_that_the_source_lacks_is_hatched(tmp_path, years_of_a_place):
-    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150}
+    common = {"source": years_of_a_place, "dimensions": 140, "buffer_m": 150, "dpi": 72}
     with Image.open(vis.export_timestrip(site(), tmp_path / "s.png", years=[2019, 2020], **common)) as strip:
-        second = np.asarray(strip)[3:103, 3 + 143 : -3]
-    assert is_nodata(second[60:]).all()
-    assert (second[:30, :60] < 120).any()  # it says so
+        second = np.asarray(strip)[30:120, 3 + 143 : -3]
+    assert is_nodata(second[20:]).all()
+    assert (second[:20] < 120).any()  # it says so
     with pytest.raises(UsageError, match=r"has none of the years \[1999\]; it has 2018..2021"):
         vis.export_timestrip(site(), tmp_path / "s.png", years=[1999], **common)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".pdf", ".svg"])
+def test_a_page_has_its_width_text_and_credit_in_every_format(tmp_path, years_of_a_place, suffix):
+    """18 cm wide with years of 8 points: at 300 dpi, or as text that stays text."""
+    path = tmp_path / f"page{suffix}"
+    vis.export_timestrip(site("HILL"), path, source=years_of_a_place, columns=3, width_mm=180)
+    data = path.read_bytes()
+    assert vis.export_timestrip(site("HILL"), path, source=years_of_a_place, columns=3, width_mm=180) == path
+    assert path.read_bytes() == data
+    credit = b"produced by Google and Google DeepMind"
+    if suffix == ".pdf":
+        assert b"/MediaBox [ 0 0 510." in data
+        assert credit in data
+        assert b"DejaVuSans-Bold" in data  # text, not pixels
+    elif suffix == ".svg":
+        assert b'width="510.' in data
+        assert credit in data
+    else:
+        with Image.open(path) as picture:
+            assert picture.width == 2126
+            pixels = np.asarray(picture.convert("L"))
+            if suffix != ".webp":
+                assert round(picture.info["dpi"][0]) == 300
+        # capitals of 8 points are 5.8 points high: 24 pixels
+        first = np.flatnonzero((pixels[:, 100:600] < 128).any(axis=1))
+        lines = np.split(first, np.flatnonzero(np.diff(first) > 1) + 1)
+        assert [abs(len(line) - height) <= 2 for line, height in zip(lines, (27, 24), strict=False)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("n_sites", "n_years", "columns", "shape"),
+    [
+        (12, 1, None, [6, 6]),
+        (12, 1, 4, [4, 4, 4]),
+        (5, 2, None, [8, 2]),
+        (3, 7, None, [7, 7, 7]),
+        (2, 7, 4, [4, 3, 4, 3]),
+        (1, 12, None, [6, 6]),
+        (2, 3, 6, [6]),
+    ],
+)
+def test_a_sheet_fills_its_rows(n_sites, n_years, columns, shape):
+    rows = sites_in_rows(n_sites, n_years, columns)
+    assert [len(row) for row in rows] == shape
+    assert [place for row in rows for place in row] == [(s, y) for s in range(n_sites) for y in range(n_years)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dimensions": 100, "dpi": 300, "width_mm": 180}, "leave one out"),
+        ({"dpi": 5}, "dpi is a number 20..2400"),
+        ({"width_mm": 5000}, "width_mm is a number 20..2000"),
+        ({"width_mm": 20, "columns": 40, "dpi": 20}, "choose other columns, dpi or width_mm"),
+        ({"columns": 0}, "columns is a number"),
+        ({"vis_params": "no.pca.json"}, "can't read the colour basis"),
+    ],
+)
+def test_a_page_that_cant_be_drawn_gets_one_line(tmp_path, years_of_a_place, options, message):
+    with pytest.raises((UsageError, InputFileError), match=message):
+        vis.export_timestrip(site(), tmp_path / "a.png", source=years_of_a_place, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_shades_between_the_colours_of_a_palette_stay(tmp_path):
@@ -740,7 +816,7 @@ def test_timelapse_and_contact_sheet(tmp_path, years_of_a_place):
             film.seek(number)
             frames.append(np.asarray(film.convert("RGB")))
     changes = np.flatnonzero((frames[0] != frames[1]).any(axis=(1, 2)))
-    assert changes.max() < 140  # what stands under the frames stands still
+    assert changes.max() < len(frames[0]) - 30  # what stands under the frames stands still
     with Image.open(vis.contact_sheet([site("a"), site("b")], tmp_path / "c.png", **common)) as sheet:
         assert sheet.width > 3 * 140
         assert sheet.height > 2 * 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 OUTPUTS: Final = Path("outputs")
 MAX_PICTURED: Final = 40  # sites of one sheet
 _ANIMATION: Final = (".gif", ".webp", ".mp4")
-_STILL: Final = (".png", ".jpg", ".jpeg", ".webp")
-_PLOTS: Final = (".png", ".pdf", ".svg")
+_STILL: Final = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+_BASIS: Final = ".pca.json"  # beside a picture in colours of principal components
 
 
 @click.command(epilog=shared.SITES_HELP, short_help="Draw sites, year by year.")
@@ -33,18 +34,19 @@ _PLOTS: Final = (".png", ".pdf", ".svg")
 @click.option(
     "--site", "site_ids", multiple=True, metavar="ID", help="Draw this site; may be repeated.  [default: all]"
 )
+@click.option("--pca", is_flag=True, help="Colour by three principal components.  [default]")
 @click.option(
-    "--bands", callback=shared.parse_names, metavar="NAMES", help="Red, green, blue; or one.  [default: A01,A16,A09]"
+    "--colors", type=shared.PATH, metavar="FILE", help="Colour as another picture: its .pca.json, written beside it."
 )
-@click.option("--pca", is_flag=True, help="Colour by three principal components, fitted once to everything drawn.")
+@click.option("--bands", callback=shared.parse_names, metavar="NAMES", help="Red, green, blue, such as A01,A16,A09.")
 @click.option(
     "--similarity-to",
     metavar="ID",
     help="Colour by the cosine of each pixel to the mean of this site, which may be the site drawn.",
 )
 @click.option("--reference-year", type=int, metavar="YEAR", help="Year of that mean.  [default: its first with data]")
-@click.option("--min", "low", type=float, help="Value drawn as darkest.  [default: -0.3; cosine 0]")
-@click.option("--max", "high", type=float, help="Value drawn as brightest.  [default: 0.3; cosine 1]")
+@click.option("--min", "low", type=float, help="Value drawn as darkest.  [default: bands -0.3; cosine 0]")
+@click.option("--max", "high", type=float, help="Value drawn as brightest.  [default: bands 0.3; cosine 1]")
 @click.option(
     "--buffer-m",
     type=click.FloatRange(min=0),
@@ -52,13 +54,17 @@ _PLOTS: Final = (".png", ".pdf", ".svg")
     show_default=True,
     help="Surroundings to draw, in m.",
 )
+@click.option("--columns", type=click.IntRange(1), metavar="N", help="Frames in a row.  [default: up to 8]")
+@click.option("--width-mm", type=float, metavar="MM", help="Width on paper.  [default: 180; fewer frames, less]")
+@click.option("--dpi", type=float, help="Pixels per inch of paper.  [default: 300; animation 150]")
 @click.option(
-    "--size", type=click.IntRange(16, 4096), help="Longer side of a frame in pixels.  [default: 400; sheet 200]"
+    "--dimensions", type=click.IntRange(16, 4096), help="Longer side of a frame in pixels, in place of --dpi."
 )
+@click.option("--title", help="Text above the frames.  [default: the site's id]")
 @click.option("--boundary-color", default="white", show_default=True, help="Name or hex.")
 @shared.output_option(
-    "One site: .png, .jpg (a strip), .gif, .webp, .mp4 (an animation). Several: .png, .jpg (a sheet of sites and "
-    "years).  [default: outputs/ID.png, or outputs/sites.png]",
+    "One site: .png, .jpg, .webp, .pdf, .svg (a strip), .gif, .mp4 (an animation). Several: a sheet of sites and "
+    "years.  [default: a new file in outputs/: ID.png, ID-2.png, ..., or sites.png]",
     required=False,
 )
 @shared.overwrite_option
@@ -68,55 +74,71 @@ def render(
     years: tuple[int, ...],
     source: str | None,
     site_ids: tuple[str, ...],
-    bands: tuple[str, ...] | None,
     pca: bool,
+    colors: Path | None,
+    bands: tuple[str, ...] | None,
     similarity_to: str | None,
     reference_year: int | None,
     low: float | None,
     high: float | None,
-    size: int | None,
+    columns: int | None,
     output: Path | None,
     overwrite: bool,
     **drawn: Any,
 ) -> None:
     """Draw sites year by year, in the same colours: a strip, an animation, or a sheet of several sites.
 
+    The principal components are fitted once to everything drawn, and written beside the picture as NAME.pca.json.
+    A file named with -o is replaced only with --overwrite; without -o each picture gets a name of its own.
+
     \b
     Example:
-      gee-polygons render sites.geojson --years 2018-2024 --site 3107 --pca
+      gee-polygons render sites.geojson --years 2018-2024 --site 3107
       gee-polygons render sites.geojson --years 2018-2024 --site 3107 \\
-          --similarity-to 3107 -o outputs/similarity.gif
+          --colors outputs/3107.pca.json -o outputs/3107.gif
+      gee-polygons render sites.geojson --years 2024 --columns 4 -o sheet.pdf
     """
-    if sum((bands is not None, pca, similarity_to is not None)) > 1:
-        raise UsageError("--bands, --pca and --similarity-to exclude each other; give one")
+    if sum((bands is not None, pca, colors is not None, similarity_to is not None)) > 1:
+        raise UsageError("--pca, --colors, --bands and --similarity-to exclude each other; give one")
     if reference_year is not None and similarity_to is None:
         raise UsageError("--reference-year goes with --similarity-to ID")
-    if pca and not (low is None and high is None):
-        raise UsageError("--min and --max are for bands and similarity; --pca stretches by itself")
+    if not (low is None and high is None) and bands is None and similarity_to is None:
+        raise UsageError("--min and --max are for --bands and --similarity-to; other colours have no range")
+    from gee_polygons.embeddings.colors import PcaColors
     from gee_polygons.sources.opening import open_source
 
+    style: Any = "pca" if colors is None else PcaColors.load(colors)
     sites = sites_file.load()
     chosen = [sites[site_id] for site_id in dict.fromkeys(site_ids)] if site_ids else list(sites)
     if len(chosen) > MAX_PICTURED:
         raise UsageError(f"{len(chosen)} sites don't fit a sheet (at most {MAX_PICTURED}); choose with --site ID")
     several = len(chosen) != 1
-    path = _output(output, "sites" if several else str(chosen[0].site_id), _STILL if several else _STILL + _ANIMATION)
-    _check_new(path, overwrite)
+    is_fitted = style == "pca" and bands is None and similarity_to is None
+    name = "sites" if several else str(chosen[0].site_id)
+    path = _output(output, name, _STILL if several else (*_STILL, *_ANIMATION), overwrite)
+    basis = path.with_suffix(_BASIS)
+    if is_fitted and basis.exists() and not overwrite:
+        raise OutputError(
+            f"{basis} exists already; use its colours with --colors {basis}, name another picture with -o, or allow "
+            "overwriting (--overwrite)"
+        )
     opened = open_source(source)
-    style: Any = "pca" if pca else _bands_style(bands, low, high)
+    if bands is not None:
+        style = _bands_style(bands, low, high)
     if similarity_to is not None:
         style = _similarity_style(sites, similarity_to, reference_year, years, opened, low, high)
     common = {"years": years, "source": opened, "vis_params": style, **drawn}
-    click.echo(shared.near(_draw(chosen, path, size, common).absolute()))
+    click.echo(shared.near(_draw(chosen, path, columns, common).absolute()))
 
 
-def _draw(chosen: list[Site], path: Path, size: int | None, common: dict[str, Any]) -> Path:
+def _draw(chosen: list[Site], path: Path, columns: int | None, common: dict[str, Any]) -> Path:
     from gee_polygons.visualize import contact_sheet, export_timelapse, export_timestrip
 
     if len(chosen) != 1:
-        return contact_sheet(chosen, path, dimensions=size or 200, **common)
-    draw = export_timelapse if path.suffix.lower() in _ANIMATION else export_timestrip
-    return draw(chosen[0], path, dimensions=size or 400, **common)
+        return contact_sheet(chosen, path, columns=columns, **common)
+    if path.suffix.lower() in _ANIMATION:
+        return export_timelapse(chosen[0], path, **common)
+    return export_timestrip(chosen[0], path, columns=columns, **common)
 
 
 def _bands_style(bands: tuple[str, ...] | None, low: float | None, high: float | None) -> Style:
@@ -150,7 +172,7 @@ def _similarity_style(
         reference=row,
         min=0.0 if low is None else low,
         max=1.0 if high is None else high,
-        label=f"cosine to {row['site_id']}\n{row['year']}",
+        label=f"cosine to {row['site_id']}, {row['year']}",
     )
 
 
@@ -167,7 +189,9 @@ def _similarity_style(
     "cosine: of unit means (diagonal 1). dot: product of the means as they are (diagonal Rbar^2).",
 )
 @shared.output_option(
-    "Heat map (.png, .pdf, .svg) or numbers (.csv).  [default: outputs/similarity-ID.png]", required=False
+    "Heat map (.png, .jpg, .pdf, .svg) or numbers (.csv).  [default: a new file in outputs/: similarity-ID.png, "
+    "similarity-ID-2.png, ...]",
+    required=False,
 )
 @shared.overwrite_option
 @shared.spreadsheet_option
@@ -193,8 +217,7 @@ def similarity(
     if by == "site" and site_id is not None:
         raise UsageError("--site goes with --by year; --by site compares all sites of a year")
     name = f"similarity-{site_id or by}"
-    output = _output(output, name, (*_PLOTS, ".csv"))
-    _check_new(output, overwrite)
+    output = _output(output, name, (*_STILL, ".csv"), overwrite)
     table = _table_or_sites(sites_file, site_id, **extraction)
     n_sites, n_years = table["site_id"].nunique(), table["year"].nunique()
     if by == "year" and site_id is None and n_sites > 1:
@@ -276,17 +299,17 @@ def _only(sites: SiteCollection, site_id: str) -> SiteCollection:
     return sites[at : at + 1]
 
 
-def _output(output: Path | None, name: str, suffixes: tuple[str, ...]) -> Path:
-    """Return the path to write to: `output`, else a file in `outputs`."""
+def _output(output: Path | None, name: str, suffixes: tuple[str, ...], overwrite: bool) -> Path:
+    """Return the path to write to, checked before the long work: `output`, else a file in `outputs`.
+
+    A name that was chosen here is numbered where it is taken.
+    """
     if output is None:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-        return OUTPUTS / f"{safe}.png"
+        names = (OUTPUTS / f"{safe}{'' if number == 1 else f'-{number}'}.png" for number in itertools.count(1))
+        return next(p for p in names if overwrite or not (p.exists() or p.with_suffix(_BASIS).exists()))
     if output.suffix.lower() not in suffixes:
         raise UsageError(f"can't write {str(output)!r}: the name must end in {', '.join(dict.fromkeys(suffixes))}")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already; name another file with -o, or allow overwriting (--overwrite)")
     return output
-
-
-def _check_new(path: Path, overwrite: bool) -> None:
-    """Raise before the long work if a file exists and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; name another file with -o, or allow overwriting (--overwrite)")

@@ -216,10 +216,11 @@ class PcaColors:
         names = zip(shares, ("red", "green", "blue"), strict=True)
         return ", ".join(f"PC{i} {share} % {name}" for i, (share, name) in enumerate(names, start=1))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, attribution: str = "") -> Path:
         """Write the basis as JSON, from which `load` reads exactly the same floats; return the path."""
         content = {
             "format": _FORMAT,
+            **({"attribution": attribution} if attribution else {}),
             "bands": list(BANDS),
             "count": self.count,
             "percentiles": list(self.percentiles),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,20 +10,19 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
 from gee_polygons.errors import UsageError, optional_import
 from gee_polygons.store.atomic import replacing
+from gee_polygons.visualize.pictures.canvas import WHITE
 from gee_polygons.visualize.pictures.gif import encode_gif
+from gee_polygons.visualize.pictures.page import PageSize, Panel, draw_page, in_rows
 from gee_polygons.visualize.pictures.styles import Colour, colour
-from gee_polygons.visualize.pictures.text import DARK, WHITE, fit, font, text_size
+from gee_polygons.visualize.saving import STILL_SUFFIXES, checked_suffix, exif_of, save_figure
 
 Frame = Image.Image | NDArray[np.uint8]
 
-STILL_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 MOVING_SUFFIXES: Final = (".gif", ".webp", ".mp4")
-_FRAMES_PER_ROW: Final = 8  # more wrap into rows of equal length
 _SHORTEST_MS: Final = 20  # viewers slow anything faster down to 100 ms
 _MP4_FRAMES_PER_S: Final = 50  # a frame in _SHORTEST_MS
 _LONGEST_MS: Final = 655_350  # GIF counts hundredths of a second in 16 bits
@@ -35,7 +33,9 @@ def export_frames_as_strip(
     path: str | Path,
     *,
     titles: Sequence[str] | None = None,
-    wrap: int | None = None,
+    columns: int | None = None,
+    dpi: float | None = None,
+    width_mm: float | None = None,
     gap: int | None = None,
     background: Colour = "white",
 ) -> Path:
@@ -46,13 +46,15 @@ def export_frames_as_strip(
     frames : PIL images or uint8 arrays (height, width, 3)
         In order. Frames of unequal size are centred in cells of the largest size, never scaled.
     path : str or Path
-        ``.png``, ``.jpg`` or ``.webp``. Missing folders are created; an existing file is replaced.
+        ``.png``, ``.jpg``, ``.webp``, ``.pdf`` or ``.svg``. Missing folders are created; an existing file is replaced.
     titles : sequence of str, optional
         One per frame, written above it.
-    wrap : int, optional
+    columns : int, optional
         Frames per row. By default up to 8 stand in one row; more wrap into rows of equal length.
+    dpi, width_mm : float, optional
+        Pixels per inch of paper, or the width on paper that gives them: by default 180 mm. Titles are 8 points there.
     gap : int, optional
-        Space between frames in pixels; by default 2 % of a frame.
+        Space between frames in pixels; by default 3 points.
     background : str
         Colour name or hex.
 
@@ -74,9 +76,21 @@ def export_frames_as_strip(
     ...     strip.size
     (92, 38)
     """
+    checked_suffix(path, STILL_SUFFIXES)
     pictures = _pictures(frames)
-    sheet = strip(pictures, titles=titles, wrap=wrap, gap=gap, background=background)
-    return save_still(sheet, path, info_of(pictures))
+    if titles is not None and len(titles) != len(pictures):
+        raise UsageError(f"{len(pictures)} frames need as many titles, found {len(titles)}")
+    if gap is not None and gap < 0:
+        raise UsageError(f"gap is a number of pixels, at least 0, found {gap}")
+    panels = [
+        Panel(pixels=np.asarray(picture), title=str(title))
+        for picture, title in zip(pictures, titles or [""] * len(pictures), strict=True)
+    ]
+    rows = in_rows(panels, columns)
+    width = max(picture.width for picture in pictures)
+    scale = PageSize(dimensions=width, dpi=dpi, width_mm=width_mm).scale(len(rows[0]), width)
+    page = draw_page(rows, scale=scale, gap=gap, background=colour(background))
+    return save_figure(page.figure, path, info_of(pictures), dpi=72 * scale)
 
 
 def export_frames_as_gif(
@@ -136,7 +150,7 @@ def export_frames_as_gif(
     else:
         buffer = io.BytesIO()
         repeats = 1 if loop is None else loop
-        more = {"append_images": pictures[1:], "duration": durations, "loop": repeats, "exif": _exif(info)}
+        more = {"append_images": pictures[1:], "duration": durations, "loop": repeats, "exif": exif_of(info)}
         pictures[0].save(buffer, "WEBP", save_all=True, lossless=True, **more)
         data = buffer.getvalue()
     with replacing(path) as part:
@@ -144,105 +158,13 @@ def export_frames_as_gif(
     return Path(path)
 
 
-def strip(
-    pictures: Sequence[Image.Image],
-    *,
-    titles: Sequence[str] | None = None,
-    wrap: int | None = None,
-    gap: int | None = None,
-    background: Colour = "white",
-) -> Image.Image:
-    """Lay pictures out side by side, in rows of equal length: see `export_frames_as_strip`."""
-    if wrap is not None and (isinstance(wrap, bool) or not isinstance(wrap, int) or wrap < 1):
-        raise UsageError(f"wrap is a number of frames per row, at least 1, found {wrap!r}")
-    if titles is not None and len(titles) != len(pictures):
-        raise UsageError(f"{len(pictures)} frames need as many titles, found {len(titles)}")
-    n_rows = math.ceil(len(pictures) / (wrap or _FRAMES_PER_ROW))
-    n_columns = wrap or math.ceil(len(pictures) / n_rows)
-    return grid(pictures, n_columns, titles=titles, gap=gap, background=background)
-
-
-def grid(
-    frames: Sequence[Image.Image],
-    n_columns: int,
-    *,
-    titles: Sequence[str] | None = None,
-    row_titles: Sequence[str] | None = None,
-    gap: int | None = None,
-    background: Colour = "white",
-) -> Image.Image:
-    """Lay frames out row by row, in cells of equal size.
-
-    `titles` stand above the frames: one for each, or one for each of the first row. `row_titles` stand to the left.
-    """
-    width, height = max(f.width for f in frames), max(f.height for f in frames)
-    gap = max(2, round(max(width, height) * 0.02)) if gap is None else gap
-    if gap < 0:
-        raise UsageError(f"gap is a number of pixels, at least 0, found {gap}")
-    paper = colour(background)
-    ink = DARK if sum(paper) > 382 else WHITE
-    size = max(10, round(max(width, height) * 0.05))
-    face = font(size, bold=True)
-    titles = titles or ()
-    title_height = round(size * 1.5)
-    n_rows, n_titled = math.ceil(len(frames) / n_columns), math.ceil(len(titles) / n_columns)
-    left = max((text_size(t, face)[0] for t in row_titles), default=0) + size if row_titles else 0
-    sheet_width = left + gap + n_columns * (width + gap)
-    sheet = Image.new("RGB", (sheet_width, gap + n_titled * title_height + n_rows * (height + gap)), paper)
-    draw = ImageDraw.Draw(sheet)
-    for number, frame in enumerate(frames):
-        row, column = divmod(number, n_columns)
-        x = left + gap + column * (width + gap)
-        y = gap + row * (height + gap) + min(row + 1, n_titled) * title_height
-        if number < len(titles):
-            title, fitted = fit(str(titles[number]), width, size, smallest=10)
-            middle = (x + width / 2, y - size * 0.42)
-            draw.text(middle, title, font=font(fitted, bold=True), fill=ink, anchor="ms")
-        sheet.paste(frame, (x + (width - frame.width) // 2, y + (height - frame.height) // 2))
-        if row_titles and column == 0:
-            draw.text((left - size * 0.1, y + height / 2), row_titles[row], font=face, fill=ink, anchor="rm")
-    return sheet
-
-
-def save_still(picture: Image.Image, path: str | Path, info: dict[str, str]) -> Path:
-    """Write a picture with source and attribution of its data inside."""
-    suffix = check_still(path)
-    buffer = io.BytesIO()
-    if suffix == ".png":
-        notes = PngInfo()
-        for key, text in info.items():
-            notes.add_itxt(key, text)
-        picture.save(buffer, "PNG", pnginfo=notes, optimize=True)
-    elif suffix == ".webp":
-        picture.save(buffer, "WEBP", lossless=True, exif=_exif(info))
-    else:
-        picture.save(buffer, "JPEG", quality=92, subsampling=0, exif=_exif(info))
-    with replacing(path) as part:
-        part.write_bytes(buffer.getvalue())
-    return Path(path)
-
-
-def check_still(path: str | Path) -> str:
-    """Return the suffix of a picture's name, or raise an error that names the possible ones."""
-    return _suffix(path, STILL_SUFFIXES)
-
-
 def check_animation(path: str | Path) -> str:
     """Return the suffix of an animation's name, or raise an error that names those possible or a missing package."""
-    suffix = _suffix(path, MOVING_SUFFIXES)
+    suffix = checked_suffix(path, MOVING_SUFFIXES)
     if suffix == ".mp4":
         needed = "MP4 needs ffmpeg: pip install imageio-ffmpeg; or choose a name ending in .gif or .webp"
         optional_import("imageio_ffmpeg", f"can't write {Path(path).name!r}: {needed}")
     return suffix
-
-
-def _exif(info: dict[str, str]) -> bytes:
-    """Return source and attribution as EXIF's description and copyright."""
-    exif = Image.Exif()
-    for key, tag in (("Source", ExifTags.Base.ImageDescription), ("Attribution", ExifTags.Base.Copyright)):
-        if key in info:
-            exif[tag] = info[key]
-    return exif.tobytes() if len(exif) else b""
 
 
 def info_of(pictures: Iterable[Image.Image]) -> dict[str, str]:
@@ -278,13 +200,6 @@ def _picture(number: int, frame: Any) -> Image.Image:
         flat.info = dict(frame.info)
         return flat
     return frame if frame.mode == "RGB" else frame.convert("RGB")
-
-
-def _suffix(path: str | Path, known: Sequence[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in known:
-        raise UsageError(f"{Path(path).name!r}: the name must end in {', '.join(known)}")
-    return suffix
 
 
 def _durations(duration_ms: int | Sequence[int], n_frames: int) -> list[int]:

@@ -6,7 +6,6 @@ colours, boundaries and labels are the same with and without an Earth Engine acc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -19,8 +18,18 @@ from gee_polygons.alphaearth import ATTRIBUTION, BANDS, SYNTHETIC_NOTE
 from gee_polygons.embeddings.colors import fit_pca_colors
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
-from gee_polygons.visualize.pictures.overlays import Corner, Plates, check_corner, draw_boundary, nodata_pattern
-from gee_polygons.visualize.pictures.styles import Colour, Style, as_style, bands_of, colour, legend_of, paint
+from gee_polygons.visualize.pictures.canvas import nodata_pattern
+from gee_polygons.visualize.pictures.overlays import Corner, Overlay, check_corner, outline_of
+from gee_polygons.visualize.pictures.styles import (
+    Colour,
+    Colouring,
+    Style,
+    as_style,
+    bands_of,
+    colour,
+    legend_of,
+    paint,
+)
 from gee_polygons.visualize.pictures.view import Dimensions, View, view_of
 
 PCA: Final = "pca"
@@ -31,7 +40,7 @@ _LINE_GROWTH: Final = 0.11  # boundary width over the root of the longer side: 1
 def render_image(
     image: EmbeddingImage | Any,
     region: shapely.Geometry | Any | None = None,
-    vis_params: Style | Mapping[str, Any] | str | None = None,
+    vis_params: Colouring = None,
     dimensions: Dimensions = 512,
     boundary: shapely.Geometry | Any | None = None,
     label: str | None = None,
@@ -56,7 +65,7 @@ def render_image(
     region : shapely geometry in EPSG:4326 or ee.Geometry, optional
         The picture shows the bounds of its projection to the image's grid, to a fraction of a pixel. By default the
         whole image (an `ee.Image` needs a region).
-    vis_params : VisParams, mapping, PcaColors, SimilarityColors or "pca", optional
+    vis_params : VisParams, mapping, PcaColors, path of a .pca.json, SimilarityColors or "pca", optional
         How values become colours. A mapping has the entries of `VisParams`, as in Earth Engine. ``"pca"`` fits the
         colours to this image alone: to compare several, fit once with `fit_pca_colors` and give the result to each.
         By default bands A01, A16, A09 from -0.3 to 0.3.
@@ -107,25 +116,34 @@ def render_image(
     if not isinstance(image, EmbeddingImage):
         raise UsageError(f"image is an EmbeddingImage or an ee.Image, found {type(image).__name__}")
     style = fit_pca_colors(image) if is_pca(vis_params) else as_style(cast(Any, vis_params), image.bands)
+    picture, view = draw_pixels(image, region, style, dimensions)
+    overlay = Overlay(picture.size)
+    if boundary is not None:
+        width = _line_width(picture.size, boundary_width)
+        overlay.boundary(outline_of(boundary, view), line_rgb, width)
+    if label:
+        overlay.label(str(label), label_position)
+    if scale_bar:
+        overlay.scale_bar(view.metres_per_pixel, "bottom-left")
+    if north_arrow:
+        overlay.north_arrow(view.north_deg, "top-right")
+    if legend and (shown := legend_of(style)) is not None:
+        overlay.colour_bar(shown, "bottom-right")
+    return overlay.over(picture) if boundary is not None or label or scale_bar or north_arrow or legend else picture
+
+
+def draw_pixels(
+    image: EmbeddingImage, region: shapely.Geometry | None, style: Style, dimensions: Dimensions
+) -> tuple[Image.Image, View]:
+    """Return a picture of an image's pixels, with nothing over them, and where it lies on the ground."""
     view = view_of(image.grid, region, dimensions)
     picture = Image.fromarray(_pixels(image, view, style))
-    if boundary is not None:
-        draw_boundary(picture, view, boundary, line_rgb, _line_width(picture, boundary_width))
-    plates = Plates(picture)
-    if label:
-        plates.label(str(label), label_position)
-    if scale_bar:
-        plates.scale_bar(view.metres_per_pixel, "bottom-left")
-    if north_arrow:
-        plates.north_arrow(view.north_deg, "top-right")
-    if legend and (shown := legend_of(style)) is not None:
-        plates.colour_bar(shown, "bottom-right")
     picture.info.update(_source_and_attribution(image))
-    return picture
+    return picture, view
 
 
-def _line_width(picture: Image.Image, boundary_width: float | None) -> float:
-    longer = max(picture.size)
+def _line_width(size: tuple[int, int], boundary_width: float | None) -> float:
+    longer = max(size)
     width = max(1.5, _LINE_GROWTH * longer**0.5) if boundary_width is None else boundary_width
     if not 0 < width <= longer:
         raise UsageError(f"boundary_width is a number of pixels above 0, found {boundary_width!r}")
@@ -192,10 +210,10 @@ def _overlaps(edges: NDArray[np.float64], n_pixels: int) -> NDArray[np.float64]:
 
 def is_pca(vis_params: Any) -> bool:
     """Whether the colours are principal components fitted to what is drawn; any other word raises an error."""
-    if not isinstance(vis_params, str):
+    if not isinstance(vis_params, str) or vis_params.lower().endswith(".json"):
         return False
     if vis_params != PCA:
-        raise UsageError(f"vis_params: the only word it knows is 'pca', found {vis_params!r}")
+        raise UsageError(f"vis_params: the only word is 'pca'; or give the path of a .pca.json; found {vis_params!r}")
     return True
 
 

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+import numpy as np
 import shapely
-from PIL import Image
 
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage, Source
 from gee_polygons.sources.opening import open_source
-from gee_polygons.visualize.pictures.caption import Caption, with_caption
-from gee_polygons.visualize.pictures.frames import (
-    check_animation,
-    check_still,
-    export_frames_as_gif,
-    grid,
-    info_of,
-    save_still,
-    strip,
+from gee_polygons.visualize.pictures.canvas import Canvas, nodata_pattern
+from gee_polygons.visualize.pictures.frames import check_animation, export_frames_as_gif, info_of
+from gee_polygons.visualize.pictures.overlays import outline_of
+from gee_polygons.visualize.pictures.page import (
+    SCREEN_DPI,
+    Caption,
+    PageSize,
+    Panel,
+    check_columns,
+    draw_page,
+    in_rows,
+    sites_in_rows,
 )
-from gee_polygons.visualize.pictures.overlays import Plates, nodata_pattern
-from gee_polygons.visualize.pictures.render import is_pca, render_image
-from gee_polygons.visualize.pictures.styles import Colour, Style, as_style, bands_of
-from gee_polygons.visualize.pictures.view import Dimensions, view_of
+from gee_polygons.visualize.pictures.render import draw_pixels, is_pca
+from gee_polygons.visualize.pictures.styles import Colour, Colouring, Style, as_style, bands_of, colour
+from gee_polygons.visualize.pictures.view import Dimensions
+from gee_polygons.visualize.saving import STILL_SUFFIXES, checked_suffix, save_figure
 
 if TYPE_CHECKING:
     from gee_polygons.site import Site
+
+_NO_DATA: Final = "no data"
 
 
 def export_timestrip(
@@ -40,44 +46,77 @@ def export_timestrip(
     *,
     years: Sequence[int] | None = None,
     source: Source | str | None = None,
-    vis_params: Style | Mapping[str, Any] | str | None = None,
-    buffer_m: float = 500.0,
-    dimensions: Dimensions = 400,
+    vis_params: Colouring = "pca",
+    buffer_m: float = 300.0,
+    columns: int | None = None,
+    dimensions: Dimensions | None = None,
+    dpi: float | None = None,
+    width_mm: float | None = None,
     boundary_color: Colour = "white",
-    wrap: int | None = None,
+    title: str | None = None,
 ) -> Path:
-    """Write one picture with a site's years side by side.
+    """Write one picture with a site's years side by side, a scale bar, what the colours mean, and the credit.
 
     Parameters
     ----------
     site : Site
         Its polygon is outlined.
     path : str or Path
-        ``.png``, ``.jpg`` or ``.webp``.
+        ``.png``, ``.jpg``, ``.webp``, ``.pdf`` or ``.svg``. Missing folders are created; an existing file is replaced.
     years : sequence of int, optional
         By default all that the source has. A year that it doesn't have is drawn as a hatched frame.
     source : Source or str, optional
         As `open_source` takes it.
-    vis_params : VisParams, mapping, PcaColors, SimilarityColors or "pca", optional
-        The colours of all years. ``"pca"`` fits one basis to all frames, and saves it next to the picture as
-        ``<name>.pca.json``.
+    vis_params : "pca", PcaColors, path, VisParams, mapping or SimilarityColors
+        The colours of all years. ``"pca"`` fits one basis to all frames and writes it next to the picture, as
+        ``<name>.pca.json``; the path of such a file gives other pictures the same colours. A basis that belonged to a
+        picture of that name, drawn before in other colours, is removed. None: three bands.
     buffer_m : float
         Metres of ground shown around the site.
-    dimensions : int, (width, height) or "WIDTHxHEIGHT"
-        Largest size of a frame in pixels.
+    columns : int, optional
+        Frames per row. By default up to 8 stand in one row; more wrap into rows of equal length.
+    dimensions : int, (width, height) or "WIDTHxHEIGHT", optional
+        Largest size of a frame in pixels; by default what `dpi` and `width_mm` give.
+    dpi : float, optional
+        Pixels per inch of paper; by default 300.
+    width_mm : float, optional
+        Width on paper, where years are written in 8 points and notes in 6 and 7; by default 180, less for one or two
+        frames in a row.
     boundary_color : str
         Name or hex.
-    wrap : int, optional
-        Frames per row: see `export_frames_as_strip`.
+    title : str, optional
+        Stands above the frames; by default the site's id.
 
     Returns
     -------
     Path of the picture.
+
+    Raises
+    ------
+    UsageError
+        If the source has none of the years, or an option isn't understood.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gee_polygons import sites_from_geodataframe
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> site = sites_from_geodataframe(sample_sites())["hole"]
+    >>> path = Path(tempfile.mkdtemp(), "hole.png")
+    >>> export_timestrip(site, path, source="sample", years=[2018, 2024], dpi=100).name
+    'hole.png'
+    >>> sorted(p.name for p in path.parent.iterdir())
+    ['hole.pca.json', 'hole.png']
     """
-    check_still(path)
-    series = _Series([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
-    [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
-    return series.written(save_still(with_caption(strip(frames, wrap=wrap), caption), path, info_of(frames)))
+    checked_suffix(path, STILL_SUFFIXES)
+    check_columns(columns)
+    size = PageSize(dimensions=dimensions, dpi=dpi, width_mm=width_mm)
+    series = _Series([site], path, years, source, vis_params, buffer_m, size)
+    rows = in_rows(range(len(series.years)), columns)
+    panels = series.draw(len(rows[0]))
+    heading = str(site.site_id) if title is None else title
+    page = series.page([[panels[0, year] for year in row] for row in rows], heading, boundary_color)
+    return series.save(page)
 
 
 def export_timelapse(
@@ -86,22 +125,40 @@ def export_timelapse(
     *,
     years: Sequence[int] | None = None,
     source: Source | str | None = None,
-    vis_params: Style | Mapping[str, Any] | str | None = None,
-    buffer_m: float = 500.0,
-    dimensions: Dimensions = 512,
+    vis_params: Colouring = "pca",
+    buffer_m: float = 300.0,
+    dimensions: Dimensions | None = None,
+    dpi: float | None = None,
+    width_mm: float | None = None,
     boundary_color: Colour = "white",
+    title: str | None = None,
     duration_ms: int | Sequence[int] = 700,
     loop: int | None = 0,
 ) -> Path:
     """Write an animation of a site's years: ``.gif``, ``.webp`` or ``.mp4``.
 
-    The parameters are those of `export_timestrip` and `export_frames_as_gif`.
+    The parameters are those of `export_timestrip` and `export_frames_as_gif`; by default `width_mm` is 85 and `dpi`
+    150, which is 502 pixels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gee_polygons import sites_from_geodataframe
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> site = sites_from_geodataframe(sample_sites())["hole"]
+    >>> path = Path(tempfile.mkdtemp(), "hole.gif")
+    >>> export_timelapse(site, path, source="sample", years=[2018, 2024], dimensions=100).name
+    'hole.gif'
     """
     check_animation(path)
-    series = _Series([site], years=years, source=source, vis_params=vis_params, buffer_m=buffer_m)
-    [frames], caption = series.draw(dimensions, boundary_color, labelled=True)
-    captioned = [with_caption(frame, caption) for frame in frames]
-    return series.written(export_frames_as_gif(captioned, path, duration_ms=duration_ms, loop=loop))
+    size = PageSize(dimensions=dimensions, dpi=dpi, width_mm=width_mm, default_dpi=SCREEN_DPI)
+    series = _Series([site], path, years, source, vis_params, buffer_m, size)
+    panels = series.draw(1)
+    heading = str(site.site_id) if title is None else title
+    pages = [series.page([[panel]], heading, boundary_color).raster() for panel in panels.values()]
+    for page in pages:
+        page.info.update(series.info)
+    return series.with_basis(export_frames_as_gif(pages, path, duration_ms=duration_ms, loop=loop))
 
 
 def contact_sheet(
@@ -110,137 +167,162 @@ def contact_sheet(
     *,
     years: Sequence[int] | None = None,
     source: Source | str | None = None,
-    vis_params: Style | Mapping[str, Any] | str | None = None,
+    vis_params: Colouring = "pca",
     buffer_m: float = 300.0,
-    dimensions: Dimensions = 200,
+    columns: int | None = None,
+    dimensions: Dimensions | None = None,
+    dpi: float | None = None,
+    width_mm: float | None = None,
     boundary_color: Colour = "white",
+    title: str | None = None,
 ) -> Path:
-    """Write one picture with sites as rows and years as columns.
+    """Write one picture of several sites and years, each site in a square of ground with a scale bar of its own.
 
-    The parameters are those of `export_timestrip`. With ``"pca"`` one basis is fitted to all frames, and their codes
-    are held in memory: 64 bytes per pixel.
+    The parameters are those of `export_timestrip`. A site's years stand in a row; where several sites fit a row of
+    `columns` frames (by default 8), they stand side by side: 12 sites of one year make two rows of six. With ``"pca"``
+    one basis is fitted to all frames, and their codes are held in memory: 64 bytes per pixel. The title is the year
+    if there is only one.
 
     Returns
     -------
     Path of the picture.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gee_polygons import sites_from_geodataframe
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> sites = sites_from_geodataframe(sample_sites())[:3]
+    >>> contact_sheet(sites, Path(tempfile.mkdtemp(), "a.pdf"), source="sample", years=[2024], dimensions=60).name
+    'a.pdf'
     """
     if not sites:
         raise UsageError("a contact sheet needs at least one site")
-    check_still(path)
-    # cells of a sheet are equal
-    series = _Series(sites, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, square=True)
-    rows, caption = series.draw(dimensions, boundary_color, labelled=False)
-    frames = [frame for row in rows for frame in row]
-    titles, row_titles = [str(year) for year in series.years], [str(site.site_id) for site in sites]
-    sheet = grid(frames, len(titles), titles=titles, row_titles=row_titles)
-    return series.written(save_still(with_caption(sheet, caption), path, info_of(frames)))
+    checked_suffix(path, STILL_SUFFIXES)
+    check_columns(columns)
+    size = PageSize(dimensions=dimensions, dpi=dpi, width_mm=width_mm)
+    series = _Series(sites, path, years, source, vis_params, buffer_m, size, is_sheet=True)
+    places = sites_in_rows(len(sites), len(series.years), columns)
+    panels = series.draw(max(map(len, places)))
+    is_single = len(series.years) == 1
+    is_table = len(places) == len(sites)  # the first row names the years of all
+    rows = [
+        [
+            replace(
+                panels[number, year],
+                heading=str(sites[number].site_id) if year == 0 else "",
+                title="" if is_single or (is_table and number) else str(series.years[year]),
+            )
+            for number, year in row
+        ]
+        for row in places
+    ]
+    heading = (str(series.years[0]) if is_single else "") if title is None else title
+    return series.save(series.page(rows, heading, boundary_color))
 
 
 class _Series:
-    """The images of sites and years, and one style for all their frames.
+    """The images of sites and years, one style for all their frames, and the file that they are written to.
 
     Parameters
     ----------
-    sites, years, source, vis_params, buffer_m
+    sites, path, years, source, vis_params, buffer_m
         As in `export_timestrip`.
-    square : bool
-        Whether a square of ground is shown of each site.
+    size : PageSize
+        Of the page.
+    is_sheet : bool
+        Whether a square of ground is shown of each site, at a scale of its own.
     """
 
     def __init__(
         self,
         sites: Sequence[Site],
-        *,
+        path: str | Path,
         years: Sequence[int] | None,
         source: Source | str | None,
-        vis_params: Style | Mapping[str, Any] | str | None,
+        vis_params: Colouring,
         buffer_m: float,
-        square: bool = False,
+        size: PageSize,
+        *,
+        is_sheet: bool = False,
     ) -> None:
         opened = open_source(source)
-        self.sites = sites
+        self.sites, self.path, self.size, self.is_sheet = sites, Path(path), size, is_sheet
         self.years = _years(opened, years)
-        self.regions = [_region(site, buffer_m, square=square) for site in sites]
+        self.regions = [_region(site, buffer_m, square=is_sheet) for site in sites]
+        self.info: dict[str, str] = {}
+        self.replaces = self.path.exists()
         self.images: Iterable[Sequence[EmbeddingImage | None]]
-        self.style: Style
-        self.fitted: PcaColors | None = None
-        if is_pca(vis_params):
+        self.is_fitted = is_pca(vis_params)
+        if self.is_fitted:
             self.images = rows = [_images(region, opened, self.years, None) for region in self.regions]
-            self.style = self.fitted = fit_pca_colors(image for row in rows for image in row if image is not None)
+            self.style: Style = fit_pca_colors(image for row in rows for image in row if image is not None)
         else:
             self.style = as_style(cast(Any, vis_params), BANDS)
             bands = bands_of(self.style)
             # one site in memory at a time
             self.images = (_images(region, opened, self.years, bands) for region in self.regions)
 
-    def written(self, path: Path) -> Path:
-        """Save a fitted basis next to the picture that was written; return the picture's path."""
-        if self.fitted is not None:
-            self.fitted.save(path.with_suffix(".pca.json"))
-        return path
-
-    def draw(
-        self, dimensions: Dimensions, boundary_color: Colour, *, labelled: bool
-    ) -> tuple[list[list[Image.Image]], Caption]:
-        """Render all frames, one row for each site, and return them with their caption.
-
-        Frames of a sheet aren't labelled with their year, and each row has its own scale, drawn in its first frame
-        with data.
-        """
-        rows, has_gaps = [], False
-        for site, region, images in zip(self.sites, self.regions, self.images, strict=True):
-            row: list[Image.Image | None] = []
-            has_scale = labelled
-            for year, image in zip(self.years, images, strict=True):
+    def draw(self, columns: int) -> dict[tuple[int, int], Panel]:
+        """Draw all frames, so many in a row; return them by the numbers of site and year."""
+        dimensions = self.size.frame(columns)
+        panels: dict[tuple[int, int], Panel] = {}
+        infos, has_gaps, metres = [], False, None
+        for number, (site, region, images) in enumerate(zip(self.sites, self.regions, self.images, strict=True)):
+            has_scale = False
+            for year, image in enumerate(images):
                 if image is None:
-                    row.append(None)
                     continue
+                picture, view = draw_pixels(image, region, self.style, dimensions)
+                infos.append(picture)
                 has_data = bool(image.valid.any())
-                picture = render_image(
-                    image,
-                    region,
-                    self.style,
-                    dimensions,
-                    site.polygon,
-                    _label(year, labelled, empty=not has_data),
-                    boundary_color=boundary_color,
-                    scale_bar=has_data and not has_scale,
+                metres = view.metres_per_pixel
+                panels[number, year] = Panel(
+                    pixels=np.asarray(picture),
+                    title=str(self.years[year]),
+                    note="" if has_data else _NO_DATA,
+                    outline=outline_of(site.polygon, view),
+                    metres_per_pixel=metres if self.is_sheet and has_data and not has_scale else None,
                 )
-                row.append(picture)
                 has_scale |= has_data
                 has_gaps |= not image.valid.all()
-            has_gaps |= None in row
-            rows.append(_with_placeholders(row, self.years, labelled))
-        # the frames of a strip or an animation have the same grid; at least one of the years is the source's
-        first = next(image for image in images if image is not None)
-        caption = Caption(
+            # at least one of the years is the source's
+            height, width = next(panels[n, y] for n, y in panels if n == number).pixels.shape[:2]
+            for year, image in enumerate(images):
+                if image is None:
+                    has_gaps = True
+                    pixels = nodata_pattern(height, width)
+                    panels[number, year] = Panel(pixels=pixels, title=str(self.years[year]), note=_NO_DATA)
+        self.info = info_of(infos)
+        self.caption = Caption(
             style=self.style,
-            frame=rows[0][0].size,
-            metres_per_pixel=view_of(first.grid, region, dimensions).metres_per_pixel if labelled else None,
+            metres_per_pixel=None if self.is_sheet else metres,
             nodata=has_gaps,
-            credit=info_of(frame for row in rows for frame in row).get("Attribution", ""),
+            credit=self.info.get("Attribution", ""),
         )
-        return rows, caption
+        return dict(sorted(panels.items()))
 
+    def page(self, rows: Sequence[Sequence[Panel]], title: str, boundary_color: Colour) -> Canvas:
+        """Lay frames out on a page."""
+        columns = max(map(len, rows))
+        scale = self.size.scale(columns, max(panel.pixels.shape[1] for row in rows for panel in row))
+        return draw_page(
+            rows, scale=scale, width=self.size.width(columns, scale), title=title, caption=self.caption,
+            line_color=colour(boundary_color),
+        )  # fmt: skip
 
-def _label(year: int, labelled: bool, *, empty: bool) -> str | None:
-    if labelled:
-        return f"{year}: no data" if empty else str(year)
-    return "no data" if empty else None
+    def save(self, page: Canvas) -> Path:
+        """Write a page, and the basis of its colours."""
+        return self.with_basis(save_figure(page.figure, self.path, self.info, dpi=72 * page.scale))
 
-
-def _with_placeholders(
-    pictures: Sequence[Image.Image | None], years: Sequence[int], labelled: bool
-) -> list[Image.Image]:
-    """Replace each missing picture by a hatched frame that says so."""
-    width, height = next(picture.size for picture in pictures if picture is not None)
-    filled = []
-    for year, picture in zip(years, pictures, strict=True):
-        if picture is None:
-            picture = Image.fromarray(nodata_pattern(height, width))
-            Plates(picture).label(str(_label(year, labelled, empty=True)), "top-left")
-        filled.append(picture)
-    return filled
+    def with_basis(self, path: Path) -> Path:
+        """Write a fitted basis next to the picture, or remove the one of the picture that was replaced."""
+        basis = path.with_suffix(".pca.json")
+        if self.is_fitted or (self.replaces and basis.exists() and isinstance(self.style, PcaColors)):
+            cast(PcaColors, self.style).save(basis, attribution=self.info.get("Attribution", ""))
+        elif self.replaces:
+            basis.unlink(missing_ok=True)
+        return path
 
 
 def _region(site: Site, buffer_m: float, *, square: bool) -> shapely.Geometry:

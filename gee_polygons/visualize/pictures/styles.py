@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -157,6 +158,7 @@ class SimilarityColors:
 
 
 Style: TypeAlias = VisParams | PcaColors | SimilarityColors
+Colouring: TypeAlias = Style | Mapping[str, Any] | str | Path | None  # "pca", or the path of a colour basis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ class Legend:
     label: str
 
 
-def as_style(vis_params: Style | Mapping[str, Any] | None, image_bands: Sequence[str]) -> Style:
+def as_style(vis_params: Colouring, image_bands: Sequence[str]) -> Style:
     """Return the style that the user gave.
 
     None means ``A01, A16, A09`` where the image has them, else its first three bands, else its first one in grey.
@@ -182,6 +184,8 @@ def as_style(vis_params: Style | Mapping[str, Any] | None, image_bands: Sequence
         return vis_params
     if isinstance(vis_params, Mapping):
         return VisParams.of(vis_params)
+    if isinstance(vis_params, str | Path):
+        return PcaColors.load(vis_params)
     raise UsageError(
         f"vis_params is a VisParams, a mapping with bands, min, max, a PcaColors or a SimilarityColors, "
         f"found {type(vis_params).__name__}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gee_polygons.errors import UsageError
 from gee_polygons.store.atomic import replacing
-from gee_polygons.visualize.pictures.overlays import luminance
+from gee_polygons.visualize.pictures.canvas import luminance, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,12 +79,7 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """Return the axes given, or those of a new figure outside pyplot, which would show and keep it."""
     if ax is not None:
         return ax
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return new_figure(size, layout="constrained").add_subplot()
 
 
 def colour_bar(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.pictures.text import length_text, round_length
+from gee_polygons.visualize.pictures.canvas import length_text, round_length
 from gee_polygons.visualize.plots.coloring import colours_of
 from gee_polygons.visualize.plots.figure import INK, OKABE_ITO, axes_or_new, column_named, tidy, white_edge
 from gee_polygons.visualize.plots.labels import place_labels
