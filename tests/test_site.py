@@ -534,6 +534,28 @@ def test_what_is_no_polygon_is_refused_by_id_and_row(geometry, said):
         sites_from_geodataframe(gdf.drop(columns="site_id"))
 
 
+def test_holes_without_points_are_left_out_and_crash_nothing():
+    """They are valid, but GEOS ends the process when it adds vertices to them."""
+    for crs, d in (("EPSG:4326", 1), ("EPSG:32722", 5000)):
+        hollow = shapely.from_wkt(f"POLYGON ((0 0, {d} 0, {d} {d}, 0 0), EMPTY)")
+        assert shapely.is_valid(hollow)
+        two = shapely.MultiPolygon([hollow, shapely.box(2 * d, 0, 3 * d, d)])
+        sites = sites_from_geodataframe(frame(hollow, two, crs=crs))
+        assert [shapely.get_num_interior_rings(shapely.get_parts(site.polygon)).sum() for site in sites] == [0, 0]
+        assert sites[0].area_ha > 0
+    with pytest.raises(SiteError, match="has a hole without points"):
+        Site(polygon=hollow, site_id=1)
+
+
+def test_texts_of_a_parquet_file_that_are_not_utf8_are_said_in_one_line(tmp_path):
+    frame(BOX, name=["unlikely"]).to_parquet(tmp_path / "sites.parquet", compression=None)
+    damaged = (tmp_path / "sites.parquet").read_bytes().replace(b"unlikely", b"unlik\xff\xfe\xff")
+    (tmp_path / "sites.parquet").write_bytes(damaged)
+    with pytest.raises(InputFileError, match="can't be read as a vector file: Invalid UTF8") as error:
+        load_sites(tmp_path / "sites.parquet")
+    assert_one_line(error)
+
+
 @pytest.mark.parametrize(
     ("rings", "said"),
     [

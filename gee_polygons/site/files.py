@@ -13,11 +13,14 @@ from typing import Any, Final
 
 import geopandas
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyogrio
 import pyproj
 import shapely
 
 from gee_polygons.errors import CrsError, GeePolygonsError, InputFileError, UsageError
+from gee_polygons.network.places import first_line
 from gee_polygons.site.polygons import WGS84, same_crs
 from gee_polygons.site.table import SiteTable, site_table
 from gee_polygons.site.values import listed, near
@@ -51,6 +54,9 @@ def read_sites(
             warnings.simplefilter("ignore", RuntimeWarning)
             if head.startswith(b"PAR1") or name.lower().endswith((".parquet", ".geoparquet")):
                 gdf = geopandas.read_parquet(name)
+                for _, column in gdf.items():
+                    if isinstance(column.dtype, pd.StringDtype):  # which nobody has decoded yet
+                        pa.array(column).validate(full=True)
             else:
                 gdf, without = _read_ogr(name, layer)
                 fids = _fids(gdf, is_json=is_json, id_column=id_column)
@@ -59,7 +65,7 @@ def read_sites(
         raise
     # pyogrio's errors are RuntimeErrors, pyarrow's are ValueErrors or OSErrors, KeyErrors come from odd metadata
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, shapely.errors.ShapelyError) as error:
-        reason = str(error).splitlines()[0].split("; It might")[0] if str(error) else type(error).__name__
+        reason = first_line(error).split("; It might")[0]
         raise InputFileError(f"{name} can't be read as a vector file: {reason}") from error
     if not isinstance(gdf, geopandas.GeoDataFrame):
         csv = f"; WKT is looked for in columns called {WKT_COLUMNS}" if name.lower().endswith(".csv") else ""

@@ -48,7 +48,9 @@ def normalised(
     raw = np.asarray(geometry.to_numpy(), dtype=object)
     _refuse({row: fault for row in _suspects(raw) if (fault := _fault(raw[row], without))}, where, name)
     polygons = shapely.force_2d(raw)
-    for row in np.flatnonzero(shapely.get_type_id(polygons) != _POLYGON):
+    for row in np.flatnonzero(
+        (shapely.get_type_id(polygons) != _POLYGON) | (shapely.get_num_interior_rings(polygons) > 0)
+    ):
         polygons[row] = _flat(polygons[row])
     repairs: dict[int, str] = {}
     _repair(polygons, repairs, where, name)
@@ -79,6 +81,8 @@ def polygon_fault(polygon: Any) -> str | None:
         return "is a GeometryCollection, not a polygon"
     if not shapely.is_valid(polygon):
         return f"is not valid: {_reason(polygon)}"
+    if any(_without_empty_rings(part) is not part for part in _leaves(polygon)):
+        return "has a hole without points"
     return _range_fault(polygon.bounds)
 
 
@@ -175,8 +179,14 @@ def _leaves(geometry: Any) -> list[Any]:
 
 
 def _flat(geometry: Any) -> Any:
-    """Turn a collection of polygons into a multipolygon, or into a polygon if it has one part."""
-    return _one(p for p in _leaves(geometry) if not p.is_empty)
+    """Turn a collection of polygons into a multipolygon, or a polygon if it has one part; leave out empty holes."""
+    return _one(_without_empty_rings(p) for p in _leaves(geometry) if not p.is_empty)
+
+
+def _without_empty_rings(polygon: Any) -> Any:
+    """Leave out holes without points, which are valid, and at which `shapely.segmentize` crashes."""
+    holes = [hole for hole in polygon.interiors if not hole.is_empty]
+    return polygon if len(holes) == len(polygon.interiors) else shapely.Polygon(polygon.exterior, holes)
 
 
 def _one(parts: Iterable[Any]) -> Any:
