@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from gee_polygons.embeddings.similarity import (
     similarity_image,
     similarity_matrix,
 )
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import DataWarning, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
+from gee_polygons.visualize import plot_similarity_matrix
 from gee_polygons.zonal.grid import Grid
 
 
@@ -88,6 +90,24 @@ def test_a_row_without_data_stays_as_nan_or_is_dropped():
 def test_years_come_in_order_whatever_the_order_of_rows():
     table = table_of(HAND)
     pd.testing.assert_frame_equal(similarity_matrix(table.iloc[[2, 0, 1]]), similarity_matrix(table))
+
+
+def test_a_large_matrix_takes_what_it_holds_and_is_announced(monkeypatch):
+    """One of 20,000 rows took 10 GB for the 3.2 of its numbers; a picture of 5,000 rows 126 s."""
+    monkeypatch.setattr("gee_polygons.embeddings.similarity._LARGE_BYTES", 2e6)
+    vectors = np.random.default_rng(0).normal(size=(2500, 64))
+    table = table_of(vectors, sites=range(2500), years=2023)
+    tracemalloc.start()
+    with pytest.warns(DataWarning, match="a matrix of 2,500 x 2,500 takes 0.1 GB of memory; nearest_sites"):
+        matrix = similarity_matrix(table, by="site", kind="dot")
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * 8 * 2500**2
+    tracemalloc.stop()
+    assert np.array_equal(matrix, matrix.T)
+    assert np.allclose(matrix, np.clip(vectors @ vectors.T, -1, 1), atol=1e-12)
+    monkeypatch.setattr("gee_polygons.visualize.plots.matrix._MOST_ROWS", 100)
+    ax = plot_similarity_matrix(matrix)
+    assert ax.images[0].get_array().shape == (100, 100)
+    assert ax.get_xlabel() == "one of 25 rows is drawn"
 
 
 def test_sites_of_a_year():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OUTPUTS: Final = Path("outputs")
 MAX_PICTURED: Final = 40  # sites of one sheet
+_MOST_PRINTED: Final = 100  # rows of a matrix
 _ANIMATION: Final = (".gif", ".webp", ".mp4")
 _STILL: Final = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 _BASIS: Final = ".pca.json"  # beside a picture in colours of principal components
@@ -207,7 +208,7 @@ def similarity(
     spreadsheet: bool,
     **extraction: Any,
 ) -> None:
-    """Compare the years of a site, or the sites of a year: print the similarity matrix and draw it.
+    """Compare the years of a site, or the sites of a year: print the similarity matrix (to 100 rows) and draw it.
 
     \b
     Example:
@@ -229,8 +230,9 @@ def similarity(
     from gee_polygons.embeddings.similarity import similarity_matrix
 
     matrix = similarity_matrix(table, kind=kind, by=by, site_id=site_id, year=year)  # type: ignore[arg-type]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string(line_width=width))
+    if len(matrix) <= _MOST_PRINTED:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string(line_width=width))
     if output.suffix.lower() == ".csv":
         from gee_polygons.store.atomic import replacing
         from gee_polygons.tables import spreadsheet_cell

@@ -25,11 +25,13 @@ from gee_polygons.embeddings.inputs import (
     reference_vector,
 )
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import UsageError, warn_data
 
 ImageT = TypeVar("ImageT", bound=PixelImage)
 
 MAX_MATRIX_ROWS: Final = 20_000  # a matrix of 20,000 x 20,000 float64 takes 3.2 GB
+_LARGE_BYTES: Final = 2_000_000_000
+_MATRIX_ROWS_AT_A_TIME: Final = 256
 _ROWS_AT_A_TIME: Final = 2_048  # x 64 float64 = 1 MB: stays in a core's cache
 
 
@@ -67,7 +69,8 @@ def similarity_matrix(
     Raises
     ------
     UsageError
-        If bands are missing, the site or year isn't in the table, or has to be chosen and wasn't.
+        If bands are missing, the site or year isn't in the table, or has to be chosen and wasn't; for more than 20,000
+        rows. A matrix of more than 2 GB is announced by a `DataWarning`.
 
     Examples
     --------
@@ -82,26 +85,33 @@ def similarity_matrix(
     """
     if kind not in ("cosine", "dot"):
         raise UsageError(f"kind is 'cosine' or 'dot', found {kind!r}")
-    rows, labels = _rows_to_compare(table, by, site_id, year)
-    means = band_matrix(rows)
+    chosen, labels = _rows_to_compare(table, by, site_id, year)
+    means = band_matrix(chosen)
     if dropna:
         kept = np.isfinite(means[:, 0])
         means, labels = means[kept], labels[kept]
+    what = f"a matrix of {len(means):,} x {len(means):,}"
     if len(means) > MAX_MATRIX_ROWS:
         raise UsageError(
-            f"a matrix of {len(means):,} x {len(means):,} is too large (at most {MAX_MATRIX_ROWS:,}); "
-            "find the most similar ones with nearest_sites"
+            f"{what} is too large (at most {MAX_MATRIX_ROWS:,}); find the most similar ones with nearest_sites"
         )
+    if (size := 8 * len(means) ** 2) > _LARGE_BYTES:
+        warn_data(f"{what} takes {size / 1e9:.1f} GB of memory; nearest_sites finds the most similar ones with little")
     vectors = normalize(means) if kind == "cosine" else means
     present = np.isfinite(vectors[:, 0])
     filled = np.where(present[:, None], vectors, 0.0)
     product = filled @ filled.T
-    product = np.clip((product + product.T) / 2, -1.0, 1.0)  # a matrix product need not be symmetric to the last bit
+    for start in range(0, len(product), _MATRIX_ROWS_AT_A_TIME):  # in place: it may take gigabytes
+        rows, rest = slice(start, start + _MATRIX_ROWS_AT_A_TIME), slice(start, None)
+        # a matrix product need not be symmetric to the last bit
+        part = np.clip((product[rows, rest] + product[rest, rows].T) / 2, -1.0, 1.0)
+        product[rows, rest] = part
+        product[rest, rows] = part.T
     if kind == "cosine":
         np.fill_diagonal(product, 1.0)
     product[~present] = np.nan
     product[:, ~present] = np.nan
-    return pd.DataFrame(product, index=labels, columns=labels)
+    return pd.DataFrame(product, index=labels, columns=labels, copy=False)
 
 
 def angular_distance_deg(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_CELLS_WITH_VALUES: Final = 16
 _MOST_LABELS: Final = 40
+_MOST_ROWS: Final = 2_000  # a picture has fewer pixels; of 20,000 rows it would take tens of gigabytes
 
 
 def plot_similarity_matrix(
@@ -36,7 +37,7 @@ def plot_similarity_matrix(
     Parameters
     ----------
     matrix : DataFrame
-        Square, as `similarity_matrix` returns it.
+        Square, as `similarity_matrix` returns it. Of more than 2,000 rows every second, third, ... is drawn.
     ax : Axes, optional
         Where to draw; by default, a new figure (``ax.figure``).
     cmap : str
@@ -67,7 +68,10 @@ def plot_similarity_matrix(
     """
     from matplotlib.colors import Normalize
 
-    values = _square(matrix)
+    _check_square(matrix)
+    every = -(-len(matrix) // _MOST_ROWS)
+    matrix = matrix.iloc[::every, ::every]
+    values = matrix.to_numpy(np.float64)
     n = len(values)
     diagonal = np.diag(values)
     is_cosine = bool(np.all((diagonal == 1) | np.isnan(diagonal)))
@@ -80,8 +84,9 @@ def plot_similarity_matrix(
     _name_rows(ax, matrix)
     if annotate if annotate is not None else n <= _MOST_CELLS_WITH_VALUES:
         _write_values(ax, image, values, _decimals(compared) if decimals is None else decimals)
-    if np.isnan(diagonal).any():
-        ax.set_xlabel("grey: no data", fontsize=8, color=INK)
+    notes = [f"one of {every} rows is drawn"] * (every > 1) + ["grey: no data"] * bool(np.isnan(diagonal).any())
+    if notes:
+        ax.set_xlabel("; ".join(notes), fontsize=8, color=INK)
     if colorbar:
         extend = "max" if is_cosine and high < 1 else "neither"
         colour_bar(ax, image, label or ("cosine similarity" if is_cosine else "dot product of means"), extend=extend)
@@ -114,9 +119,9 @@ def _name_rows(ax: Axes, matrix: pd.DataFrame) -> None:
     ax.set_yticks(ticks, [literal(name) for name in matrix.index[::every]])
     if max(len(str(name)) for name in matrix.columns) > 4 or n > 12:
         ax.tick_params(axis="x", labelrotation=90)
-    ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
     if n <= _MOST_LABELS:
+        ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
         ax.grid(which="minor", color="white", linewidth=1.2)
     ax.tick_params(which="both", length=0)
     ax.spines[:].set_visible(False)
@@ -131,11 +136,10 @@ def _write_values(ax: Axes, image: Any, values: NDArray[np.float64], places: int
             ax.text(column, row, text, ha="center", va="center", fontsize=size, color=ink)
 
 
-def _square(matrix: pd.DataFrame) -> NDArray[np.float64]:
+def _check_square(matrix: pd.DataFrame) -> None:
     if not isinstance(matrix, pd.DataFrame) or matrix.shape[0] != matrix.shape[1] or matrix.empty:
         shape = getattr(matrix, "shape", type(matrix).__name__)
         raise UsageError(f"a square DataFrame is needed, found {shape}; make one with similarity_matrix")
-    return matrix.to_numpy(np.float64)
 
 
 def _text_size(ax: Axes, n: int, places: int) -> float:
