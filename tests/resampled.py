@@ -8,6 +8,7 @@ import numpy as np
 import pyproj
 from mosaics import BANDS, STEP, Mosaic
 
+from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.cog import CogSource
 
 WEST, NORTH, SHAPE = -48.055, -22.325, (512, 1024)  # a little more than the sample's tiles
@@ -43,7 +44,7 @@ def _values(source, tile):
     """Return all of a tile's codes, north-up."""
     (height, width), (down, across) = tile.grid.shape, tile.block_shape
     values = np.full((64, height, width), -128, np.int8)
-    refs = [tile.ref(row, col) for row in range(-(-height // down)) for col in range(-(-width // across))]
+    refs = [BlockRef.at(tile, row, col) for row in range(-(-height // down)) for col in range(-(-width // across))]
     for block in source.read(refs, BANDS):
         row, col = block.ref.index
         for part in range(block.n_parts):

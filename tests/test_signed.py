@@ -23,6 +23,7 @@ from gee_polygons.errors import ArchiveError, GeePolygonsError, InputFileError, 
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.network.places import hide_query, http_url, rewrite, without_query
 from gee_polygons.network.request import Network, fetch
+from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.mosaic import MosaicSource
 from gee_polygons.sources.opening import open_source
@@ -206,7 +207,7 @@ def test_single_rasters_and_mosaics_hide_their_secrets(sample_archive, tmp_path)
         source = open_source(url, year=2023)
         assert isinstance(source, RasterSource)
         assert_hidden(source, source.archive, pickle.dumps(source))
-        assert next(source.read([source.ref(0, 0)], ["A00"])).decode(0).any()
+        assert next(source.read([BlockRef.at(source, 0, 0)], ["A00"])).decode(0).any()
         with pytest.raises(InputFileError) as caught:
             open_source(url.replace("22S", "x").replace(".tiff", "-none.tiff"), year=2023)
         assert_hidden(caught.value)

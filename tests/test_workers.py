@@ -15,6 +15,7 @@ from rangeserver import serve
 
 from gee_polygons import open_source
 from gee_polygons.collection import load
+from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.sources.raster import RasterSource
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def test_a_forked_raster_has_a_file_of_its_own(places):
     before = source._raster._dataset
     child = os.fork()
     if not child:
-        list(source.read([source.ref(0, 0)], ["A00"]))
+        list(source.read([BlockRef.at(source, 0, 0)], ["A00"]))
         os._exit(0 if source._raster._dataset is not before else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert source._raster._dataset is before

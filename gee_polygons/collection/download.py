@@ -35,6 +35,7 @@ from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.cog.zoning import ZonePart, home_crs, rows_near
 from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Window
+from gee_polygons.zonal.planes import planes
 from gee_polygons.zonal.zones import cells_touched
 
 FORMATS: Final = ("archive", "tif", "npy")
@@ -233,29 +234,22 @@ def _pixels(
             raise block
         inside = [common for window in needed[ref] if (common := window.intersection(ref.inside))]
         wanted = {cell for window in inside for cell in _cells(tile, window, size)}
-        for part in range(block.n_parts):
-            planes = block.decode(part)
-            for plane, band in zip(planes, block.part_bands(part), strict=True):
-                pixels = north_up(plane, ref)
-                for cell in wanted:
-                    if (common := cell.intersection(ref.inside)) is None:
-                        continue
-                    values = cells.setdefault(cell, np.full((len(BANDS), cell.height, cell.width), NODATA, np.int8))
-                    values[band][common.slices_in(cell)] = pixels[common.slices_in(ref.window)]
+        for band, plane in planes(block):
+            pixels = north_up(plane, ref)
+            for cell in wanted:
+                if (common := cell.intersection(ref.inside)) is None:
+                    continue
+                values = cells.setdefault(cell, np.full((len(BANDS), cell.height, cell.width), NODATA, np.int8))
+                values[band][common.slices_in(cell)] = pixels[common.slices_in(ref.window)]
     return cells
 
 
 def _cells(tile: Tile, window: Window, size: int) -> list[Window]:
     """Return the local tile's blocks that a window touches, as lattice windows inside the tile."""
-    whole, (height, width) = tile.grid.window, tile.grid.shape
-    rows = np.array([window.row, window.row_stop - 1]) - whole.row
-    cols = np.array([window.col, window.col_stop - 1]) - whole.col
-    rows = np.sort(height - 1 - rows if tile.grid.flip_y else rows) // size
-    cols = np.sort(width - 1 - cols if tile.grid.flip_x else cols) // size
+    height, width = tile.grid.shape
     return [
         tile.grid.part(r * size, c * size, min(size, height - r * size), min(size, width - c * size))
-        for r in range(int(rows[0]), int(rows[1]) + 1)
-        for c in range(int(cols[0]), int(cols[1]) + 1)
+        for r, c in tile.grid.blocks(window, (size, size))
     ]
 
 

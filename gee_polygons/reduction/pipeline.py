@@ -26,7 +26,7 @@ from gee_polygons.progress import Progress, heeding_interrupts, report_progress
 from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
 from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
 from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
-from gee_polygons.reduction.plan import Block, BlockRef, Job, PixelSource, Plan
+from gee_polygons.reduction.plan import Block, BlockRef, BlockSource, Job, Plan
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.reduction.windows import paste
 from gee_polygons.zonal.clipping import BlockCoverage
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def reduce_polygons(
-    source: PixelSource,
+    source: BlockSource,
     polygons: NDArray[Any],
     years: Sequence[int],
     *,
@@ -55,7 +55,7 @@ def reduce_polygons(
 
     Parameters
     ----------
-    source : PixelSource
+    source : BlockSource
         Where the pixels are.
     polygons : array of shapely Polygon or MultiPolygon
         EPSG:4326, valid.
@@ -108,14 +108,13 @@ class ReplanningSource(Protocol):
 
     def replan(self, polygons: Polygons, incomplete: Sequence[tuple[int, int]]) -> Plan | None:
         """Plan anew for (polygon, year) pairs; None if there is nothing else to read."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
     """The arguments of `reduce_polygons`."""
 
-    source: PixelSource
+    source: BlockSource
     polygons: Polygons
     years: tuple[int, ...]
     bands: tuple[str, ...]

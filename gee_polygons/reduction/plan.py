@@ -137,15 +137,15 @@ class BlockRef:
     rows: int = 0
 
     @classmethod
-    def at(cls, place: str, year: int, grid: Grid, block_shape: tuple[int, int], row: int, col: int) -> BlockRef:
+    def at(cls, raster: BlockedRaster, row: int, col: int) -> BlockRef:
         """Describe the block in a block row and block column of a raster."""
-        height, width = block_shape
+        grid, (height, width) = raster.grid, raster.block_shape
         whole = grid.part(row * height, col * width, height, width)
         inside = whole.intersection(grid.window)
         if inside is None:
-            raise IndexError(f"{place} has no block ({row}, {col})")
+            raise IndexError(f"{raster.place} has no block ({row}, {col})")
         return cls(
-            tile=place, year=year, index=(row, col), window=whole, inside=inside,
+            tile=raster.place, year=raster.year, index=(row, col), window=whole, inside=inside,
             flip_y=grid.flip_y, flip_x=grid.flip_x,
         )  # fmt: skip
 
@@ -161,30 +161,21 @@ class BlockedRaster(Protocol):
     @property
     def place(self) -> str:
         """Path or URL."""
-        ...
 
     @property
     def year(self) -> int:
         """Year of its pixels."""
-        ...
 
     @property
     def grid(self) -> Grid:
         """Where its pixels are."""
-        ...
 
     @property
     def block_shape(self) -> tuple[int, int]:
         """(height, width) of a block."""
-        ...
-
-    def ref(self, row: int, col: int) -> BlockRef:
-        """Return a reference to a block."""
-        ...
 
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return the requests and bytes that reading a block costs: all bands, or the first few."""
-        ...
 
 
 class Block(PlaneSource, Protocol):
@@ -299,24 +290,24 @@ class Source(Protocol):
 
     def years(self) -> list[int]:
         """Return the years that the source has, ascending."""
-        ...
 
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
         """Return the pixels of a small region (EPSG:4326)."""
-        ...
 
 
-@runtime_checkable
-class PixelSource(Source, Protocol):
-    """A source of pixels, which are reduced on this machine."""
+class BlockSource(Protocol):
+    """What plans and reads blocks of pixels."""
 
     def plan(self, polygons: Any, years: Sequence[int]) -> Plan:
         """Return which blocks hold which polygons (shapely, EPSG:4326); reads the index and headers only."""
-        ...
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[Block | ReadError]:
         """Fetch blocks, in order. For a block that can't be read, its error is yielded, so that the rest goes on."""
-        ...
+
+
+@runtime_checkable
+class PixelSource(Source, BlockSource, Protocol):
+    """A source of pixels, which are reduced on this machine."""
 
 
 @runtime_checkable
@@ -335,4 +326,3 @@ class ReducingSource(Source, Protocol):
         max_workers: int | None = None,
     ) -> Any:
         """Return the statistics of each polygon and year, as `gee_polygons.reduction.merging.Results`."""
-        ...

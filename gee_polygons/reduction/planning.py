@@ -89,7 +89,7 @@ def make_plan(
             for (row, col), found in touched[layout].items():
                 if all(tile.year in pieces[i].skip for i in found.pieces):
                     continue
-                ref = tile.ref(row, col).limited_to(found.first_row, found.row_stop)
+                ref = BlockRef.at(tile, row, col).limited_to(found.first_row, found.row_stop)
                 if preceding := tuple(part for other in earlier for part in blocks_in(other, ref.inside)):
                     ref = replace(ref, preceding=preceding)
                 job = lattice, ref.window, ref.inside
@@ -125,10 +125,10 @@ def _blocks_touched(
     if not len(near):
         return {}
     # file block numbers of the bounding box's corners
-    rows = np.stack([row0[near], row1[near] - 1]).clip(window.row, window.row_stop - 1).astype(np.int64) - window.row
-    cols = np.stack([col0[near], col1[near] - 1]).clip(window.col, window.col_stop - 1).astype(np.int64) - window.col
-    rows = (window.height - 1 - rows if tile.grid.flip_y else rows) // tile.block_shape[0]
-    cols = (window.width - 1 - cols if tile.grid.flip_x else cols) // tile.block_shape[1]
+    rows = np.stack([row0[near], row1[near] - 1]).clip(window.row, window.row_stop - 1).astype(np.int64)
+    cols = np.stack([col0[near], col1[near] - 1]).clip(window.col, window.col_stop - 1).astype(np.int64)
+    rows, cols = tile.grid.in_file(rows, cols)
+    rows, cols = rows // tile.block_shape[0], cols // tile.block_shape[1]
     inside = (col0[near] >= window.col) & (col1[near] <= window.col_stop)
     inside &= (row0[near] >= window.row) & (row1[near] <= window.row_stop)
     one = inside & (rows[0] == rows[1]) & (cols[0] == cols[1])
@@ -146,7 +146,7 @@ def _blocks_touched(
 
 def _blocks_covered(tile: BlockedRaster, coverage: Coverage) -> dict[tuple[int, int], list[int]]:
     """Return, for each block (row, column) of the file, the polygons of a coverage that have a pixel in it."""
-    window = tile.grid.window
+    window, in_file = tile.grid.window, tile.grid.in_file
     height, width = tile.block_shape
     owner = np.concatenate([owners(coverage.run_offsets), owners(coverage.edge_offsets)])
     spans = np.concatenate([coverage.runs, coverage.edges]).astype(np.int64)
@@ -154,12 +154,8 @@ def _blocks_covered(tile: BlockedRaster, coverage: Coverage) -> dict[tuple[int, 
     last[: len(coverage.runs)] += coverage.runs[:, 2] - 1
     last = last.clip(max=window.col_stop - 1)
     keep = (row >= window.row) & (row < window.row_stop) & (first <= last)
-    owner, row, first, last = owner[keep], row[keep] - window.row, first[keep] - window.col, last[keep] - window.col
-    if tile.grid.flip_y:
-        row = window.height - 1 - row
-    if tile.grid.flip_x:
-        first, last = window.width - 1 - last, window.width - 1 - first
-    row, first, last = row // height, first // width, last // width
+    owner, (_, first), (row, last) = owner[keep], in_file(row[keep], first[keep]), in_file(row[keep], last[keep])
+    row, first, last = row // height, np.minimum(first, last) // width, np.maximum(first, last) // width
     n = last - first + 1
     across = -(-window.width // width)
     block = np.repeat(row, n) * across + ranges(first, n)
@@ -172,17 +168,4 @@ def _blocks_covered(tile: BlockedRaster, coverage: Coverage) -> dict[tuple[int, 
 
 def blocks_in(tile: BlockedRaster, window: Window) -> Iterator[BlockRef]:
     """Yield the blocks of a tile that share pixels with a window."""
-    common = tile.grid.window.intersection(window)
-    if common is None:
-        return
-    whole = tile.grid.window
-    rows = _block_numbers(common.row - whole.row, common.height, whole.height, tile.block_shape[0], tile.grid.flip_y)
-    cols = _block_numbers(common.col - whole.col, common.width, whole.width, tile.block_shape[1], tile.grid.flip_x)
-    yield from (tile.ref(row, col) for row in rows for col in cols)
-
-
-def _block_numbers(first: int, length: int, size: int, block: int, flipped: bool) -> range:
-    """Return the numbers of the stored blocks that a range of pixels lies in."""
-    if flipped:
-        first = size - first - length
-    return range(first // block, (first + length - 1) // block + 1)
+    return (BlockRef.at(tile, row, col) for row, col in tile.grid.blocks(window, tile.block_shape))

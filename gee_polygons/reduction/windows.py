@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +16,42 @@ from gee_polygons.reduction.overlaps import fill_missing
 from gee_polygons.reduction.plan import Block, BlockedRaster, BlockRef
 from gee_polygons.reduction.planning import blocks_in
 from gee_polygons.zonal.grid import Grid, Lattice, Window
+from gee_polygons.zonal.kernels import PADDING
+from gee_polygons.zonal.planes import planes
 from gee_polygons.zonal.projection import project_to_lattice, transformer
 
 _MOST_PIXELS: Final = 4096 * 4096  # 64 bands of it are 1 GB; pictures need far fewer
 _MARGIN_DEG: Final = 0.1
+
+
+class DecodedBlock:
+    """A block whose pixels are in memory, all bands in one part.
+
+    Parameters
+    ----------
+    ref : BlockRef
+        The block.
+    pixels : array, shape (bands, height, width)
+        In stored order; a block that reaches past its raster may lack the last rows and columns.
+    """
+
+    checks_norms = False  # they weren't decoded here, or may be any vectors
+    n_parts = 1
+
+    def __init__(self, ref: BlockRef, pixels: NDArray[Any]) -> None:
+        height, width = ref.window.height, ref.window.width
+        self.ref = ref
+        self._planes = np.zeros((len(pixels), height * width + PADDING), pixels.dtype)
+        inner = self._planes[:, : height * width].reshape(len(pixels), height, width)
+        inner[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+
+    def part_bands(self, part: int) -> Sequence[int]:
+        """Return the positions of the bands."""
+        return range(len(self._planes))
+
+    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return the planes, shape (bands, pixels + PADDING)."""
+        return self._planes
 
 
 def lattice_window(region: Any, lattice: Lattice) -> Window:
@@ -73,12 +105,9 @@ def paste(values: NDArray[Any], window: Window, block: Block) -> None:
     if common is None:
         return
     target, origin = common.slices_in(window), common.slices_in(ref.window)
-    for part in range(block.n_parts):
-        planes = block.decode(part)
-        for plane, band in zip(planes, block.part_bands(part), strict=True):
-            fill_missing(
-                values[band][target], north_up(plane, ref)[origin], NODATA if values.dtype == np.int8 else np.nan
-            )
+    nodata = NODATA if values.dtype == np.int8 else np.nan
+    for band, plane in planes(block):
+        fill_missing(values[band][target], north_up(plane, ref)[origin], nodata)
 
 
 def north_up(plane: NDArray[Any], ref: BlockRef) -> NDArray[Any]:

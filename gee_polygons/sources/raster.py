@@ -26,9 +26,8 @@ from gee_polygons.reduction.overlaps import is_missing
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.reduction.planning import make_plan
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.reduction.windows import lattice_window, near_grid, paste, refs_in
+from gee_polygons.reduction.windows import DecodedBlock, lattice_window, near_grid, paste, refs_in
 from gee_polygons.zonal.grid import Grid
-from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import bounding_boxes
 
@@ -122,10 +121,6 @@ class RasterSource:
         """Its one year."""
         return [self.year]
 
-    def ref(self, row: int, col: int) -> BlockRef:
-        """Describe a block."""
-        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
-
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return 1 request and the uncompressed bytes of a block, of all bands or the first few."""
         n_bands = len(self.bands) if n_bands is None else n_bands
@@ -139,12 +134,12 @@ class RasterSource:
         tiles = [self] if self.year in years else []
         return make_plan(source=self.name, polygons=polygons, years=years, pieces=pieces, tiles=tiles)
 
-    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[_RasterBlock | ReadError]:
+    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[DecodedBlock | ReadError]:
         """Read blocks, in order; for a block that can't be read, yield the error."""
         wanted = self._numbers(bands)
         for ref in refs:
             try:
-                yield _RasterBlock(ref, self._pixels(ref, wanted))
+                yield DecodedBlock(ref, self._pixels(ref, wanted))
             except ReadError as error:
                 yield error
 
@@ -156,7 +151,7 @@ class RasterSource:
         window = lattice_window(bounding_boxes(np.array([region], object))[0], lattice)
         values = np.full((len(names), window.height, window.width), self._nodata, self._raster.dtype)
         for ref in refs_in(self, window) if year == self.year else ():
-            paste(values, window, _RasterBlock(ref, self._pixels(ref, wanted)))
+            paste(values, window, DecodedBlock(ref, self._pixels(ref, wanted)))
         return EmbeddingImage(values=values, grid=lattice.grid(window), bands=names, year=year, source=self.archive)
 
     def _numbers(self, bands: Sequence[str]) -> list[int]:
@@ -166,7 +161,7 @@ class RasterSource:
         return [self.bands.index(band) for band in bands]
 
     def _pixels(self, ref: BlockRef, bands: Sequence[int]) -> NDArray[Any]:
-        """Read a block's planes, padded to the whole block, shape (bands, pixels + PADDING)."""
+        """Read a block's pixels, as far as the raster reaches, shape (bands, height, width)."""
         (height, width), (row, col) = self.block_shape, ref.index
         rows = slice(row * height, min((row + 1) * height, self.grid.shape[0]))
         cols = slice(col * width, min((col + 1) * width, self.grid.shape[1]))
@@ -177,27 +172,7 @@ class RasterSource:
         missing = is_missing(pixels, self._nodata)
         if (some := missing.any(axis=0) & ~missing.all(axis=0)).any():
             pixels = np.where(some, np.array(self._nodata, pixels.dtype), pixels)
-        planes = np.full((len(bands), height * width + PADDING), 0, pixels.dtype)
-        inner = planes[:, : height * width].reshape(len(bands), height, width)
-        inner[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-        return planes
-
-
-class _RasterBlock:
-    """The decoded pixels of one block."""
-
-    checks_norms = False  # a user's raster may hold anything that is a vector
-    n_parts = 1
-
-    def __init__(self, ref: BlockRef, planes: NDArray[Any]) -> None:
-        self.ref = ref
-        self._planes = planes
-
-    def part_bands(self, part: int) -> Sequence[int]:
-        return range(len(self._planes))
-
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        return self._planes
+        return pixels
 
 
 class _Array:

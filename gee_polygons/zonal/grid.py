@@ -8,13 +8,20 @@ lattice coordinates, and has the same bits for both.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gee_polygons.errors import TileError
 
 Transform = tuple[float, float, float, float, float, float]
+Numbers = TypeVar("Numbers", int, NDArray[np.int64])  # of rows or columns
 
 _PHASE_BITS = 30  # a grid's offset within a pixel is kept to 1e-9 px
 _MOST_PIXELS = 2**31  # coverage keeps the numbers of rows and columns in 32 bits
@@ -169,6 +176,27 @@ class Grid:
         if self.flip_x:
             col = whole.width - col - width
         return Window(whole.row + row, whole.col + col, height, width)
+
+    def in_file(self, rows: Numbers, cols: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the *file* rows and columns of pixels given by their rows and columns on the lattice."""
+        window = self.window
+        return (
+            window.row_stop - 1 - rows if self.flip_y else rows - window.row,
+            window.col_stop - 1 - cols if self.flip_x else cols - window.col,
+        )
+
+    def blocks(self, window: Window, block_shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        """Yield the file's block rows and block columns that share pixels with a window of the lattice."""
+        common = self.window.intersection(window)
+        if common is None:
+            return
+        row, col = self.in_file(common.row, common.col)
+        last_row, last_col = self.in_file(common.row_stop - 1, common.col_stop - 1)
+        rows, cols = (
+            range(min(first, last) // size, max(first, last) // size + 1)
+            for first, last, size in ((row, last_row, block_shape[0]), (col, last_col, block_shape[1]))
+        )
+        yield from itertools.product(rows, cols)
 
 
 def _split(position: float) -> tuple[int, float]:

@@ -15,11 +15,9 @@ class PlaneSource(Protocol):
     @property
     def n_parts(self) -> int:
         """Number of compressed parts."""
-        ...
 
     def part_bands(self, part: int) -> Sequence[int]:
         """Positions, among the requested bands, of those that a part holds."""
-        ...
 
     def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
         """Decode one part to planes: int8 codes or float vectors, shape (bands of the part, pixels + PADDING).
@@ -27,7 +25,6 @@ class PlaneSource(Protocol):
         Pixels are in the block's stored order. `scratch` is an array that a former call returned; it is written
         again where it fits.
         """
-        ...
 
 
 @dataclass

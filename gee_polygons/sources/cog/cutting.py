@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.index import TileIndex
-from gee_polygons.sources.cog.patches import Patch, Region, TileSource, inside, open_near, region_of, stream_regions
+from gee_polygons.sources.cog.patches import Patch, Region, inside, open_near, region_of, stream_regions
 from gee_polygons.sources.cog.zoning import ZonePart, crosses_cells, split_parts, zone_parts
 
+if TYPE_CHECKING:
+    from gee_polygons.sources.cog.source import CogSource
 
-def parts_of(source: TileSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Region]]:
+
+def parts_of(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Region]]:
     """Return each area's windows: one in its home zone, or one in each zone that it is cut into, its home first.
 
     Raises
@@ -42,7 +46,7 @@ def parts_of(source: TileSource, areas: Polygons, years: Sequence[int], bands: S
 
 
 def _cut(
-    source: TileSource, areas: Polygons, parts: Sequence[ZonePart], index: TileIndex, bands: Sequence[str]
+    source: CogSource, areas: Polygons, parts: Sequence[ZonePart], index: TileIndex, bands: Sequence[str]
 ) -> dict[int, list[Region]]:
     """Return the windows of parts that have tiles, by area."""
     tiles = open_near(source, areas, parts, index, bands)
@@ -54,9 +58,7 @@ def _cut(
     return dict(found)
 
 
-def settled_parts(
-    source: TileSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]
-) -> list[list[Region]]:
+def settled_parts(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[list[Region]]:
     """Return the windows of `parts_of`, with more areas cut where that gives more pixels.
 
     These are areas across a zone's edge whose home zone has files beyond the edge, but no data in them. To find out,
@@ -86,7 +88,7 @@ def _home_first(regions: Sequence[Region], home: str) -> list[Region]:
 
 
 def stream_parts(
-    source: TileSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]
+    source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]
 ) -> Iterator[tuple[int, list[Patch]]]:
     """Read the windows of `settled_parts`; yield (number, patches) of each area when all its blocks are decoded.
 
@@ -99,14 +101,14 @@ def stream_parts(
 
 
 def _read(
-    source: TileSource, parts: Sequence[Sequence[Region]], years: Sequence[int], bands: Sequence[str]
+    source: CogSource, parts: Sequence[Sequence[Region]], years: Sequence[int], bands: Sequence[str]
 ) -> list[list[Patch]]:
     found = dict(_stream(source, parts, years, bands))
     return [found[i] for i in range(len(parts))]
 
 
 def _stream(
-    source: TileSource, parts: Sequence[Sequence[Region]], years: Sequence[int], bands: Sequence[str]
+    source: CogSource, parts: Sequence[Sequence[Region]], years: Sequence[int], bands: Sequence[str]
 ) -> Iterator[tuple[int, list[Patch]]]:
     """Read all windows at once, so that a block is read once however many of them touch it."""
     owners = [(i, part) for i, regions in enumerate(parts) for part in range(len(regions))]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.patches import Patch, Region, TileSource, degrees_of, pixels_at, read_regions
+from gee_polygons.sources.cog.patches import Patch, Region, degrees_of, pixels_at, read_regions
 from gee_polygons.sources.cog.zoning import ZonePart, rows_near
 from gee_polygons.zonal.grid import Window
 from gee_polygons.zonal.zones import cells_touched
 
+if TYPE_CHECKING:
+    from gee_polygons.sources.cog.source import CogSource
+
 
 def fill_from_neighbours(
-    source: TileSource, area: shapely.Geometry, patch: Patch, year: int, bands: Sequence[str]
+    source: CogSource, area: shapely.Geometry, patch: Patch, year: int, bands: Sequence[str]
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Fill the pixels that an image lacks beyond its zone's boundary from the neighbouring zones.
 
@@ -26,7 +29,7 @@ def fill_from_neighbours(
 
     Parameters
     ----------
-    source : TileSource
+    source : CogSource
         The archive.
     area : shapely geometry, EPSG:4326
         What the patch shows.
@@ -64,7 +67,7 @@ def fill_from_neighbours(
 
 
 def _nearest(
-    source: TileSource,
+    source: CogSource,
     areas: Polygons,
     crs: str,
     lon: NDArray[np.float64],

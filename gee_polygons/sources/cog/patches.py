@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.errors import GeePolygonsError, ReadError, TileError
+from gee_polygons.errors import ReadError, TileError
 from gee_polygons.reduction.overlaps import fill_missing, is_missing, row_by_row
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.reduction.polygons import Polygons
@@ -24,21 +24,8 @@ from gee_polygons.zonal.coverage import compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
 from gee_polygons.zonal.projection import transformer
 
-
-class TileSource(Protocol):
-    """What reading pixels needs of an archive; `CogSource` has it."""
-
-    def near(self, polygons: Polygons) -> TileIndex:
-        """Return the tiles that may hold pixels of polygons."""
-        ...
-
-    def open(self, index: TileIndex) -> tuple[list[Tile], dict[tuple[str, int], GeePolygonsError]]:
-        """Return the tiles of an index, and by place and year why the others can't be opened."""
-        ...
-
-    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
-        """Fetch blocks in order; for a block that can't be read, yield the error."""
-        ...
+if TYPE_CHECKING:
+    from gee_polygons.sources.cog.source import CogSource
 
 
 @dataclass(frozen=True)
@@ -93,7 +80,7 @@ class Patch:
 
 
 def regions_of(
-    source: TileSource, areas: Polygons, years: Sequence[int], bands: Sequence[str], what: str = "geometry"
+    source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str], what: str = "geometry"
 ) -> list[Region]:
     """Choose each area's home zone, and the window of whole pixels in it.
 
@@ -111,7 +98,7 @@ def regions_of(
 
 
 def open_near(
-    source: TileSource, areas: Polygons, parts: Sequence[ZonePart], index: TileIndex, bands: Sequence[str],
+    source: CogSource, areas: Polygons, parts: Sequence[ZonePart], index: TileIndex, bands: Sequence[str],
     what: str = "geometry",
 ) -> dict[str, list[Tile]]:  # fmt: skip
     """Open the tiles near parts of areas that hold some of the bands. Returns them by zone."""
@@ -144,7 +131,7 @@ def region_of(areas: Polygons, part: ZonePart, tiles: Sequence[Tile]) -> Region:
     return Region(lattice, window, members, part.polygon, cells)
 
 
-def read_patches(source: TileSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Patch]:
+def read_patches(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Patch]:
     """Read the bounding boxes of areas (EPSG:4326), each in its own zone.
 
     Raises
@@ -156,7 +143,7 @@ def read_patches(source: TileSource, areas: Polygons, years: Sequence[int], band
 
 
 def read_regions(
-    source: TileSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
+    source: CogSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
 ) -> list[Patch]:
     """Read windows. Of overlapping tiles of one zone, `reduction.overlaps` says which pixel counts."""
     found = dict(stream_regions(source, regions, years, bands))
@@ -164,7 +151,7 @@ def read_regions(
 
 
 def stream_regions(
-    source: TileSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
+    source: CogSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
 ) -> Iterator[tuple[int, Patch]]:
     """Read windows as `read_regions` does, and yield each with its number as soon as its last block is decoded.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -15,16 +15,20 @@ from gee_polygons.errors import ReadError
 from gee_polygons.reduction.overlaps import by_precedence, is_missing
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.sources.cog.patches import Region, TileSource, pixels_at, regions_of
+from gee_polygons.sources.cog.patches import Region, pixels_at, regions_of
 from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.sources.cog.writing import in_order
 from gee_polygons.zonal.grid import Lattice
+from gee_polygons.zonal.planes import planes
+
+if TYPE_CHECKING:
+    from gee_polygons.sources.cog.source import CogSource
 
 _REACH_DEG = 0.001  # added to the search for tiles for each pixel of reach: enough for pixels of 100 m
 
 
 def sample(
-    source: TileSource, lon: NDArray[Any], lat: NDArray[Any], years: Sequence[int], bands: Sequence[str], reach: int = 0
+    source: CogSource, lon: NDArray[Any], lat: NDArray[Any], years: Sequence[int], bands: Sequence[str], reach: int = 0
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Read the pixel at each point, or the nearest one with data within this many pixels.
 
@@ -32,7 +36,7 @@ def sample(
 
     Parameters
     ----------
-    source : TileSource
+    source : CogSource
         The archive.
     lon, lat : float arrays, shape (points,)
         EPSG:4326.
@@ -73,10 +77,10 @@ def sample(
     pixels = [wanted[ref] for ref in order]
     blocks = zip(source.read(order, bands), pixels, strict=True)
     decoded = in_order(os.cpu_count() or 1, lambda read: _pixels_of(*read), blocks)
-    for ref, here, planes in zip(order, pixels, decoded, strict=True):
+    for ref, here, of_block in zip(order, pixels, decoded, strict=True):
         year = list(years).index(ref.year)
         point, number = here[::-1, 0], here[::-1, 1]
-        for name, (plane, missing) in planes.items():
+        for name, (plane, missing) in of_block.items():
             band = bands.index(name)
             # blocks come in the order of precedence: an equally near pixel of a later tile doesn't count
             take = ~missing[::-1] & (number < best[point, year, band])
@@ -100,13 +104,12 @@ def _by_block(
     window = tile.grid.window
     held = (row >= window.row) & (row < window.row_stop) & (col >= window.col) & (col < window.col_stop)
     pixels = np.column_stack([point, number, row, col])[held]
-    blocks, owner, sizes = np.unique(
-        np.column_stack(tile.block_index(row[held], col[held])), axis=0, return_inverse=True, return_counts=True
-    )
+    in_file = np.column_stack(tile.grid.in_file(row[held], col[held]))
+    blocks, owner, sizes = np.unique(in_file // tile.block_shape, axis=0, return_inverse=True, return_counts=True)
     in_blocks = np.split(pixels[np.argsort(owner.ravel(), kind="stable")], np.cumsum(sizes)[:-1])
     found = {}
     for (block_row, block_col), here in zip(blocks.tolist(), in_blocks, strict=False):
-        ref = tile.ref(block_row, block_col).limited_to(int(here[:, 2].min()), int(here[:, 2].max()) + 1)
+        ref = BlockRef.at(tile, block_row, block_col).limited_to(int(here[:, 2].min()), int(here[:, 2].max()) + 1)
         found[ref] = here
     return found
 
@@ -143,14 +146,11 @@ def _pixels_of(block: TileBlock | ReadError, wanted: NDArray[np.int64]) -> Plane
         row = ref.window.height - 1 - row if ref.flip_y else row
         col = ref.window.width - 1 - col if ref.flip_x else col
         position = row * ref.window.width + col
-        planes: Planes = {}
-        scratch = None
-        for part in range(block.n_parts):
-            scratch = block.decode(part, scratch)
-            for plane, number in zip(scratch, block.part_bands(part), strict=True):
-                found = plane[position]
-                missing = np.zeros(len(found), np.bool_) if tile.nodata is None else is_missing(found, tile.nodata)
-                planes[tile.bands[block.bands[number]]] = found, missing
+        found: Planes = {}
+        for number, plane in planes(block):
+            pixels = plane[position]
+            missing = np.zeros(len(pixels), np.bool_) if tile.nodata is None else is_missing(pixels, tile.nodata)
+            found[tile.bands[block.bands[number]]] = pixels, missing
     except ReadError as error:
         raise ReadError(f"point {wanted[0, 0]}: {error}", url=error.url, year=error.year) from error
-    return planes
+    return found

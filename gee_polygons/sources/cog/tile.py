@@ -95,20 +95,6 @@ class Tile:
         """Whether each band is compressed by itself."""
         return len(self.offsets) > 1
 
-    def ref(self, row: int, col: int) -> BlockRef:
-        """Describe the block in a block row and block column of the file."""
-        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
-
-    def block_index(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Return the block rows and block columns that hold pixels of the lattice."""
-        window = self.grid.window
-        down, across = row - window.row, col - window.col
-        if self.grid.flip_y:
-            down = window.height - 1 - down
-        if self.grid.flip_x:
-            across = window.width - 1 - across
-        return down // self.block_shape[0], across // self.block_shape[1]
-
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return the requests and bytes of a block, of all bands or the first few, before neighbours are merged."""
         lengths = self.ranges(ref, range(len(self.bands))[:n_bands]).lengths

@@ -22,12 +22,11 @@ from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, BANDS, N_BANDS, checked_ba
 from gee_polygons.errors import ReadError
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Job, Piece, Plan
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.reduction.windows import lattice_window
+from gee_polygons.reduction.windows import DecodedBlock, lattice_window
 from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box
 from gee_polygons.sources.earthengine.reductions import ZoneBox, embedding_codes
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError, Service, payload
 from gee_polygons.zonal.grid import Lattice, Window
-from gee_polygons.zonal.kernels import PADDING
 from gee_polygons.zonal.projection import transformer
 from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
@@ -42,35 +41,20 @@ _AHEAD: Final = 8  # requests that are sent before their pixels are needed
 
 
 class CodeWindows:
-    """The stored codes of Earth Engine's embeddings as a pixel source.
+    """Plans and reads the stored codes of Earth Engine's embeddings.
 
     Parameters
     ----------
     service : Service
         Sends the requests.
-    years : sequence of int
-        Years to read.
     """
 
-    name = "earthengine"
-
-    def __init__(self, service: Service, years: Sequence[int]) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._years = list(years)
-        self.archive = ALPHA_EMBEDDINGS.collection_id
-
-    def years(self) -> list[int]:
-        """Return the years."""
-        return self._years
-
-    def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
-        """Return a small region's codes in the UTM zone of its centroid."""
-        return image_of_codes(self._service, region, year, bands)
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Plan the windows that cover the polygons, without a request."""
         projected = Polygons.of(polygons)
-        wanted = [year for year in years if year in self._years]
         shapes = SiteShapes(projected.geometries)
         pieces = tuple(Piece(i, _lattice(str(crs))) for i, crs in enumerate(shapes.zones))
         jobs: list[Job] = []
@@ -78,16 +62,16 @@ class CodeWindows:
             lattice = _lattice(crs)
             for window, members in _windows(projected, lattice, list(some)):
                 tile, index = f"{ALPHA_EMBEDDINGS.collection_id}/{crs}", (window.row, window.col)
-                reads = tuple(BlockRef(tile=tile, year=y, index=index, window=window, inside=window) for y in wanted)
+                reads = tuple(BlockRef(tile=tile, year=y, index=index, window=window, inside=window) for y in years)
                 jobs.append(Job(lattice=lattice, window=window, pieces=tuple(sorted(members)), reads=reads))
         n_bytes = sum(job.window.height * job.window.width * N_BANDS * len(job.reads) for job in jobs)
         requests = sum(-(-len(job.reads) // _years_at_once(job.window, N_BANDS)) for job in jobs)
         return Plan(
-            source=self.name, years=tuple(years), n_polygons=len(projected), pieces=pieces,
+            source="earthengine", years=tuple(years), n_polygons=len(projected), pieces=pieces,
             jobs=tuple(job for job in jobs if job.reads), requests=requests, bytes=n_bytes,
         )  # fmt: skip
 
-    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[_CodeBlock | ReadError]:
+    def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[DecodedBlock | ReadError]:
         """Read windows, in order, several years in one request and several requests at once."""
         names = list(bands)
         requests: list[list[BlockRef]] = []
@@ -96,7 +80,7 @@ class CodeWindows:
             at_once = _years_at_once(years[0].window, len(names))
             requests += [years[i : i + at_once] for i in range(0, len(years), at_once)]
         pool = ThreadPoolExecutor(min(_AHEAD, self._service.max_concurrent), thread_name_prefix="earthengine")
-        pending: deque[Future[list[_CodeBlock | ReadError]]] = deque()
+        pending: deque[Future[list[DecodedBlock | ReadError]]] = deque()
         try:
             for some in requests:
                 pending.append(pool.submit(self._fetch, some, names))
@@ -107,7 +91,7 @@ class CodeWindows:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, refs: Sequence[BlockRef], names: list[str]) -> list[_CodeBlock | ReadError]:
+    def _fetch(self, refs: Sequence[BlockRef], names: list[str]) -> list[DecodedBlock | ReadError]:
         window, crs = refs[0].window, refs[0].tile.rpartition("/")[2]
         try:
             planes = _codes(self._service, _lattice(crs), window, [ref.year for ref in refs], names)
@@ -116,25 +100,7 @@ class CodeWindows:
                 return [block for ref in refs for block in self._fetch([ref], names)]
             year = refs[0].year
             return [ReadError(f"{refs[0].tile}, {year}: {error.refusal.message}", url=refs[0].tile, year=year)]
-        return [_CodeBlock(ref, of_year) for ref, of_year in zip(refs, planes, strict=True)]
-
-
-class _CodeBlock:
-    """The codes of one window and year."""
-
-    checks_norms = False  # Earth Engine decodes its own files
-    n_parts = 1
-
-    def __init__(self, ref: BlockRef, codes: NDArray[np.int8]) -> None:
-        self.ref = ref
-        self._planes = np.zeros((len(codes), codes[0].size + PADDING), np.int8)
-        self._planes[:, : codes[0].size] = codes.reshape(len(codes), -1)
-
-    def part_bands(self, part: int) -> Sequence[int]:
-        return range(len(self._planes))
-
-    def decode(self, part: int, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
-        return self._planes
+        return [DecodedBlock(ref, of_year) for ref, of_year in zip(refs, planes, strict=True)]
 
 
 def image_of_codes(

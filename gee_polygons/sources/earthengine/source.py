@@ -261,7 +261,7 @@ class _Extraction:
         """Reduce the pixels of some sites, and keep the results in the cache."""
         years = [int(period) for period in periods]
         found = reduce_polygons(
-            CodeWindows(self.service, years), self.shapes.polygons[sites], years, bands=self.bands,
+            CodeWindows(self.service), self.shapes.polygons[sites], years, bands=self.bands,
             statistics=self.statistics, on_error="collect", max_workers=self.max_workers,
         )  # fmt: skip
         # pixels without a value are masked, or no tile covers them

@@ -145,10 +145,6 @@ class MosaicTile:
     grid: Grid
     block_shape: tuple[int, int]
 
-    def ref(self, row: int, col: int) -> BlockRef:
-        """Return the reference of a block."""
-        return BlockRef.at(self.place, self.year, self.grid, self.block_shape, row, col)
-
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return requests and bytes of a block."""
         return 0, 0  # `MosaicSource.plan` counts the chunks of a whole plan
