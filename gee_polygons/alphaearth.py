@@ -40,11 +40,27 @@ ALPHA_EMBEDDINGS: Final = ContinuousLayer(
 )
 
 
+def band_positions(bands: Sequence[str], known: Sequence[str], whose: str) -> list[int]:
+    """Return where bands stand among the known ones; raise a `UsageError` for others.
+
+    Examples
+    --------
+    >>> band_positions(["A02"], BANDS, "there are")
+    [2]
+    >>> band_positions(["B8"], ["B3", "B4"], "the image has")
+    Traceback (most recent call last):
+    gee_polygons.errors.UsageError: unknown band 'B8'; the image has B3, B4
+    """
+    if unknown := [band for band in bands if band not in known]:
+        names = f"{known[0]}..{known[-1]}" if len(known) > 12 else ", ".join(known)
+        raise UsageError(f"unknown band {unknown[0]!r}; {whose} {names}")
+    return [known.index(band) for band in bands]
+
+
 def checked_bands(bands: Sequence[str] | str | None) -> tuple[str, ...]:
     """Return band names, all 64 for None; raise a `UsageError` unless they are some of A00..A63, each once."""
     names = BANDS if bands is None else tuple([bands] if isinstance(bands, str) else bands)
-    if unknown := [name for name in names if name not in BANDS]:
-        raise UsageError(f"unknown band {unknown[0]!r}; there are A00..A63")
+    band_positions(names, BANDS, "there are")
     if not names or len(set(names)) != len(names):
         raise UsageError(f"bands are some of A00..A63, each once, found {list(names)}")
     return names

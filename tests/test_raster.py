@@ -361,7 +361,7 @@ def _cases(folder, codes):
             lambda: RasterSource(codes, grid=GRID, year=2024, bands=["A00"]), UsageError, "64 bands need as many"),
         "unknown band": (
             lambda: RasterSource(codes, grid=GRID, year=2024).image(shapely.box(0, 0, 1, 1), 2024, ["B1"]), UsageError,
-            "no band 'B1'"),
+            "unknown band 'B1'"),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gee_polygons.alphaearth import band_positions
 from gee_polygons.collection.catalogue import Dataset
 from gee_polygons.collection.geometries import read_geometries
 from gee_polygons.collection.reading import (
@@ -436,9 +437,7 @@ class Collection:
     def _bands(self, bands: Sequence[str] | None) -> tuple[str, ...]:
         known = self.bands
         names = known if bands is None else tuple([bands] if isinstance(bands, str) else bands)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UsageError(f"unknown band {unknown[0]!r}; {self.dataset.id or self.place} has {', '.join(known)}")
+        band_positions(names, known, f"{self.dataset.id or self.place} has")
         if not names or len(set(names)) != len(names):
             raise UsageError(f"bands are some of {known[0]}..{known[-1]}, each once, found {list(names)}")
         return names

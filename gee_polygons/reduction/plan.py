@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, NODATA, band_positions
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import ReadError, UsageError
 from gee_polygons.progress import Progress
@@ -90,10 +90,7 @@ class EmbeddingImage:
 
     def select(self, bands: Sequence[str]) -> EmbeddingImage:
         """Return the image with some of its bands, in the requested order."""
-        unknown = [b for b in bands if b not in self.bands]
-        if unknown:
-            raise UsageError(f"unknown band {unknown[0]!r}; this image has {self.bands[0]}..{self.bands[-1]}")
-        planes = self.values[[self.bands.index(b) for b in bands]]
+        planes = self.values[band_positions(bands, self.bands, "this image has")]
         return replace(self, values=planes, bands=tuple(bands))
 
     def __repr__(self) -> str:

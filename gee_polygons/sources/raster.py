@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA
+from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA, band_positions
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
 from gee_polygons.network.places import first_line, hide_query, is_url, requested, without_query
@@ -136,7 +136,7 @@ class RasterSource:
 
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[DecodedBlock | ReadError]:
         """Read blocks, in order; for a block that can't be read, yield the error."""
-        wanted = self._numbers(bands)
+        wanted = band_positions(bands, self.bands, f"{self.archive} has")
         for ref in refs:
             try:
                 yield DecodedBlock(ref, self._pixels(ref, wanted))
@@ -146,19 +146,13 @@ class RasterSource:
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
         """Return the pixels of a region's bounding box (EPSG:4326), north-up; another year has no data."""
         names = tuple(bands) if bands is not None else self.bands
-        wanted = self._numbers(names)
+        wanted = band_positions(names, self.bands, f"{self.archive} has")
         lattice = self.grid.lattice
         window = lattice_window(bounding_boxes(np.array([region], object))[0], lattice)
         values = np.full((len(names), window.height, window.width), self._nodata, self._raster.dtype)
         for ref in refs_in(self, window) if year == self.year else ():
             paste(values, window, DecodedBlock(ref, self._pixels(ref, wanted)))
         return EmbeddingImage(values=values, grid=lattice.grid(window), bands=names, year=year, source=self.archive)
-
-    def _numbers(self, bands: Sequence[str]) -> list[int]:
-        unknown = [band for band in bands if band not in self.bands]
-        if unknown:
-            raise UsageError(f"{self.archive}: no band {unknown[0]!r}; it has {', '.join(self.bands)}")
-        return [self.bands.index(band) for band in bands]
 
     def _pixels(self, ref: BlockRef, bands: Sequence[int]) -> NDArray[Any]:
         """Read a block's pixels, as far as the raster reaches, shape (bands, height, width)."""

@@ -216,20 +216,6 @@ def add_histograms(
 
 
 @compiled
-def add_counts(plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, counts: Any) -> None:
-    """Add the number of each polygon's valid pixels, however little they are covered (int64); codes or floats."""
-    for p in range(len(run_offsets) - 1):
-        n = np.int64(0)
-        for i in range(_u(run_offsets[p]), _u(run_offsets[p + 1])):
-            for j in range(_u(runs[i, 0]), _u(runs[i, 0] + runs[i, 1])):
-                n += np.int64(plane[j] != -128 and plane[j] == plane[j])
-        for i in range(_u(edge_offsets[p]), _u(edge_offsets[p + 1])):
-            value = plane[_u(positions[i])]
-            n += np.int64(value != -128 and value == value)
-        counts[p] += n
-
-
-@compiled
 def add_similarities(
     plane: Any, run_offsets: Any, runs: Any, edge_offsets: Any, positions: Any, means: Any, dots: Any, norms: Any
 ) -> None:

@@ -14,7 +14,6 @@ from gee_polygons.zonal.areas import AreaCoverage
 from gee_polygons.zonal.clipping import BlockCoverage
 from gee_polygons.zonal.damage import NO_SUSPECTS, LengthCheck, Suspects
 from gee_polygons.zonal.kernels import (
-    add_counts,
     add_extremes,
     add_float_extremes,
     add_float_sums,
@@ -173,7 +172,8 @@ class BlockReducer:
 def _add_pixels(plane: NDArray[Any], coverage: BlockCoverage, parts: Partials) -> None:
     """Add up the valid pixels: by coverage, by weight, and how many are touched at all."""
     add_weights(plane, *coverage.spans, coverage.weights, parts["pixels_full"], parts["pixels_edge"])
-    add_counts(plane, *coverage.spans, parts["count"])
+    # with weight 1 for edge pixels too, all touched pixels are counted
+    add_weights(plane, *coverage.spans, np.ones_like(coverage.weights), parts["count"], parts["count"])
     if isinstance(coverage, AreaCoverage):
         coverage.add(add_weights, plane, parts["area_full"], parts["area_edge"])
     else:

@@ -1,6 +1,7 @@
 """What must hold whatever happens: no wrong number, no lost chunk, no needless request."""
 
 import datetime as dt
+import re
 import signal
 import threading
 
@@ -189,7 +190,7 @@ def test_a_client_that_is_made_differently_is_met_with_one_line(ee_server, monke
 
 
 def test_a_serializer_that_hides_outlines_is_met_with_one_line(ee_server, monkeypatch):
-    monkeypatch.setattr(batches, "_placeholder_site", lambda coordinates: None)
+    monkeypatch.setattr(batches, "_PLACEHOLDER", re.compile(b"never"))
     with pytest.raises(DependencyError, match="outlines are written in another way"):
         extract_embeddings(fields(1), years=2020)
     assert not posts(ee_server)

@@ -15,8 +15,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import BANDS
-from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
+from gee_polygons.alphaearth import BANDS, band_positions
+from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError
 from gee_polygons.network.places import has_suffix, is_url
 from gee_polygons.network.ranges import cost, stream
 from gee_polygons.network.request import NETWORK, Network
@@ -184,7 +184,7 @@ class CogSource:
     def read(self, refs: Sequence[BlockRef], bands: Sequence[str]) -> Iterator[TileBlock | ReadError]:
         """Fetch blocks in order, some ahead; for a block that can't be read, yield the error."""
         if self._content == AEF:
-            _check_bands(bands)  # before any request
+            band_positions(bands, BANDS, "the archive has")  # before any request
         opened = self._tiles_of(refs)
         tiles = [opened[ref.tile, ref.year] for ref in refs]
         # a file may lack bands of its collection
@@ -240,7 +240,7 @@ class CogSource:
         EmbeddingImage
         """
         names = tuple(bands) if bands is not None else BANDS
-        _check_bands(names)
+        band_positions(names, BANDS, "the archive has")
         areas = Polygons(bounding_boxes(np.array([region], object)))
         [patch] = read_patches(self, areas, [year], names)
         values, zones = fill_from_neighbours(self, areas.geometries[0], patch, year, names)
@@ -273,9 +273,3 @@ def _find_index(spec: str) -> str:
                 return str(candidate)
         raise InputFileError(f"{spec}: no {INDEX_NAME} in this folder; is it an archive?")
     return spec
-
-
-def _check_bands(bands: Sequence[str]) -> None:
-    unknown = [band for band in bands if band not in BANDS]
-    if unknown:
-        raise UsageError(f"unknown band {unknown[0]!r}; the archive has A00..A63")

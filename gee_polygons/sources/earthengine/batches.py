@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ GEOMETRY_BYTES_PER_REQUEST: Final = 4_000_000  # well below 10 MB, so that no re
 SIMPLIFICATION_M: Final = (0.0, 0.1, 1.0, 10.0)  # tolerances, tried in turn for an outline of many megabytes
 MAX_SITE_BYTES: Final = 9_500_000  # with the rest of a request well below 10 MB
 _METRES_PER_DEG: Final = 111_320.0
-_PLACEHOLDER_LATITUDES: Final = (91, 92, 93)  # that no outline has
+_PLACEHOLDER: Final = re.compile(rb"\[+(\d+),91\],\[\1,92\],\[\1,93\]+")  # of an outline: latitudes that none has
 SMALL_M2: Final = 10_000.0  # to shift every vertex by up to a centimetre changes the mean of a few pixels by 2e-4
 SMALL_DECIMALS: Final = 9  # a tenth of a millimetre
 MAX_TILE_SCALE: Final = 16
@@ -53,12 +54,10 @@ class SiteShapes:
         self.polygons = unwrap(np.asarray(polygons, object))
         self.zones = home_zones(self.polygons) if len(self.polygons) else np.zeros(0, "U10")
         small = self.area_m2 < SMALL_M2
-        outlines = [
+        self.texts = [
             _outline(polygon, SMALL_DECIMALS if is_small else EE_DECIMALS)
             for polygon, is_small in zip(self.polygons, small, strict=True)
         ]
-        self.geojson = [geojson for geojson, _ in outlines]
-        self.texts = [text for _, text in outlines]
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -113,32 +112,25 @@ class SiteShapes:
         """
         import ee
 
-        ring: Any = [[[site, latitude] for latitude in _PLACEHOLDER_LATITUDES]]
-        kind = self.geojson[site]["type"]
-        outline = {"type": kind, "coordinates": ring if kind == "Polygon" else [ring]}
+        rings: Any = [[[site, 91], [site, 92], [site, 93]]]
+        outline = {"type": "Polygon", "coordinates": rings}
+        if self.texts[site].startswith('{"type":"MultiPolygon"'):
+            outline = {"type": "MultiPolygon", "coordinates": [rings]}
         return ee.Feature(ee.Geometry(outline, None, False), dict(properties))
 
     def body(self, expression: Any, sites: Sequence[int], **more: Any) -> bytes:
         """Return the body of a request for an expression that has a feature of each of the sites, once."""
-        from ee import serializer
+        found: list[int] = []
 
-        encoded = serializer.encode(expression)
-        if sorted(self._insert_outlines(encoded)) != sorted(sites):
+        def coordinates(placeholder: re.Match[bytes]) -> bytes:
+            found.append(int(placeholder[1]))
+            text = self.texts[found[-1]]
+            return text[text.index("[") : -1].encode()
+
+        body = _PLACEHOLDER.sub(coordinates, payload(expression, **more))
+        if sorted(found) != sorted(sites):
             raise incompatible_client("outlines are written in another way")
-        return payload(encoded, **more)
-
-    def _insert_outlines(self, node: Any) -> Iterator[int]:
-        """Replace placeholders by outlines; yield their sites."""
-        if isinstance(node, dict):
-            site = _placeholder_site(node.get("constantValue"))
-            if site is not None:
-                node["constantValue"] = self.geojson[site]["coordinates"]
-                yield site
-                return
-            node = list(node.values())
-        if isinstance(node, list):
-            for part in node:
-                yield from self._insert_outlines(part)
+        return body
 
     def key(self, reduction: Reduction, site: int, period: str, service: str) -> bytes:
         """Return the key of a site's values of a period in the cache."""
@@ -247,8 +239,8 @@ def pack(
         yield tuple(taken)
 
 
-def _outline(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
-    """Return an outline as GeoJSON and as text; one of more than 9.5 MB is simplified as little as possible."""
+def _outline(polygon: Any, decimals: int) -> str:
+    """Return an outline as GeoJSON; one of more than 9.5 MB is simplified as little as possible."""
     for tolerance in SIMPLIFICATION_M:
         geojson = ee_geojson(shapely.simplify(polygon, tolerance / _METRES_PER_DEG) if tolerance else polygon, decimals)
         text = json.dumps(geojson, separators=(",", ":"))
@@ -259,18 +251,7 @@ def _outline(polygon: Any, decimals: int) -> tuple[dict[str, Any], str]:
             "an outline of %d vertices is too long for a request and is sent simplified by %g m; "
             "EarthEngineSource(method='pixels') measures it as it is", shapely.get_num_coordinates(polygon), tolerance,
         )  # fmt: skip
-    return geojson, text
-
-
-def _placeholder_site(coordinates: Any) -> int | None:
-    """Return the site that a placeholder stands for; None for real coordinates."""
-    while isinstance(coordinates, list) and len(coordinates) == 1:
-        coordinates = coordinates[0]
-    if not isinstance(coordinates, list) or len(coordinates) != len(_PLACEHOLDER_LATITUDES):
-        return None
-    if all(point[1:] == [latitude] for point, latitude in zip(coordinates, _PLACEHOLDER_LATITUDES, strict=True)):
-        return int(coordinates[0][0])
-    return None
+    return text
 
 
 def bounding_box(polygons: NDArray[Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import NODATA
-from gee_polygons.errors import TileError, UsageError
+from gee_polygons.alphaearth import NODATA, band_positions
+from gee_polygons.errors import TileError
 from gee_polygons.network.request import Network
 from gee_polygons.reduction.plan import BlockRef, Piece
 from gee_polygons.reduction.polygons import Polygons
@@ -93,12 +93,7 @@ class Mosaic:
 
     def numbers(self, bands: Sequence[str]) -> list[int]:
         """Return the positions of some bands on the band axis."""
-        unknown = [band for band in bands if band not in self.layout.bands]
-        if unknown:
-            raise UsageError(
-                f"{self.place}: no band {unknown[0]!r}; it has {self.layout.bands[0]}..{self.layout.bands[-1]}"
-            )
-        return [self.layout.bands.index(band) for band in bands]
+        return band_positions(bands, self.layout.bands, f"{self.place} has")
 
     def parts(self, numbers: Sequence[int]) -> list[BandChunk]:
         """Return the chunks along the band axis that hold some bands."""
