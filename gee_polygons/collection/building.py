@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.collection.catalogue import AEF_ID, Dataset, dataset, datasets
 from gee_polygons.collection.table import (
@@ -19,16 +17,15 @@ from gee_polygons.collection.table import (
     checked_bbox,
     checked_dates,
     enrich,
+    read_tiles,
     resolved,
-    within,
+    with_periods,
     write,
-    years_of,
 )
 from gee_polygons.collection.tiles import Collection
 from gee_polygons.errors import ArchiveError, InputFileError, UsageError, warn_data
 from gee_polygons.network.places import folder_of, has_suffix, hide_query, is_url
 from gee_polygons.network.request import NETWORK, Network
-from gee_polygons.sources.cog.area import Area
 from gee_polygons.sources.cog.columns import canonical
 from gee_polygons.sources.cog.header import Content
 from gee_polygons.sources.cog.records import file_metadata, package_metadata, read_records
@@ -103,23 +100,7 @@ def build(
         kept = _kept(target, lambda: _reopened(target, {**parameters, "dataset": entry.id}, how), cached=path is None)
         if kept is not None:
             return kept
-    area = None
-    if bbox is not None:
-        west, south, east, north = checked_bbox(bbox)
-        area = Area(np.array([[west, south, east + 360 * (east < west), north]]), 0.0)
-    years = years_of(date_range) if date_range is not None and entry.annual else None
-    found = read_records(place, area=area, years=years, network=how)
-    table = None
-    if len(found):
-        table = canonical(
-            found, place=place, column_map=entry.column_map or None, href_column=entry.href_column or None
-        )
-        table = within(_with_periods(table, entry), bbox=bbox, date_range=date_range)
-    if table is None or not len(table):
-        wanted = " and ".join(
-            f"{name} {value}" for name, value in (("bbox", bbox), ("date_range", date_range)) if value is not None
-        )
-        raise ArchiveError(f"{place}: lists no tile" + (f" in {wanted}; widen the search" if wanted else ""))
+    table = read_tiles(entry, place, how, bbox=bbox, date_range=date_range)
     return _finish(table, place, entry, target, parameters, how)
 
 
@@ -196,7 +177,7 @@ def build_from_table(
         id=name or "", title="built from a table", index=place, bands=names, dtype="int8" if is_aef else "",
         nodata=-128.0 if is_aef else nodata, annual=yearly,
     )  # fmt: skip
-    arrow = _with_periods(arrow, entry)
+    arrow = with_periods(arrow, entry)
     label = name or f"table-{_digest([str(p) for p in arrow['path'].to_pylist()])}"
     target = _target(label, path)
     if target.is_file() and not force:
@@ -351,19 +332,6 @@ def _reopened(target: Path, parameters: dict[str, Any], how: Network) -> Collect
                 f"{target} was built with {key}={known.get(key)}, not {value}; choose another name, or use force=True"
             )
     return _opened(str(target), how, None)
-
-
-def _with_periods(table: Any, entry: Dataset) -> Any:
-    """Add a column `period`, the day as YYYYMMDD, to a table of images that aren't annual."""
-    if entry.annual or "period" in table.column_names:
-        return table
-    import pandas as pd
-    import pyarrow as pa
-
-    if "datetime" not in table.column_names:
-        raise ArchiveError("images that aren't annual need a column 'datetime'; name it with column_map")
-    days = pd.to_datetime(pd.Series(table["datetime"].to_pylist()), utc=True, format="ISO8601")
-    return table.append_column("period", pa.array(days.dt.strftime("%Y%m%d").astype(int).to_numpy(), pa.int32()))
 
 
 def _network(network: Network | None, prefixes: Mapping[str, str]) -> Network:

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import shapely
 
 from gee_polygons.collection.catalogue import Dataset
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import ArchiveError, UsageError
 from gee_polygons.network.places import hide_query, is_url, join, rewrite
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.periods import parse_dates
-from gee_polygons.sources.cog.columns import SIDES
+from gee_polygons.sources.cog.area import Area
+from gee_polygons.sources.cog.columns import SIDES, canonical
 from gee_polygons.sources.cog.header import Content, header_of, open_tiles
+from gee_polygons.sources.cog.records import read_records
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.store.atomic import replacing
 from gee_polygons.store.geoparquet import bbox_array, geo_metadata
@@ -85,6 +87,52 @@ def resolved(table: Any, folder: str, network: Network, *, anywhere: bool = Fals
     keep = np.array([rows[key] for key in sorted(rows)], np.int64)
     place = table.column_names.index("path")
     return table.set_column(place, "path", pa.array(paths, pa.string())).take(keep)
+
+
+def read_tiles(
+    entry: Dataset,
+    place: str,
+    network: Network,
+    *,
+    bbox: Sequence[float] | None = None,
+    date_range: tuple[Any, Any] | None = None,
+    geometries: Any = None,
+) -> Any:
+    """Read a list of tiles, with canonical columns; of a remote one only the parts that `within` may keep.
+
+    Raises
+    ------
+    ArchiveError
+        If it lists no tile there.
+    """
+    boxes = [checked_bbox(bbox)] if bbox is not None else []
+    boxes += [shape.bounds for shape in geometries] if geometries is not None else []
+    area = Area(np.array([(w, s, e + 360 * (e < w), n) for w, s, e, n in boxes]), 0.0) if boxes else None
+    years = years_of(date_range) if date_range is not None and entry.annual else None
+    table = read_records(place, area=area, years=years, network=network)
+    if len(table):
+        table = canonical(
+            table, place=place, column_map=entry.column_map or None, href_column=entry.href_column or None
+        )
+        table = within(with_periods(table, entry), bbox=bbox, date_range=date_range, geometries=geometries)
+    if not len(table):
+        wanted = " and ".join(
+            f"{name} {value}" for name, value in (("bbox", bbox), ("date_range", date_range)) if value is not None
+        )
+        raise ArchiveError(f"{place}: lists no tile" + (f" in {wanted}; widen the search" if wanted else " there"))
+    return table
+
+
+def with_periods(table: Any, entry: Dataset) -> Any:
+    """Add a column `period`, the day as YYYYMMDD, to a table of images that aren't annual."""
+    if entry.annual or "period" in table.column_names:
+        return table
+    import pandas as pd
+
+    if "datetime" not in table.column_names:
+        raise ArchiveError("images that aren't annual need a column 'datetime'; name it with column_map")
+    days = pd.to_datetime(pd.Series(table["datetime"].to_pylist()), utc=True, format="ISO8601")
+    return table.append_column("period", pa.array(days.dt.strftime("%Y%m%d").astype(int).to_numpy(), pa.int32()))
 
 
 def within(

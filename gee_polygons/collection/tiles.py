@@ -21,14 +21,11 @@ from gee_polygons.collection.reading import (
     table_of_pixels,
     warn_of_zones,
 )
-from gee_polygons.collection.table import checked_bbox, resolved, within, write, years_of
-from gee_polygons.errors import ArchiveError, UsageError, optional_import
+from gee_polygons.collection.table import read_tiles, resolved, within, write
+from gee_polygons.errors import UsageError, optional_import
 from gee_polygons.network.places import folder_of, hide_query
 from gee_polygons.network.request import NETWORK, Network
-from gee_polygons.sources.cog.area import Area
-from gee_polygons.sources.cog.columns import canonical
 from gee_polygons.sources.cog.index import ArchiveIndex
-from gee_polygons.sources.cog.records import read_records
 from gee_polygons.sources.cog.source import CogSource
 
 if TYPE_CHECKING:
@@ -103,7 +100,7 @@ class Collection:
     def to_table(self) -> Any:
         """Return all tiles as a pyarrow table."""
         if self._table is None:
-            self._table = canonical(read_records(self.place, network=self.network), place=self.place)
+            self._table = read_tiles(self.dataset, self.place, self.network)
         return self._table
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -136,18 +133,11 @@ class Collection:
         Collection
         """
         shapes = None if geometries is None else read_geometries(geometries).geometries
-        table = self._table
-        if table is None:
-            boxes = [checked_bbox(bbox)] if bbox is not None else []
-            if shapes is not None:
-                boxes += [shape.bounds for shape in shapes]
-            area = Area(np.array([(w, s, e + 360 * (e < w), n) for w, s, e, n in boxes]), 0.0) if boxes else None
-            years = years_of(date_range) if date_range is not None and self.dataset.annual else None
-            found = read_records(self.place, area=area, years=years, network=self.network)
-            table = canonical(found, place=self.place) if len(found) else None
-            if table is None:
-                raise ArchiveError(f"{self.place}: no tile there")
-        table = within(table, bbox=bbox, date_range=date_range, geometries=shapes)
+        wanted: dict[str, Any] = {"bbox": bbox, "date_range": date_range, "geometries": shapes}
+        if self._table is None:
+            table = read_tiles(self.dataset, self.place, self.network, **wanted)
+        else:
+            table = within(self._table, **wanted)
         if where is not None:
             table = _where(table, where)
         return Collection(table, dataset=self.dataset, place=self.place, network=self.network)
