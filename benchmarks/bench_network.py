@@ -28,11 +28,11 @@ import rasterio
 import rasterio.windows
 import shapely
 
+from benchmarks.tile import make_benchmark_tile
 from gee_polygons.collection import build_from_table
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.sources.cog.index_file import index_row, write_index
-from gee_polygons.sources.sample import make_benchmark_tile
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "bench_network"

@@ -18,9 +18,10 @@ import rasterio
 import shapely
 from pyproj import Transformer
 
+from benchmarks.tile import make_benchmark_tile
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.embeddings.quantization import signed_squares
-from gee_polygons.sources.sample import make_benchmark_tile, write_tile
+from gee_polygons.sources.sample import write_tile
 from gee_polygons.sources.sample.scene import outline
 from gee_polygons.zonal.grid import Grid
 

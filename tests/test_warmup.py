@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[1]
 FIRST_CALLS = """
 import sys
 import numpy as np
+from benchmarks.tile import make_benchmark_tile
 from gee_polygons import extract_embeddings, open_source
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.site import sites_from_geodataframe
 from gee_polygons.sources.raster import RasterSource
-from gee_polygons.sources.sample import make_benchmark_tile, sample_sites
+from gee_polygons.sources.sample import sample_sites
 from gee_polygons.warmup import _counts
 
 sites = sites_from_geodataframe(sample_sites())

@@ -61,13 +61,13 @@ class Coverage:
     def rasterize(self, polygon: int, window: Window) -> NDArray[np.float64]:
         """Return one polygon's coverage fractions as an array of the window's shape."""
         out = np.zeros((window.height, window.width))
-        for row, col, length in self.runs[self.run_offsets[polygon] : self.run_offsets[polygon + 1]]:
-            first, stop = max(col - window.col, 0), min(col + length - window.col, window.width)
-            if 0 <= row - window.row < window.height and first < stop:
-                out[row - window.row, first:stop] = 1.0
-        for row, col, weight in self.edges[self.edge_offsets[polygon] : self.edge_offsets[polygon + 1]]:
-            if 0 <= row - window.row < window.height and 0 <= col - window.col < window.width:
-                out[row - window.row, col - window.col] = weight / FULL
+        runs = self.runs[self.run_offsets[polygon] : self.run_offsets[polygon + 1]]
+        edges = self.edges[self.edge_offsets[polygon] : self.edge_offsets[polygon + 1]]
+        for row, col, length in runs[(runs[:, 0] >= window.row) & (runs[:, 0] < window.row_stop)].tolist():
+            out[row - window.row, max(0, col - window.col) : max(0, col - window.col + length)] = 1.0
+        row, col = edges[:, 0] - window.row, edges[:, 1] - window.col
+        held = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
+        out[row[held], col[held]] = edges[held, 2] / FULL
         return out
 
 

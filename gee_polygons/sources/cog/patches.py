@@ -300,16 +300,7 @@ def pixels_at(
 
 def inside(areas: Polygons, number: int, patch: Patch) -> NDArray[np.bool_]:
     """Return which pixels of a patch an area touches, (height, width); one smaller than a pixel touches its own."""
-    window = patch.grid.window
     coverage = compute_coverage(areas.rings(patch.grid.lattice, np.array([number])))
-    found = np.zeros(patch.grid.shape, np.bool_)
-    runs = coverage.runs
-    for row, col, length in runs[(runs[:, 0] >= window.row) & (runs[:, 0] < window.row_stop), :3].tolist():
-        found[row - window.row, max(0, col - window.col) : max(0, col - window.col + length)] = True
-    edges = coverage.edges
-    row, col = edges[:, 0] - window.row, edges[:, 1] - window.col
-    held = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
-    found[row[held], col[held]] = True
-    if not len(runs) and not len(edges):  # thinner than coverage can tell
-        found[:] = True
-    return found
+    if not len(coverage.runs) and not len(coverage.edges):  # thinner than coverage can tell
+        return np.ones(patch.grid.shape, np.bool_)
+    return coverage.rasterize(0, patch.grid.window) > 0

@@ -50,7 +50,6 @@ def write_tile(
     description: str = "",
     metadata: dict[str, str] | None = None,
     max_workers: int | None = None,
-    progress: Callable[[int], object] | None = None,
 ) -> Path:
     """Write a tile of int8 codes in the published layout; as a BigTIFF where it passes 4 GiB.
 
@@ -75,8 +74,6 @@ def write_tile(
         Further GDAL metadata items.
     max_workers : int, optional
         Threads that make and compress blocks; default: as many as cores. Doesn't change a byte.
-    progress : callable, optional
-        Called with the number of pixels just finished.
 
     Returns
     -------
@@ -104,18 +101,16 @@ def write_tile(
     cells = [(row, col) for row in range(0, height, block) for col in range(0, width, block)]
     spans = np.zeros((len(bands), len(cells), 2), np.int64)  # where a band's block lies in the spool: start, length
 
-    def make(cell: tuple[int, int]) -> tuple[list[bytes], int]:
+    def make(cell: tuple[int, int]) -> list[bytes]:
         row, col = cell
         window = grid.part(row, col, min(block, height - row), min(block, width - col))
-        return _compressed(codes_of(window), window, grid, len(bands), block), window.height * window.width
+        return _compressed(codes_of(window), window, grid, len(bands), block)
 
     with replacing(path) as part, tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY, dir=str(path.parent)) as spool:
-        for number, (blocks, pixels) in enumerate(in_order(max_workers or os.cpu_count() or 1, make, cells)):
+        for number, blocks in enumerate(in_order(max_workers or os.cpu_count() or 1, make, cells)):
             for band, data in enumerate(blocks):
                 spans[band, number] = spool.tell(), len(data)
                 spool.write(data)
-            if progress is not None:
-                progress(pixels)
         with part.open("wb") as out:
             out.write(_head(tags, spans[..., 1].ravel()))
             for start, length in spans.reshape(-1, 2).tolist():  # band by band, as in the published files

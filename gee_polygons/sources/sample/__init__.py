@@ -1,12 +1,7 @@
 """Builds the synthetic sample archive: files in the published layout, whose true values are known by formula."""
 
 from gee_polygons.sources.cog.writing import write_tile
-from gee_polygons.sources.sample.archive import (
-    SAMPLE_YEARS,
-    build_sample_archive,
-    make_benchmark_tile,
-    sample_archive_path,
-)
+from gee_polygons.sources.sample.archive import SAMPLE_YEARS, build_sample_archive, sample_archive_path
 from gee_polygons.sources.sample.kernel import UNLABELLED
 from gee_polygons.sources.sample.landscape import LAND_COVER
 from gee_polygons.sources.sample.scene import (
@@ -23,7 +18,6 @@ __all__ = [
     "SAMPLE_YEARS",
     "UNLABELLED",
     "build_sample_archive",
-    "make_benchmark_tile",
     "sample_archive_path",
     "sample_sites",
     "sample_sites_geojson",

@@ -37,8 +37,8 @@ from gee_polygons.progress import Progress, report_progress
 from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
-from gee_polygons.sources.sample.landscape import PIXEL_M, Landscape
-from gee_polygons.sources.sample.scene import holds_sample_sites, outline, truth_codes, truth_label
+from gee_polygons.sources.sample.landscape import PIXEL_M
+from gee_polygons.sources.sample.scene import holds_sample_sites, truth_codes, truth_label
 from gee_polygons.store.atomic import remove_leftovers, replacing, temporary_name
 from gee_polygons.store.cache import cache_folder
 from gee_polygons.version import package_version
@@ -286,71 +286,3 @@ def _valid_bounds(tile: _Tile, year: int) -> tuple[float, float, float, float]:
     inside = (lon >= cell[0]) & (lon <= cell[2])
     west, east = np.clip([lon.min(), lon.max()], cell[0], cell[2]).tolist()
     return west, float(lat[inside].min()), east, float(lat[inside].max())
-
-
-def make_benchmark_tile(
-    path: Path | str,
-    size: int = 4096,
-    block: int = 1024,
-    seed: int = 0,
-    *,
-    year: int = 2024,
-    south_up: bool = True,
-    max_workers: int | None = None,
-    progress: Progress = False,
-) -> Path:
-    """Write one big synthetic tile with the statistics of real ones, for benchmarks.
-
-    Parameters
-    ----------
-    path : path
-        Where to write; 4096 px are 0.7 GB, 8192 px 2.9 GB.
-    size : int
-        Width and height in pixels. Published tiles have 8192.
-    block : int
-        Width and height of a block in pixels. Published: 1024.
-    seed : int
-        Another seed is other land.
-    year : int
-        Another year is the same land a little changed.
-    south_up : bool
-        Row order: True as published.
-    max_workers : int, optional
-        Threads. Doesn't change a byte.
-    progress : bool or callable
-        True for a progress bar; a callable is called with (pixels done, pixels in all).
-
-    Returns
-    -------
-    Path
-        The file: EPSG:32722, its western and southern edges at 500,000 m E and 7,500,000 m N.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> make_benchmark_tile(Path(tempfile.mkdtemp()) / "tile.tiff", size=64, block=32).name
-    'tile.tiff'
-    """
-    crs, west, south = "EPSG:32722", 500_000.0, 7_500_000.0
-    middle = size * PIXEL_M / 2
-    lake = outline(
-        middle, middle, 0.01 * (size * PIXEL_M) ** 2 / 10_000
-    )  # 1 % nodata, so that masks cost what they cost on real tiles
-    land = Landscape(lon=-51.0, lat=-22.6, seed=1000 + seed, masked=(lake,))
-    top = south + size * PIXEL_M
-    grid = Grid(
-        crs=crs,
-        transform=(PIXEL_M, 0.0, west, 0.0, PIXEL_M if south_up else -PIXEL_M, south if south_up else top),
-        shape=(size, size),
-    )
-    with report_progress(progress, size * size, unit="px", title=Path(path).name) as advance:
-        return write_tile(
-            path,
-            grid,
-            lambda window: land.codes(crs, window, year),
-            block=block,
-            description=SYNTHETIC,
-            metadata={"SYNTHETIC": "YES", "YEAR": str(year), "GENERATOR": f"gee_polygons {package_version()}"},
-            max_workers=max_workers,
-            progress=advance,
-        )

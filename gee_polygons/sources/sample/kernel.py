@@ -224,6 +224,15 @@ def _patches(
     return n
 
 
+@numba.njit(inline="always")
+def _between(nodes: Any, r: int, c: int, ty: float, tx: float) -> float:
+    """Interpolate between four nodes."""
+    upper = nodes[r, c] * (1 - tx) + nodes[r, c + 1] * tx
+    lower = nodes[r + 1, c] * (1 - tx) + nodes[r + 1, c + 1] * tx
+    position: float = upper * (1 - ty) + lower * ty
+    return position
+
+
 @numba.njit
 def _positions(x: Any, y: Any, row: int, col0: int, node_x: Any, node_y: Any, node_row0: int) -> None:
     """Pixel centres of a row in the frame, interpolated between the nodes around them."""
@@ -232,12 +241,7 @@ def _positions(x: Any, y: Any, row: int, col0: int, node_x: Any, node_y: Any, no
     for i in range(len(x)):
         c = (col0 + i) // NODE_PX - node_col0
         tx = ((col0 + i) % NODE_PX + 0.5) / NODE_PX
-        upper = node_x[r, c] * (1 - tx) + node_x[r, c + 1] * tx
-        lower = node_x[r + 1, c] * (1 - tx) + node_x[r + 1, c + 1] * tx
-        x[i] = upper * (1 - ty) + lower * ty
-        upper = node_y[r, c] * (1 - tx) + node_y[r, c + 1] * tx
-        lower = node_y[r + 1, c] * (1 - tx) + node_y[r + 1, c + 1] * tx
-        y[i] = upper * (1 - ty) + lower * ty
+        x[i], y[i] = _between(node_x, r, c, ty, tx), _between(node_y, r, c, ty, tx)
 
 
 @numba.njit
