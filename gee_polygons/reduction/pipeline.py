@@ -9,9 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -28,6 +26,7 @@ from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
 from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
 from gee_polygons.reduction.plan import Block, BlockRef, BlockSource, Job, Plan
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.reduction.threads import in_order
 from gee_polygons.reduction.windows import paste
 from gee_polygons.zonal.clipping import BlockCoverage
 from gee_polygons.zonal.damage import NO_SUSPECTS, Suspects
@@ -141,14 +140,13 @@ def _reduce(plan: Plan, settings: _Settings, advance: Callable[[int], object]) -
 def _run_plan(plan: Plan, settings: _Settings, advance: Callable[[int], object]) -> Results:
     results = Results.empty(len(settings.polygons), len(settings.years), len(settings.bands), settings.names)
     merger = Merger(plan, settings.years, settings.names, settings.needs, results, settings.on_error)
-    runner = _Runner(plan, settings)
     left_out: dict[BlockRef, NDArray[np.int64]] = {}
-    for job, ref, outcome in runner.run(_summing(settings, merger, left_out)):
+    for job, ref, outcome in _run(plan, settings, _summing(settings, merger, left_out)):
         merger.add(job, ref, outcome)
         advance(1)
     merger.finish(settings.polygons)
     if settings.needs.medoid:
-        for job, ref, candidates in runner.run(_looking_for_medoids(merger, left_out)):
+        for job, ref, candidates in _run(plan, settings, _looking_for_medoids(merger, left_out)):
             merger.add_candidates(job, ref, candidates)
             advance(1)
     merger.blank_failures()
@@ -190,53 +188,38 @@ class _Task:
     hidden: NDArray[np.int64] | None  # pixels that are counted from another tile
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Reads the blocks of a plan in order and works on them in threads."""
+def _run(plan: Plan, settings: _Settings, work: Callable[[_Task], T]) -> Iterator[tuple[Job, BlockRef, T | ReadError]]:
+    """Read a plan's blocks in order and work on them in threads; yield the outcomes in the same order.
 
-    plan: Plan
-    settings: _Settings
+    At most one block more than there are threads waits.
+    """
+    pieces = PieceCoverages(plan, settings.polygons)
+    steps = [
+        (job, coverage, ref) for job in plan.jobs for coverage in [JobCoverage(plan, pieces, job)] for ref in job.reads
+    ]
+    blocks = settings.source.read([ref for _, _, ref in steps], settings.bands)
+    # of tiles that take precedence, one band says where they have data
+    hiding = settings.source.read([part for _, _, ref in steps for part in ref.preceding], settings.bands[:1])
 
-    def run(self, work: Callable[[_Task], T]) -> Iterator[tuple[Job, BlockRef, T | ReadError]]:
-        """Yield each block's outcome, in the plan's order; at most one block more than there are threads waits."""
-        settings = self.settings
-        pieces = PieceCoverages(self.plan, settings.polygons)
-        steps = [
-            (job, coverage, ref)
-            for job in self.plan.jobs
-            for coverage in [JobCoverage(self.plan, pieces, job)]
-            for ref in job.reads
-        ]
-        blocks = settings.source.read([ref for _, _, ref in steps], settings.bands)
-        # of tiles that take precedence, one band says where they have data
-        hiding = settings.source.read([part for _, _, ref in steps for part in ref.preceding], settings.bands[:1])
+    fetched = ([*(next(hiding) for _ in ref.preceding), next(blocks)] for _, _, ref in steps)
 
-        def one(job: Job, coverage: JobCoverage, ref: BlockRef, fetched: Sequence[Block | ReadError]) -> T | ReadError:
-            inside = coverage.in_block(ref)
-            failed = next((part for part in fetched if isinstance(part, ReadError)), None)
-            if failed is not None:
-                return failed
-            *preceding, block = [part for part in fetched if not isinstance(part, ReadError)]
-            try:
-                hidden = _hidden(ref, preceding)
-                return work(_Task(job=job, ref=ref, block=block, coverage=inside, areas=coverage.areas, hidden=hidden))
-            except ReadError as error:
-                return error
+    def one(step: tuple[tuple[Job, JobCoverage, BlockRef], list[Block | ReadError]]) -> T | ReadError:
+        (job, coverage, ref), parts = step
+        inside = coverage.in_block(ref)
+        failed = next((part for part in parts if isinstance(part, ReadError)), None)
+        if failed is not None:
+            return failed
+        *preceding, block = [part for part in parts if not isinstance(part, ReadError)]
+        try:
+            hidden = _hidden(ref, preceding)
+            return work(_Task(job=job, ref=ref, block=block, coverage=inside, areas=coverage.areas, hidden=hidden))
+        except ReadError as error:
+            return error
 
-        with ThreadPoolExecutor(settings.workers, thread_name_prefix="reduce") as pool:
-            waiting: deque[tuple[Job, BlockRef, Future[T | ReadError]]] = deque()
-            try:
-                with interruptible():
-                    for job, coverage, ref in steps:
-                        fetched = [*(next(hiding) for _ in ref.preceding), next(blocks)]
-                        waiting.append((job, ref, pool.submit(one, job, coverage, ref, fetched)))
-                        if len(waiting) > settings.workers:
-                            job, ref, future = waiting.popleft()
-                            yield job, ref, future.result()
-                    for job, ref, future in waiting:
-                        yield job, ref, future.result()
-            finally:  # an error or Ctrl-C: don't start what is still waiting
-                pool.shutdown(cancel_futures=True)
+    with interruptible():
+        outcomes = in_order(settings.workers, one, zip(steps, fetched, strict=True))
+        for (job, _, ref), outcome in zip(steps, outcomes, strict=True):
+            yield job, ref, outcome
 
 
 def _summing(

@@ -131,17 +131,6 @@ def region_of(areas: Polygons, part: ZonePart, tiles: Sequence[Tile]) -> Region:
     return Region(lattice, window, members, part.polygon, cells)
 
 
-def read_patches(source: CogSource, areas: Polygons, years: Sequence[int], bands: Sequence[str]) -> list[Patch]:
-    """Read the bounding boxes of areas (EPSG:4326), each in its own zone.
-
-    Raises
-    ------
-    ReadError
-        Naming the file and the geometry, if a read fails.
-    """
-    return read_regions(source, regions_of(source, areas, years, bands), years, bands)
-
-
 def read_regions(
     source: CogSource, regions: Sequence[Region], years: Sequence[int], bands: Sequence[str]
 ) -> list[Patch]:

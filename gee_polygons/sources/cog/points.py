@@ -15,9 +15,9 @@ from gee_polygons.errors import ReadError
 from gee_polygons.reduction.overlaps import by_precedence, is_missing
 from gee_polygons.reduction.plan import BlockRef
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.reduction.threads import in_order
 from gee_polygons.sources.cog.patches import Region, pixels_at, regions_of
 from gee_polygons.sources.cog.tile import Tile, TileBlock
-from gee_polygons.sources.cog.writing import in_order
 from gee_polygons.zonal.grid import Lattice
 from gee_polygons.zonal.planes import planes
 

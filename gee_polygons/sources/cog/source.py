@@ -27,7 +27,7 @@ from gee_polygons.sources.cog.area import Area
 from gee_polygons.sources.cog.filling import fill_from_neighbours
 from gee_polygons.sources.cog.header import AEF, Content, open_tiles, tile_from_header
 from gee_polygons.sources.cog.index import ArchiveIndex, TileIndex
-from gee_polygons.sources.cog.patches import read_patches
+from gee_polygons.sources.cog.patches import read_regions, regions_of
 from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.sources.cog.zoning import (
     ZonePart,
@@ -242,7 +242,7 @@ class CogSource:
         names = tuple(bands) if bands is not None else BANDS
         band_positions(names, BANDS, "the archive has")
         areas = Polygons(bounding_boxes(np.array([region], object)))
-        [patch] = read_patches(self, areas, [year], names)
+        [patch] = read_regions(self, regions_of(self, areas, [year], names), [year], names)
         values, zones = fill_from_neighbours(self, areas.geometries[0], patch, year, names)
         return EmbeddingImage(
             values=values, grid=patch.grid, bands=names, year=year, source=self._label, resampled=zones

@@ -15,9 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.errors import UsageError
+from gee_polygons.reduction.threads import in_order
 from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Grid, Window
 
@@ -144,21 +143,6 @@ def _compressed(codes: NDArray[np.int8] | None, window: Window, grid: Grid, n_ba
     stored = codes[:, :: -1 if grid.flip_y else 1, :: -1 if grid.flip_x else 1]
     padded[:, : window.height, : window.width] = stored
     return [bytes(imagecodecs.zstd_encode(plane.tobytes(), level=_ZSTD_LEVEL)) for plane in padded]
-
-
-def in_order(workers: int, make: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Map with threads, in order, never more than `workers` results ahead (Executor.map would hold them all)."""
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[Future[Any]] = deque()
-        try:
-            for item in items:
-                ahead.append(pool.submit(make, item))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 Tags = dict[int, tuple[int, Any]]

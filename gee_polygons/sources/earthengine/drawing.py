@@ -24,9 +24,7 @@ MAX_NATIVE_PX: Final = 1_500_000  # larger regions are read in the resolution of
 MISSING: Final = -1e30  # in place of masked pixels: far from every value, and a float32
 
 
-def fetch_pixels(
-    image: Any, region: shapely.Geometry, bands: Sequence[str] | None, dimensions: int | tuple[int, int] | str
-) -> EmbeddingImage:
+def fetch_pixels(image: Any, region: shapely.Geometry, bands: Sequence[str] | None, longest_px: int) -> EmbeddingImage:
     """Return the pixels of an `ee.Image` in a region, as fine as a picture of a given size needs.
 
     Parameters
@@ -37,8 +35,8 @@ def fetch_pixels(
         The region.
     bands : sequence of str or None
         Band names; None for all.
-    dimensions : int, (width, height) or "WIDTHxHEIGHT"
-        Largest size of the picture.
+    longest_px : int
+        Longer side of the picture.
 
     Returns
     -------
@@ -60,7 +58,7 @@ def fetch_pixels(
     lattice, window = window_of_region(region, FINEST_M)
     if window.height * window.width > MAX_NATIVE_PX:
         side_m = max(window.height, window.width) * FINEST_M
-        lattice, window = window_of_region(region, max(FINEST_M, side_m / _longest(dimensions)))
+        lattice, window = window_of_region(region, max(FINEST_M, side_m / longest_px))
     n_bands = len(BANDS) if bands is None else len(set(bands))
     filled = image.toFloat().unmask(MISSING, False)
     with closing(Service()) as service:
@@ -97,9 +95,3 @@ def _computed_shape(service_name: str, expression: str) -> shapely.Geometry:
     """Return a geometry that a service (the name only tells results of several apart) computes."""
     with closing(Service()) as service:
         return shape(service.value(json.loads(expression)))
-
-
-def _longest(dimensions: int | tuple[int, int] | str) -> int:
-    if isinstance(dimensions, str):
-        return max(int(part) for part in dimensions.lower().split("x"))
-    return max(dimensions) if isinstance(dimensions, tuple | list) else int(dimensions)

@@ -24,7 +24,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +33,7 @@ import numpy as np
 from gee_polygons.errors import OutputError
 from gee_polygons.periods import checked_years
 from gee_polygons.progress import Progress, report_progress
+from gee_polygons.reduction.threads import in_order
 from gee_polygons.sources.cog.index_file import index_row, write_index
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.sample.kernel import UNLABELLED
@@ -239,23 +239,18 @@ def _build(folder: Path, years: tuple[int, ...], progress: Progress, max_workers
     jobs = [(year, tile) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
     for year, tile in jobs:
         (root / tile.path(year)).parent.mkdir(parents=True, exist_ok=True)
-    pool = ThreadPoolExecutor(max_workers or os.cpu_count() or 1)
-    try:
-        futures = {pool.submit(_write_sample_tile, root, tile, year): (year, tile) for year, tile in jobs}
-        with report_progress(progress, len(jobs), unit="tile", title="sample archive") as advance:
-            for future in as_completed(futures):
-                future.result()
-                advance(1)
-        rows = [future.result() for future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the tiles in hand only
+    rows = []
+    with report_progress(progress, len(jobs), unit="tile", title="sample archive") as advance:
+        for row in in_order(max_workers or os.cpu_count() or 1, lambda job: _write_sample_tile(root, *job), jobs):
+            rows.append(row)
+            advance(1)
     write_index(folder / INDEX_PATH, rows, {"synthetic": SYNTHETIC})
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     with replacing(folder / MANIFEST) as part:
         part.write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
 
 
-def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
+def _write_sample_tile(root: Path, year: int, tile: _Tile) -> dict[str, Any]:
     """Write the file of one place and year; returns its row of the index."""
     write_tile(
         root / tile.path(year),

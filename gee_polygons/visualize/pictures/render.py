@@ -30,7 +30,7 @@ from gee_polygons.visualize.pictures.styles import (
     legend_of,
     paint,
 )
-from gee_polygons.visualize.pictures.view import Dimensions, View, view_of
+from gee_polygons.visualize.pictures.view import Dimensions, View, largest_size, view_of
 
 PCA: Final = "pca"
 _LEAST_DATA_SHARE: Final = 0.5  # a picture pixel with less than this share of data is drawn as "no data"
@@ -249,4 +249,4 @@ def _fetch_ee_pixels(image: Any, region: shapely.Geometry | None, vis_params: An
     from gee_polygons.sources.earthengine.drawing import fetch_pixels
 
     bands = None if vis_params is None or is_pca(vis_params) else bands_of(as_style(vis_params, BANDS))
-    return fetch_pixels(image, region, bands, dimensions)
+    return fetch_pixels(image, region, bands, max(largest_size(dimensions)))

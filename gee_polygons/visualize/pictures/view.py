@@ -105,7 +105,7 @@ def view_of(grid: Grid, region: shapely.Geometry | None, dimensions: Dimensions)
         west, south, east, north = _region_bounds(grid, region)
     metres_x, metres_y, north_deg = _ground(grid.crs, (west + east) / 2, (south + north) / 2, (north - south) / 2)
     ground_x, ground_y = (east - west) * metres_x, (north - south) * metres_y
-    limit_x, limit_y = _limits(dimensions)
+    limit_x, limit_y = largest_size(dimensions)
     metres = max(ground_x / limit_x, ground_y / limit_y)
     width, height = max(1, round(ground_x / metres)), max(1, round(ground_y / metres))
     # ground added on both sides (or cut, if below 0) where the number of pixels was rounded
@@ -146,7 +146,8 @@ def _region_bounds(grid: Grid, region: shapely.Geometry) -> tuple[float, float, 
     return west, south, east, north
 
 
-def _limits(dimensions: Dimensions) -> tuple[int, int]:
+def largest_size(dimensions: Dimensions) -> tuple[int, int]:
+    """Return the largest width and height of a picture."""
     if isinstance(dimensions, str):
         given: Sequence[object] = dimensions.lower().split("x")
     else:
