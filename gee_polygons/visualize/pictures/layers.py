@@ -21,7 +21,7 @@ from gee_polygons.sources.earthengine.images import layer_image
 from gee_polygons.visualize.pictures.frames import export_frames_as_gif, export_frames_as_strip
 from gee_polygons.visualize.pictures.render import render_image
 from gee_polygons.visualize.pictures.styles import Colour, VisParams, as_style
-from gee_polygons.visualize.pictures.view import Dimensions
+from gee_polygons.visualize.pictures.view import Dimensions, largest_size
 
 if TYPE_CHECKING:
     from gee_polygons.site import Site
@@ -116,9 +116,8 @@ def _frames(
     region = site.region(buffer_m=buffer_m)
     style = VisParams.of(_legend_colours(layer)) if vis_params is None else as_style(vis_params, ())
     assert isinstance(style, VisParams)
-    images = [
-        fetch_pixels(layer_image(layer, region, int(year)), region, tuple(style.bands), dimensions) for year in years
-    ]
+    longest, bands = max(largest_size(dimensions)), tuple(style.bands)
+    images = [fetch_pixels(layer_image(layer, region, int(year)), region, bands, longest) for year in years]
     frames = [
         render_image(image, region, style, dimensions, site.polygon, label, boundary_color=boundary_color)
         for image, label in zip(images, labels, strict=True)
