@@ -40,6 +40,8 @@ class EmbeddingImage:
         Year of the pixels.
     source : str
         Where they came from.
+    attribution : str
+        What must be printed with it, if it isn't of embeddings.
     resampled : tuple of str
         CRSs of neighbouring UTM zones that some of the pixels were taken from, the nearest one for each place; empty
         where all are as stored.
@@ -57,6 +59,7 @@ class EmbeddingImage:
     bands: tuple[str, ...] = BANDS
     year: int = 0
     source: str = ""
+    attribution: str = ""
     resampled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

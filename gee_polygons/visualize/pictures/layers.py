@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import shapely
 from PIL import Image
 
 from gee_polygons.datasets.sentinel2 import (
@@ -14,34 +17,21 @@ from gee_polygons.datasets.sentinel2 import (
     SENTINEL2_VIS_NDVI,
     SENTINEL2_VIS_TRUE,
 )
-from gee_polygons.errors import UsageError
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
+from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.sources.earthengine.drawing import fetch_pixels
 from gee_polygons.sources.earthengine.images import layer_image
-from gee_polygons.visualize.pictures.frames import export_frames_as_gif, export_frames_as_strip
 from gee_polygons.visualize.pictures.render import render_image
-from gee_polygons.visualize.pictures.styles import Colour, VisParams, as_style
-from gee_polygons.visualize.pictures.view import Dimensions, largest_size
+from gee_polygons.visualize.pictures.series import export_timelapse, export_timestrip
+from gee_polygons.visualize.pictures.styles import ClassColors, VisParams
+from gee_polygons.visualize.pictures.view import Dimensions
 
 if TYPE_CHECKING:
     from gee_polygons.site import Site
 
 _USUAL: Final = {SENTINEL2_REFLECTANCE.name: SENTINEL2_VIS_TRUE, SENTINEL2_INDICES.name: SENTINEL2_VIS_NDVI}
+_LARGEST_PX: Final = 1000  # of regions that are too large to be read pixel by pixel
 Layer = CategoricalLayer | ContinuousLayer
-
-
-def render_site_layer(
-    site: Site,
-    layer: Layer,
-    year: int,
-    vis_params: VisParams | Mapping[str, Any] | None = None,
-    buffer_m: float = 500.0,
-    dimensions: Dimensions = 512,
-    boundary_color: Colour = "white",
-    label: str | None = None,
-) -> Image.Image:
-    """Render a year of a layer around a site; the parameters are those of `export_layer_timestrip`."""
-    return _frames(site, layer, [year], vis_params, buffer_m, dimensions, boundary_color, [label])[0]
 
 
 def export_layer_timestrip(
@@ -51,8 +41,8 @@ def export_layer_timestrip(
     years: Sequence[int],
     vis_params: VisParams | Mapping[str, Any] | None = None,
     buffer_m: float = 500.0,
-    tile_size: Dimensions = 256,
-    boundary_color: Colour = "white",
+    tile_size: Dimensions | None = None,
+    **layout: Any,
 ) -> Path:
     """Write one picture with a layer's years side by side: MapBiomas, Dynamic World, Sentinel-2. Needs Earth Engine.
 
@@ -63,25 +53,27 @@ def export_layer_timestrip(
     layer : CategoricalLayer or ContinuousLayer
         Such as `gee_polygons.datasets.mapbiomas.MAPBIOMAS`.
     output_path : str or Path
-        ``.png``, ``.jpg`` or ``.webp``.
+        ``.png``, ``.jpg``, ``.webp``, ``.pdf`` or ``.svg``.
     years : sequence of int
         The years to draw.
     vis_params : VisParams or mapping, optional
-        How values become colours. Default: a layer's own legend, Sentinel-2 in true colour, its indices as NDVI.
+        How values become colours. Default: the layer's own legend, of which the classes that occur stand under the
+        frames; Sentinel-2 in true colour, its indices as NDVI.
     buffer_m : float
         Metres of ground shown around the site.
-    tile_size : int, (width, height) or "WIDTHxHEIGHT"
-        Largest size of a frame in pixels.
-    boundary_color : str
-        Name or hex.
+    tile_size : int, (width, height) or "WIDTHxHEIGHT", optional
+        Largest size of a frame in pixels: `dimensions` of `export_timestrip`.
+    **layout
+        `columns`, `dpi`, `width_mm`, `boundary_color` and `title`: see `export_timestrip`.
 
     Returns
     -------
     Path of the picture.
     """
-    labels = [str(year) for year in years]
-    frames = _frames(site, layer, years, vis_params, buffer_m, tile_size, boundary_color, labels)
-    return export_frames_as_strip(frames, output_path)
+    return export_timestrip(
+        site, output_path, years=years, source=_LayerSource(layer), vis_params=_style(layer, vis_params),
+        buffer_m=buffer_m, dimensions=tile_size, **{"title": _title(site, layer), **layout},
+    )  # fmt: skip
 
 
 def export_layer_gif(
@@ -91,45 +83,53 @@ def export_layer_gif(
     years: Sequence[int],
     vis_params: VisParams | Mapping[str, Any] | None = None,
     buffer_m: float = 500.0,
-    dimensions: Dimensions = 512,
-    boundary_color: Colour = "white",
-    duration_ms: int | Sequence[int] = 500,
+    dimensions: Dimensions | None = None,
+    **layout: Any,
 ) -> Path:
-    """Write an animation of a layer's years; the parameters are those of `export_layer_timestrip`."""
-    labels = [str(year) for year in years]
-    frames = _frames(site, layer, years, vis_params, buffer_m, dimensions, boundary_color, labels)
-    return export_frames_as_gif(frames, output_path, duration_ms)
+    """Write an animation of a layer's years: see `export_layer_timestrip` and `export_timelapse`."""
+    return export_timelapse(
+        site, output_path, years=years, source=_LayerSource(layer), vis_params=_style(layer, vis_params),
+        buffer_m=buffer_m, dimensions=dimensions, **{"title": _title(site, layer), **layout},
+    )  # fmt: skip
 
 
-def _frames(
+def render_site_layer(
     site: Site,
     layer: Layer,
-    years: Sequence[int],
-    vis_params: Any,
-    buffer_m: float,
-    dimensions: Dimensions,
-    boundary_color: Colour,
-    labels: Sequence[str | None],
-) -> list[Image.Image]:
-    if not len(years):
-        raise UsageError("give at least one year to draw")
+    year: int,
+    vis_params: VisParams | Mapping[str, Any] | None = None,
+    buffer_m: float = 500.0,
+    dimensions: Dimensions = 512,
+    **options: Any,
+) -> Image.Image:
+    """Render a year of a layer around a site; the options are those of `render_image`."""
     region = site.region(buffer_m=buffer_m)
-    style = VisParams.of(_legend_colours(layer)) if vis_params is None else as_style(vis_params, ())
-    assert isinstance(style, VisParams)
-    longest, bands = max(largest_size(dimensions)), tuple(style.bands)
-    images = [fetch_pixels(layer_image(layer, region, int(year)), region, bands, longest) for year in years]
-    frames = [
-        render_image(image, region, style, dimensions, site.polygon, label, boundary_color=boundary_color)
-        for image, label in zip(images, labels, strict=True)
-    ]
-    for frame in frames:
-        frame.info["Attribution"] = layer.attribution
-    return frames
+    image = _LayerSource(layer).image(region, year)
+    return render_image(image, region, _style(layer, vis_params), dimensions, site.polygon, **options)
 
 
-def _legend_colours(layer: Layer) -> dict[str, Any]:
+class _LayerSource:
+    """A layer of Earth Engine as a source of pictures."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer, self.name, self.archive = layer, "earthengine", layer.collection_id
+
+    def years(self) -> list[int]:
+        return list(range(self.layer.first_year, (self.layer.last_year or date.today().year) + 1))
+
+    def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
+        names = bands or ([self.layer.band_name] if isinstance(self.layer, CategoricalLayer) else self.layer.bands)
+        image = fetch_pixels(layer_image(self.layer, region, int(year)), region, names, _LARGEST_PX)
+        return replace(image, year=int(year), attribution=self.layer.attribution)
+
+
+def _style(layer: Layer, vis_params: VisParams | Mapping[str, Any] | None) -> VisParams | Mapping[str, Any]:
+    if vis_params is not None:
+        return vis_params
     if isinstance(layer, CategoricalLayer):
-        # one of the 256 steps of a palette for each class number, so that no colour is between two classes
-        colours = [layer.palette.get(number, "#ffffff") for number in range(256)]
-        return {"bands": [layer.band_name], "min": 0, "max": 255, "palette": colours}
-    return _USUAL.get(layer.name) or {"bands": layer.bands[: 3 if len(layer.bands) >= 3 else 1]}
+        return ClassColors.of_layer(layer)
+    return _USUAL.get(layer.name) or VisParams(bands=layer.bands[: 3 if layer.n_bands >= 3 else 1])
+
+
+def _title(site: Site, layer: Layer) -> str:
+    return f"{site.site_id}: {layer.name.replace('_', ' ')}"

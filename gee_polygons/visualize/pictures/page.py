@@ -30,7 +30,7 @@ from gee_polygons.visualize.pictures.canvas import (
     text_width,
     wrap,
 )
-from gee_polygons.visualize.pictures.styles import Style, VisParams, legend_of
+from gee_polygons.visualize.pictures.styles import ClassColors, Style, VisParams, colour, legend_of
 from gee_polygons.visualize.pictures.view import Dimensions
 
 T = TypeVar("T")
@@ -306,7 +306,17 @@ def _draw_caption(canvas: Canvas, caption: Caption, left: float, y: float, frame
             canvas.text(x + 2.4 * em, base, "no data", _NOTE)
 
         items.append((2.4 * em + text_width("no data", _NOTE) * scale, draw_nodata))
-    if (legend := legend_of(caption.style)) is None:
+    if isinstance(caption.style, ClassColors):
+        for _, name, patch in caption.style.classes:
+
+            def draw_class(x: float, base: float, name: str = name, patch: str = patch) -> None:
+                pixels = np.full((round(em), round(1.4 * em), 3), FAINT, np.uint8)
+                pixels[1:-1, 1:-1] = colour(patch)
+                canvas.pixels(pixels, round(x), round(base - 0.85 * em), pixels.shape[1], pixels.shape[0])
+                canvas.text(x + 1.8 * em, base, name, _NOTE)
+
+            items.append((1.8 * em + text_width(name, _NOTE) * scale, draw_class))
+    elif (legend := legend_of(caption.style)) is None:
         for line in wrap(f"Colours: {_meaning(caption.style)}", room / scale, _NOTE):
             add_text(line)
     else:

@@ -222,7 +222,9 @@ def _source_and_attribution(image: EmbeddingImage) -> dict[str, str]:
     info = {"Source": image.source} if image.source else {}
     if image.resampled:
         info["Source"] = f"{image.source} (beyond the zone's edge the nearest pixels of {', '.join(image.resampled)})"
-    if image.source == "sample" or "synthetic" in image.source.lower():
+    if image.attribution:
+        info["Attribution"] = image.attribution
+    elif image.source == "sample" or "synthetic" in image.source.lower():
         info["Attribution"] = SYNTHETIC_NOTE
     elif not {*BANDS, "cosine"}.isdisjoint(image.bands):
         info["Attribution"] = ATTRIBUTION

@@ -30,7 +30,7 @@ from gee_polygons.visualize.pictures.page import (
     sites_in_rows,
 )
 from gee_polygons.visualize.pictures.render import draw_pixels, is_pca
-from gee_polygons.visualize.pictures.styles import Colour, Colouring, Style, as_style, bands_of, colour
+from gee_polygons.visualize.pictures.styles import ClassColors, Colour, Colouring, Style, as_style, bands_of, colour
 from gee_polygons.visualize.pictures.view import Dimensions
 from gee_polygons.visualize.saving import STILL_SUFFIXES, checked_suffix, save_figure
 
@@ -268,6 +268,7 @@ class _Series:
         dimensions = self.size.frame(columns)
         panels: dict[tuple[int, int], Panel] = {}
         infos, has_gaps, metres = [], False, None
+        drawn: list[EmbeddingImage] = []  # of classes, which a caption names
         for number, (site, region, images) in enumerate(zip(self.sites, self.regions, self.images, strict=True)):
             has_scale = False
             for year, image in enumerate(images):
@@ -275,6 +276,7 @@ class _Series:
                     continue
                 picture, view = draw_pixels(image, region, self.style, dimensions)
                 infos.append(picture)
+                drawn += [image] if isinstance(self.style, ClassColors) else []
                 has_data = bool(image.valid.any())
                 metres = view.metres_per_pixel
                 panels[number, year] = Panel(
@@ -295,7 +297,7 @@ class _Series:
                     panels[number, year] = Panel(pixels=pixels, title=str(self.years[year]), note=_NO_DATA)
         self.info = info_of(infos)
         self.caption = Caption(
-            style=self.style,
+            style=self.style.occurring_in(drawn) if isinstance(self.style, ClassColors) else self.style,
             metres_per_pixel=None if self.is_sheet else metres,
             nodata=has_gaps,
             credit=self.info.get("Attribution", ""),

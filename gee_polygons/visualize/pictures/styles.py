@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -19,6 +19,7 @@ from gee_polygons.embeddings.inputs import reference_vector
 from gee_polygons.embeddings.quantization import codes_to_vectors, vectors_to_codes
 from gee_polygons.embeddings.similarity import similarity_image
 from gee_polygons.errors import UsageError
+from gee_polygons.layers import CategoricalLayer
 from gee_polygons.reduction.plan import EmbeddingImage
 
 Colour: TypeAlias = str | tuple[int, int, int]
@@ -97,6 +98,35 @@ class VisParams:
         if unknown:
             raise UsageError(f"vis_params: unknown entry {unknown[0]!r}; it takes {', '.join(known)}")
         return cls(**params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassColors(VisParams):
+    """Draws each class of a layer in its legend's colour.
+
+    Parameters
+    ----------
+    classes : tuple of (int, str, str)
+        Number, name and colour of the classes that a caption explains.
+    """
+
+    classes: tuple[tuple[int, str, str], ...] = ()
+
+    @classmethod
+    def of_layer(cls, layer: CategoricalLayer) -> ClassColors:
+        """Return the legend of a layer."""
+        classes = tuple(
+            (n, name.replace("_", " "), layer.palette.get(n, "white")) for n, name in layer.class_names.items()
+        )
+        colours = {number: name for number, _, name in classes}
+        # one of the 256 steps of a palette for each number, so that no colour lies between two classes
+        palette = [colours.get(number, "white") for number in range(_PALETTE_STEPS)]
+        return cls(bands=(layer.band_name,), min=0, max=_PALETTE_STEPS - 1, palette=palette, classes=classes)
+
+    def occurring_in(self, images: Iterable[EmbeddingImage]) -> ClassColors:
+        """Return the style with those classes alone that occur in some images."""
+        found = {int(n) for i in images for n in np.unique(i.select(tuple(self.bands)).values[:, i.valid])}
+        return replace(self, classes=tuple(entry for entry in self.classes if entry[0] in found))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,7 +242,7 @@ def paint(image: EmbeddingImage, style: Style) -> tuple[NDArray[np.uint8], NDArr
 
 def legend_of(style: Style) -> Legend | None:
     """Return the colour bar of a style; None for styles whose colours don't lie along one axis."""
-    if isinstance(style, PcaColors) or (isinstance(style, VisParams) and len(style.bands) != 1):
+    if isinstance(style, PcaColors | ClassColors) or (isinstance(style, VisParams) and len(style.bands) != 1):
         return None
     params = style.params if isinstance(style, SimilarityColors) else style
     label = style.label if isinstance(style, SimilarityColors) else params.bands[0]
