@@ -88,15 +88,28 @@ def endless_chunks(client):
     client.endlessly(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
 
-def chunks(client):
+def chunks(client, more=b""):
     client.say(body=b"", length="", headers="Transfer-Encoding: chunked\r\n")
-    data = DATA[client.first : client.last + 1]
+    data = DATA[client.first : client.last + 1] + more
     for i in range(0, len(data), 9999):
         client.send(b"%x\r\n%b\r\n" % (len(data[i : i + 9999]), data[i : i + 9999]))
     client.send(b"0\r\n\r\n")
     return True
 
 
+def dribble(client):
+    """Send the headers, their ends bare, byte by byte, and the body in odd pieces."""
+    sent = []
+    client.send, send = sent.append, client.send
+    client.say()
+    head, _, body = b"".join(sent).partition(b"\r\n\r\n")
+    for i in range(len(head) + 2):
+        send((head.replace(b"\r\n", b"\n") + b"\n\n")[i : i + 1])
+    for i in range(0, len(body), 7919):
+        send(body[i : i + 7919])
+
+
+CHUNKED = "Transfer-Encoding: chunked\r\n"
 FAULTY = "faulty server"
 PAST = email.utils.formatdate(0, usegmt=True)
 TABLE = {  # what is answered to one request after the other (the last again); a part of the error; number of requests
@@ -124,6 +137,17 @@ TABLE = {  # what is answered to one request after the other (the last again); a
     "trickles": ([trickle, good], None, 2),
     "changes the file meanwhile": ([lambda client: half(client, 'ETag: "1"\r\n'), good, good], None, 3),
     "sends chunks": ([chunks], None, 1),
+    "sends a chunk too many": ([lambda client: chunks(client, b"xyz")], FAULTY, 3),
+    "sends a chunk too many once": ([lambda client: chunks(client, b"xyz"), good], None, 2),
+    "sends no chunks": ([lambda client: client.say(length="", headers=CHUNKED), good], None, 2),
+    "compresses chunks": ([lambda client: client.say(length="", headers=CHUNKED.replace(" c", " gzip, c"))], FAULTY, 3),
+    "compresses": ([lambda client: client.say(headers="Content-Encoding: gzip\r\n")], FAULTY, 3),
+    "says it came in chunks": ([lambda client: client.say(headers="Content-Encoding: aws-chunked\r\n")], None, 1),
+    "says two lengths": ([lambda client: client.say(headers="Content-Length: 3\r\n")], FAULTY, 3),
+    "says a length twice": ([lambda client: client.say(headers="Content-Length: 250000\r\n")], None, 1),
+    "continues for ever": ([lambda client: client.endlessly(b"HTTP/1.1 100 Continue\r\n\r\n"), good], None, 2),
+    "was asked by mistake": ([status("421 Misdirected"), status("425 Too Early"), good], None, 3),
+    "dribbles": ([dribble], None, 1),
     "speaks HTTP 1.0": ([lambda client: client.say(version="1.0")], None, 1),
     "says no length": ([lambda client: client.say(length="", headers="Connection: close\r\n")], None, 1),
     "continues first": ([lambda client: [client.send(b"HTTP/1.1 100 Continue\r\n\r\n"), client.say()]], None, 1),
@@ -199,6 +223,35 @@ def test_the_right_bytes_or_an_error_in_one_line(behaviour, monkeypatch):
         assert took > {"asks to wait": 0.9, "asks to wait for ages": 1.5}.get(behaviour, 0)
     if "in the middle" in behaviour:  # what had arrived isn't asked for again
         assert server.firsts == sorted(set(server.firsts))
+
+
+def test_a_file_that_changes_between_requests_is_not_mixed():
+    def version(number):
+        return lambda client: [client.say(headers=f'ETag: "{number}"\r\n')]
+
+    server = HostileServer([version(1)] * 2 + [version(2)])
+    fetch(server.url, 0, 99, NETWORK)
+    fetch(server.url, 1000, 99, NETWORK)
+    with pytest.raises(ReadError, match="after 3 tries: the file has changed since it was opened: open it again"):
+        fetch(server.url, 2000, 99, NETWORK)
+    fetch(server.url, 0, 99, NETWORK)  # opened again
+    fetch(server.url, 2000, 99, NETWORK)
+    each_anew = HostileServer([version(number) for number in range(9)])
+    for first in range(9):
+        fetch(each_anew.url, first, 99, NETWORK)
+
+
+def test_what_arrives_on_a_kept_connection_without_a_request_answers_none():
+    def good_and_more(client):
+        good(client)
+        time.sleep(0.05)
+        client.say("404 Not Found", b"")
+        return True
+
+    server = HostileServer([good_and_more])
+    for _ in range(2):
+        assert bytes(fetch(server.url, FIRST, 99, NETWORK)) == DATA[FIRST : FIRST + 99]
+        time.sleep(0.2)
 
 
 def test_an_endless_file_read_as_a_whole_is_cut(monkeypatch):

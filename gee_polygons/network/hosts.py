@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from gee_polygons.network.http import FailedError
@@ -39,6 +39,7 @@ _MOST_FAULTS: Final = 0.35  # share of the last requests; more of them mean that
 _SMOOTHING: Final = 1 / 16
 _EPISODE_S: Final = 60.0  # failures further apart, without a request in between, are two outages
 _NOTICE_AFTER_S: Final = 2.0
+_MOST_VERSIONS: Final = 10_000
 
 _numbers = itertools.count()
 
@@ -88,6 +89,7 @@ class Host:
         self._probe: Turn | None = None
         self._failed = -math.inf
         self._until = 0.0  # nothing is sent before
+        self._versions: dict[str, tuple[Any, bool]] = {}  # of files, and whether two answers agreed
 
     @property
     def _is_down(self) -> bool:
@@ -143,6 +145,17 @@ class Host:
                 self._admit()
             if self.heard >= self._until:
                 show_notice("")
+
+    def is_other_version(self, url: str, version: Any, *, begins: bool) -> bool:
+        """Whether a file is another one than at its last beginning, if the server doesn't label each answer anew."""
+        with self._lock:
+            known, sure = self._versions.get(url, (None, False))
+            if sure and known != version and not begins:
+                return True
+            if len(self._versions) >= _MOST_VERSIONS:
+                self._versions.clear()
+            self._versions[url] = version, known == version
+            return False
 
     def limit_s(self, turn: Turn) -> float:
         """Return how long the server may be silent before the request is sent again."""

@@ -170,7 +170,11 @@ class Answer:
         lengths = {length.strip() for length in self.headers.get("content-length", "").split(",")}
         if len(lengths) > 1 or not re.fullmatch(r"\d{0,18}", stated_length := lengths.pop()):
             raise FailedError("no valid length is stated: a faulty server", _ATTEMPTS)
-        self._chunked = self.headers.get("transfer-encoding", "").lower().endswith("chunked")
+        self._chunked = (coding := self.headers.get("transfer-encoding", "").lower()) == "chunked"
+        if coding not in ("", "identity", "chunked"):
+            raise FailedError(
+                f"the answer comes as {coding[:20]!r}, which wasn't asked for: a faulty server", _ATTEMPTS
+            )
         self.length = int(stated_length) if stated_length and not self._chunked else None
         """Bytes of the body; None: not stated."""
         self._left = self.length  # or of a chunk; None: up to the connection's end
@@ -321,10 +325,10 @@ def _exchange(url: str, headers: str, wait: Wait, connect_s: float) -> Iterator[
                 wait.begin()
                 answer = Answer(connection, wait)
                 break
-            except (OSError, FailedError) as error:
-                if kept is None or (isinstance(error, FailedError) and error.silent):
+            except OSError:
+                connection.sock.close()
+                if kept is None:  # and not closed meanwhile
                     raise
-                connection.sock.close()  # it was closed meanwhile
         yield answer
         if answer.is_complete:
             connection.since = time.monotonic()
@@ -353,9 +357,22 @@ def _unconnected(error: OSError, host: str) -> FailedError:
 
 
 def _kept(key: tuple[str, str]) -> Connection | None:
+    """Return a connection on which nothing has arrived since: its end, or what answers no request."""
     _close_idle(_IDLE_S)
-    with _lock:
-        return _idle[key].pop() if _idle.get(key) else None
+    while True:
+        with _lock:
+            kept = _idle[key].pop() if _idle.get(key) else None
+        if kept is None:
+            return None
+        kept.sock.settimeout(0)
+        try:
+            socket.socket.recv(kept.sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            kept.sock.settimeout(_SLICE_S)
+            return kept
+        except OSError:
+            pass
+        kept.sock.close()
 
 
 def _close_idle(seconds: float = 0.0) -> None:

@@ -212,7 +212,7 @@ class _Transfer:
         try:
             with get(url, self._headers(), wait, connect_s=min(CONNECT_S, turn.network.timeout_s)) as answer:
                 host.answered()
-                self._prepare(answer)
+                self._prepare(answer, url, host)
                 view = memoryview(self.data)
                 while self._filled < len(view):
                     n = answer.read_into(view[self._filled :])
@@ -220,8 +220,12 @@ class _Transfer:
                         raise FailedError("the connection broke off in the middle of the answer")
                     self._filled += n
                     host.heard = time.monotonic()
-                if answer.length is None and answer.read_into(memoryview(bytearray(1))):
-                    raise FailedError(f"more bytes than the {len(view)} asked for: a faulty server", _LENGTH_ATTEMPTS)
+                if answer.length is None:
+                    self._filled = 0  # what has arrived counts only if nothing follows
+                    if answer.read_into(memoryview(bytearray(1))):
+                        raise FailedError(
+                            f"more bytes than the {len(view)} asked for: a faulty server", _LENGTH_ATTEMPTS
+                        )
         finally:
             if self._filled >= before + _PROGRESS_BYTES:
                 turn.progressed()
@@ -233,7 +237,7 @@ class _Transfer:
             return f"Range: bytes={self.start + self._filled}-{self.stop - 1}\r\n"
         return f"Range: bytes={self.start}\r\n" if self.start < 0 else ""
 
-    def _prepare(self, answer: Answer) -> None:
+    def _prepare(self, answer: Answer, url: str, host: Host) -> None:
         """Check what the headers say, and make room for what is announced, never for more than was asked for."""
         if self.stop is None and self.start == 0:
             if answer.status != 200:
@@ -247,9 +251,10 @@ class _Transfer:
             raise FailedError("the answer doesn't say which bytes it holds: a faulty server", _LENGTH_ATTEMPTS)
         first, last, self.size = map(int, stated.groups())
         version = self.size, answer.headers.get("etag")
-        if self._filled and version != self._version:
+        other = host.is_other_version(url, version, begins=self.start <= 0)
+        if other or (self._filled and version != self._version):
             self._filled, self._version = 0, None
-            raise FailedError("the file changed while it was read", _LENGTH_ATTEMPTS)
+            raise FailedError("the file has changed since it was opened: open it again", _LENGTH_ATTEMPTS)
         start = max(self.size + self.start, 0) if self.start < 0 else self.start + self._filled
         stop = self.size if self.stop is None else min(self.stop, self.size)
         length = last - first + 1
