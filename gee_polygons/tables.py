@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, SYNTHETIC_NOTE
 from gee_polygons.errors import InputFileError, OutputError, UsageError
+from gee_polygons.network.places import first_line
 from gee_polygons.site.values import near, plain
 from gee_polygons.store.atomic import check_new_file, replacing
 from gee_polygons.store.geoparquet import BBOX_TYPE, bbox_array, geo_metadata
@@ -357,7 +358,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table, found = read(path)
     # Arrow's, pandas', GDAL's and JSON's are among these
     except (ValueError, LookupError, TypeError, OSError, RuntimeError) as error:
-        raise InputFileError(f"{path} is not a readable table: {_first_line(error)}") from error
+        raise InputFileError(f"{path} is not a readable table: {first_line(error)}") from error
     table.attrs["provenance"] = found
     return table
 
@@ -518,7 +519,10 @@ def _write_ogr(table: pd.DataFrame, path: Path, geometry: _Geometry | None) -> N
     try:
         pyogrio.write_dataframe(values, path, driver=driver, layer="embeddings", **how)
     except (RuntimeError, ValueError) as error:
-        raise OutputError(f"can't write {path.suffix}: {_first_line(error)}; choose .parquet") from error
+        reason = str(error).rpartition(") failed: ")[2][:200]  # what failed may be SQL of many lines
+        raise OutputError(
+            f"can't write {path.suffix}: {reason}; if there is room on the disk, choose .parquet"
+        ) from error
 
 
 def _read_ogr(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -545,7 +549,3 @@ def _provenance_of(table: pd.DataFrame) -> dict[str, str]:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
 
 import pandas as pd
 import pytest
+import shapely
+from click.testing import CliRunner
 from PIL import Image
 
 from gee_polygons.audit import audit
 from gee_polygons.change import change
+from gee_polygons.cli.main import main
 from gee_polygons.extract import extract_embeddings
 from gee_polygons.report import write_report
 from gee_polygons.site import sites_from_geodataframe
@@ -56,6 +61,31 @@ def test_tables_have_them_bit_for_bit(table, tmp_path):
     write_table(table, tmp_path / "safe.csv", spreadsheet=True)
     cells = pd.read_csv(tmp_path / "safe.csv", dtype=str)["site_id"]
     assert not cells.str.startswith(("=", "+", "-", "@")).any()
+
+
+def test_every_csv_of_a_command_can_be_safe_for_spreadsheets(hostile, table, tmp_path):
+    """The matrix, the lists of change, and the list of refused rows; these had no such option, or didn't heed it."""
+    table.to_parquet(tmp_path / "t.parquet")
+    frame = hostile.to_geodataframe().assign(start_year=2020)
+    frame.loc[len(frame) - 1, "geometry"] = shapely.Point(-48, -22)
+    frame["site_id"] = frame["site_id"].replace(IDS[-1], "+refused")
+    frame.to_file(tmp_path / "s.geojson")
+    for name, command in {
+        "e": ["extract", "s.geojson", "--years", "2023", "--source", "sample", "--skip-invalid", "--keep", "name"],
+        "m": ["similarity", "t.parquet", "--by", "site", "--year", "2023"],
+        "c": ["change", "t.parquet"],
+        "r": ["recovery", "t.parquet", "--sites", "s.geojson", "--skip-invalid", "--references", IDS[2]],
+    }.items():
+        arguments = [str(tmp_path / a) if (tmp_path / a).is_file() else a for a in command]
+        (tmp_path / name).mkdir()
+        CliRunner().invoke(main, [*arguments, "--spreadsheet", "-o", str(tmp_path / name / f"{name}.csv")])
+    written = sorted(tmp_path.rglob("*.csv"))
+    names = "c.csv e.csv s.refused.csv m.csv r.csv s.refused.csv"
+    assert [path.name for path in written] == names.split()
+    for path in written:
+        for row in csv.reader(path.read_text(encoding="utf-8").splitlines(keepends=True)):
+            for cell in row:
+                assert not cell.startswith(("=", "+", "-", "@")) or math.isfinite(float(cell)), (path.name, cell)
 
 
 def test_pictures_are_drawn(hostile, tmp_path):

@@ -96,6 +96,7 @@ def main(ctx: click.Context, verbose: bool) -> None:
       gee-polygons demo
     """
     logging.getLogger("gee_polygons").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home it explains where it keeps its fonts
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -112,6 +112,7 @@ class SitesFile:
     path: Path
     options: dict[str, Any]
     refused_path: Path  # written with --skip-invalid
+    spreadsheet: bool = False
     has_refused: bool = False
 
     def load(self) -> SiteCollection:
@@ -125,11 +126,13 @@ class SitesFile:
             import pandas as pd
 
             from gee_polygons.store.atomic import replacing
+            from gee_polygons.tables import spreadsheet_cell
 
             self.has_refused = True
             rows = [(row, "" if site_id is None else site_id, why) for row, (site_id, why) in found.refused.items()]
+            listed = pd.DataFrame(rows, columns=["row", "site_id", "reason"])
             with replacing(self.refused_path) as part:
-                pd.DataFrame(rows, columns=["row", "site_id", "reason"]).to_csv(part, index=False)
+                (listed.map(spreadsheet_cell) if self.spreadsheet else listed).to_csv(part, index=False)
             say(f"{count(len(rows), 'row')} left out, {count(len(sites), 'site')} kept: see {self.refused_path}")
         return sites
 
@@ -149,7 +152,8 @@ def sites_parameter(parameter: Callable[[Any], Any]) -> Callable[[Any], Any]:
             if sites_path is None:
                 return command(sites_file=None, **options)
             folder = (options.get("output") or options.get("out") or Path()).parent
-            sites_file = SitesFile(sites_path, reading, folder / f"{sites_path.stem}.refused.csv")
+            refused_path = folder / f"{sites_path.stem}.refused.csv"
+            sites_file = SitesFile(sites_path, reading, refused_path, options.get("spreadsheet", False))
             status = command(sites_file=sites_file, **options)
             return max(status or 0, EXIT_DATA) if sites_file.has_refused else status
 
