@@ -24,7 +24,7 @@ from gee_polygons.change import change  # noqa: E402
 from gee_polygons.change.background import corrected  # noqa: E402
 from gee_polygons.change.series import series_from_table  # noqa: E402
 from gee_polygons.change.significance import robust_z, yearly_departures  # noqa: E402
-from gee_polygons.change.templates import Templates, _explained, _log_ratio, _per_degree  # noqa: E402
+from gee_polygons.change.templates import explained_and_left, log_ratio, paths_over  # noqa: E402
 from gee_polygons.errors import DataWarning  # noqa: E402
 from gee_polygons.recovery import recovery  # noqa: E402
 
@@ -97,12 +97,8 @@ def by_pelt(units: np.ndarray) -> np.ndarray:
 
 def tails(units: np.ndarray, years: np.ndarray) -> dict[str, np.ndarray]:
     """Return the statistics of sites' best paths and largest z, as `change` has them."""
-    bank, all_years = Templates.over(len(years)), np.ones(len(years), bool)
-    paths, usable = bank.centred(all_years)
-    explained, total = _explained(units, paths)
-    best = explained[:, usable].max(axis=1)
-    left = _per_degree(total, best, all_years)
-    ratio = _log_ratio(best, left, float(np.median(left)))
+    explained, left = explained_and_left(units, paths_over(len(years))[0])
+    ratio = log_ratio(explained.max(axis=1), left, float(np.median(left)))
     return {"log ratio": ratio, "z": np.nanmax(robust_z(yearly_departures(units, years)), axis=1)}
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gee_polygons.change.numerics import median_and_scale, nonnegative_least_squares
-from gee_polygons.change.significance import adjusted_p_values
+from gee_polygons.change.numerics import nonnegative_least_squares
+from gee_polygons.change.significance import adjusted_p_values, robust_z
 from gee_polygons.embeddings.uncertainty import concentration
 
 
@@ -31,11 +31,13 @@ def test_adjusted_p_values(scipy, rng):
     assert found[np.isfinite(found)] == pytest.approx(scipy.stats.false_discovery_control(p), rel=1e-14)
 
 
-def test_median_and_scale(scipy, rng):
-    values = rng.normal(3, 2, 501)
-    centre, scale = median_and_scale(values)
-    assert centre == np.median(values)
-    assert scale == pytest.approx(scipy.stats.median_abs_deviation(values, scale="normal"), rel=1e-12)
+def test_robust_z(scipy, rng):
+    lengths = rng.random((501, 2))
+    lengths[3:, 1] = np.nan  # too few to show what is usual
+    x = lengths[:, 0] ** (2 / 3)
+    expected = (x - np.median(x)) / scipy.stats.median_abs_deviation(x, scale="normal")
+    assert robust_z(lengths)[:, 0] == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(robust_z(lengths)[:, 1]).all()
 
 
 def test_nonnegative_least_squares(scipy, rng):

@@ -24,31 +24,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.change.background import (
-    FEW_SITES,
-    Corrected,
-    corrected,
-    most_alike_sites,
-    warn_if_it_explains_little,
-)
+from gee_polygons.change.background import Corrected, corrected, warn_if_it_explains_little
 from gee_polygons.change.direction import direction_shares
 from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.change.series import Series, baseline_mask, has_data, in_parts, series_from_table
-from gee_polygons.change.significance import (
-    ENOUGH_UNCHANGED,
-    adjusted_p_values,
-    event_p_values,
-    robust_z,
-    yearly_departures,
-)
-from gee_polygons.change.templates import Fit, Templates, fit_templates
+from gee_polygons.change.significance import ENOUGH_UNCHANGED, adjusted_p_values, unusual_years, yearly_departures
+from gee_polygons.change.templates import Fit, fit_templates
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
-from gee_polygons.errors import UsageError, warn_data
+from gee_polygons.errors import UsageError
 
 LEAST_SIZE_DEG: Final = 10.0  # smaller flags on real land are mostly not real
-_NAMED: Final = 3  # sites that a message names
-_RETURNED_BELOW: Final = 0.5  # of the largest excursion: below this a site has returned
+_FEW_SITES: Final = 40  # of smaller tables the calmer half is too few
+_RETURNED_BELOW: Final = 0.5  # of the change: below this a site has returned
+_N_ALIKE: Final = 8  # sites that a flagged site is compared with, of
+_CANDIDATES: Final = 5_000  # evenly spaced ones at most
 _ELSEWHERE: Final = 0.5  # of a site's change: alike sites that moved so much along it made it, too
 
 
@@ -115,14 +105,12 @@ def change(
     baseline : int, list of int, or mapping from site id to these, optional
         Year or years that the angles of `yearly` are measured from. Default: each site's first year with data. It has
         no effect on the tests.
-    background : list of site ids, DataFrame, "all", "alike", or None
+    background : list of site ids, DataFrame, "all", or None
         What the shared movement is estimated from, and what unchanged sites look like. A list: control sites of the
         table, which didn't change; with ten or more the level holds. A DataFrame: another table, of controls or of
-        rings around the sites (`ring_sites`; with the sites' ids, a share of each site's own ring counts, too).
-        ``"all"``: the median step of the half of the sites that changed least (in tables of fewer than 40 sites with
-        three years, of all); if most of them changed alike, name controls instead. ``"alike"``: for each site the
-        median step of the 8 most alike other sites (in tables of fewer than 40 sites, of all): it misses changes that
-        alike sites share. None: nothing is removed.
+        rings around the sites (`ring_sites`; with the sites' ids, each site's own ring counts half). ``"all"``: the
+        median step of the half of the sites that changed least (in tables of fewer than 40 sites with three years, of
+        all); if most of them changed alike, name controls instead. None: nothing is removed.
     level : float
         False-discovery rate of `flag`: the expected share of flagged sites that didn't change.
     adjustment : {"BH", "BY"}
@@ -163,143 +151,96 @@ def change(
     series = series_from_table(table)
     if len(series.years) < 2:
         raise UsageError(f"the table has one year only, {series.years[0]}; a change needs two, its test three")
-    bank = Templates.over(len(series.years))
     fixed = corrected(series, background)
-    fit = fit_templates(fixed.units, bank, fixed.unchanged)
+    fit = fit_templates(fixed.units, fixed.unchanged)
     is_tested = np.isfinite(fit.p)
-    if isinstance(background, str) and background == "all" and is_tested.sum() >= FEW_SITES:
+    if isinstance(background, str) and is_tested.sum() >= _FEW_SITES:
         calm = is_tested & (fit.p >= np.nanmedian(fit.p))  # sites that changed alike would be taken for drift
         del fixed
         fixed = corrected(series, background, calm)
-        fit = fit_templates(fixed.units, bank, fixed.unchanged)
+        fit = fit_templates(fixed.units, fixed.unchanged)
     warn_if_it_explains_little(fixed)
     q = adjusted_p_values(fit.p, adjustment)
-    sites = _site_rows(fixed, bank, fit, q <= level, least_size_deg)
-    sites.insert(3, "p", fit.p)
-    sites.insert(4, "q", q)
-    z = np.full(series.present.shape, np.nan)
-    if len(series.years) > 2:
-        departures = yearly_departures(fixed.units, series.years)
-        z = robust_z(departures)
-        event_q = adjusted_p_values(event_p_values(z, z[fixed.controls]), adjustment)
-        largest = np.where(np.isfinite(z), z, -np.inf).argmax(axis=1)
-        of_largest = (np.arange(len(z)), largest)
-        has_z = np.isfinite(z[of_largest])
-        size = np.degrees(2 * np.arcsin(np.clip(departures[of_largest] / 2, 0, 1)))
-        sites["event"] = has_z & (event_q <= level) & (size >= least_size_deg)
-        sites["event_year"] = pd.array(np.where(has_z, series.years[largest], -1), "Int64")
-        sites.loc[~has_z, "event_year"] = pd.NA
-        sites["event_z"], sites["event_q"] = z[of_largest], event_q
+    changes, before, moved = _changes(series, fixed, fit, np.flatnonzero(q <= level), least_size_deg)
+    sites = pd.DataFrame({"site_id": np.array(series.site_ids, object), "n_years": series.present.sum(axis=1)})
+    sites["flag"], sites["p"], sites["q"] = np.isin(sites.index, changes.index), fit.p, q
+    sites = sites.join(changes.astype({"also_elsewhere": "boolean"})).infer_objects()
+    sites["kind"] = sites["kind"].where(sites["flag"], np.where(is_tested, "none", "no data"))
+    departures = yearly_departures(fixed.units, series.years)
+    z, column, event_p = unusual_years(departures, fixed.controls)
+    largest, event_q = (np.arange(len(z)), column), adjusted_p_values(event_p, adjustment)
+    size = np.degrees(2 * np.arcsin(np.clip(departures[largest] / 2, 0, 1)))
+    sites["event"] = (event_q <= level) & (size >= least_size_deg)
+    sites["event_year"] = pd.Series(series.years[column]).where(np.isfinite(event_p)).astype("Int64")
+    sites["event_z"], sites["event_q"] = z[largest], event_q
     if prototypes is not None:
-        before, after = _mean_states(fixed.units, bank, fit, sites["flag"].to_numpy())
         movement = np.median(fixed.drift, axis=0)
-        sites = pd.concat([sites, direction_shares(before, after, prototypes, series.years, movement)], axis=1)
+        sites = sites.join(direction_shares(before, moved, prototypes, series.years, movement).set_index(changes.index))
     return Change(
-        yearly=_year_rows(fixed, _baseline(series, baseline), z),
+        yearly=_year_rows(series, fixed, baseline_mask(series, baseline), z),
         sites=sites,
         level=level,
         is_guaranteed=len(fixed.unchanged) >= ENOUGH_UNCHANGED,
         background=fixed.words,
-        drift=_drift_rows(fixed),
+        drift=_drift_rows(series, fixed),
     )
 
 
-def _baseline(series: Series, baseline: Any) -> Flags:
-    """Return which years are each site's baseline, and warn of sites without data in them."""
-    found = baseline_mask(series, baseline)
-    without = [series.site_ids[i] for i in np.flatnonzero(series.with_data & ~found.any(axis=1))]
-    if without:
-        names = ", ".join(map(str, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
-        warn_data(
-            f"{len(without)} site{'s have' if len(without) > 1 else ' has'} no data in the baseline's years and so no "
-            f"angles: {names}"
-        )
-    return found
+def _changes(
+    series: Series, fixed: Corrected, fit: Fit, rows: NDArray[np.intp], least_size_deg: float
+) -> tuple[pd.DataFrame, Floats, Floats]:
+    """Describe the changes of some sites, those that are large enough, in a table indexed by their rows.
 
-
-def _site_rows(fixed: Corrected, bank: Templates, fit: Fit, significant: Flags, least_size_deg: float) -> pd.DataFrame:
-    """Describe the change of each flagged site."""
-    series, units = fixed.raw, fixed.units
-    n = len(series.site_ids)
-    found: dict[str, Any] = {"site_id": np.array(series.site_ids, dtype=object)}
-    found |= {"n_years": series.present.sum(axis=1), "flag": np.zeros(n, np.bool_)}
-    found |= {name: pd.array([pd.NA] * n, "Int64") for name in ("start", "largest_year")}
-    found |= {"size_deg": np.full(n, np.nan), "kind": np.where(fit.template < 0, "no data", "none").astype(object)}
-    found["also_elsewhere"] = pd.array([pd.NA] * n, "boolean")
-    rows = np.flatnonzero(significant)
-    for i, alike in zip(rows, most_alike_sites(series, rows), strict=True):
-        seen, path, start = has_data(units[i]), bank.paths[fit.template[i]], int(bank.start[fit.template[i]])
-        before, complete = seen & (path == 0), seen & (path == path[seen].max())
-        moved = units[i, complete].mean(axis=0) - units[i, before].mean(axis=0)
-        size = float(angular_distance_deg(units[i, complete].mean(axis=0), units[i, before].mean(axis=0)))
+    Also returns their mean vectors before it, and how these moved until it was complete: shape (changes, 64).
+    """
+    candidates = np.flatnonzero(series.present.any(axis=1))
+    candidates = candidates[:: len(candidates) // _CANDIDATES + 1]
+    directions = normalize(np.nansum(fixed.units[candidates], axis=1))
+    found: dict[int, dict[str, Any]] = {}
+    vectors = np.empty((2, len(rows), fixed.units.shape[2]))
+    for i in rows:
+        units, path, start = fixed.units[i], fit.path[i], fit.start[i]
+        seen = has_data(units)
+        early, late = seen & (np.arange(len(path)) < start), seen & (path == path[seen].max())
+        before, complete = units[early].mean(axis=0), units[late].mean(axis=0)
+        size = float(angular_distance_deg(complete, before))
         if size < least_size_deg:
             continue
-        found["flag"][i], found["size_deg"][i] = True, size
-        found["start"][i], found["largest_year"][i] = series.years[start], series.years[bank.start[fit.lasting[i]]]
-        found["kind"][i] = _kind(units[i], np.flatnonzero(seen), start)
-        elsewhere = normalize(series.units[alike] - fixed.drift[i if len(fixed.drift) > 1 else 0])
-        found["also_elsewhere"][i] = _share_moved(elsewhere, moved, before, complete) >= _ELSEWHERE
-    return pd.DataFrame(found).infer_objects()
+        moved = complete - before
+        kept = float(np.mean((units[seen][-2:] - before) @ moved)) / (moved @ moved)
+        returned = fit.returns[i] or kept < _RETURNED_BELOW
+        nearest = candidates[np.argsort(-(directions @ np.nansum(units, axis=0)))]
+        alike = fixed.units[nearest[nearest != i][:_N_ALIKE]]
+        alike = alike[has_data(alike[:, early]).any(axis=1) & has_data(alike[:, late]).any(axis=1)]
+        along = (np.nanmean(alike[:, late], axis=1) - np.nanmean(alike[:, early], axis=1)) @ moved / (moved @ moved)
+        vectors[:, len(found)] = before, moved
+        found[int(i)] = {
+            "start": series.years[start],
+            "largest_year": series.years[fit.lasting[i]],
+            "size_deg": size,
+            "kind": "last year only" if seen[start:].sum() == 1 else "returned" if returned else "persistent",
+            "also_elsewhere": len(along) > 0 and np.median(along) >= _ELSEWHERE,
+        }
+    types: Any = {"start": "Int64", "largest_year": "Int64", "size_deg": float, "kind": object, "also_elsewhere": bool}
+    table = pd.DataFrame([*found.values()], index=pd.Index([*found], dtype=int), columns=[*types]).astype(types)
+    return table, *vectors[:, : len(found)]
 
 
-def _share_moved(units: Floats, moved: Floats, before: Flags, complete: Flags) -> float:
-    """Return how far sites (sites, years, 64) moved along a change, as a share of it: their median; 0 without data."""
-    whole = units[has_data(units[:, before]).any(axis=1) & has_data(units[:, complete]).any(axis=1)]
-    if not len(whole):
-        return 0.0
-    own = np.nanmean(whole[:, complete], axis=1) - np.nanmean(whole[:, before], axis=1)
-    return float(np.median(own @ moved)) / float(moved @ moved)
-
-
-def _kind(units: Floats, present: NDArray[np.intp], start: int) -> str:
-    """Distinguish a lasting change from one that returned, and from one that only the last year shows."""
-    after = present[present >= start]
-    if len(after) == 1:
-        return "last year only"
-    moved = units[after] - units[present[present < start]].mean(axis=0)
-    largest = moved[np.argmax(np.linalg.norm(moved, axis=1))]
-    share = moved @ largest / (largest @ largest)
-    last = float(share[-2:].mean()) if len(share) > 3 else float(share[-1])
-    return "returned" if last < _RETURNED_BELOW else "persistent"
-
-
-def _year_rows(fixed: Corrected, is_baseline: Flags, z: Floats) -> pd.DataFrame:
+def _year_rows(series: Series, fixed: Corrected, is_baseline: Flags, z: Floats) -> pd.DataFrame:
     """Return the angles to the baseline with and without the background's movement, and z-scores of years."""
-    series = fixed.raw
     n, t = is_baseline.shape
-    angle, relative = np.empty((2, n, t))
-    for found, units in ((angle, series.units), (relative, fixed.units)):
+    found = pd.DataFrame({"site_id": np.repeat(np.array(series.site_ids, object), t), "year": np.tile(series.years, n)})
+    for name, units in (("angle_deg", series.units), ("relative_deg", fixed.units)):
+        angle = np.empty((n, t))
         for part in in_parts(n):
             home = normalize(units[part].sum(axis=1, where=is_baseline[part][..., None]))
-            found[part] = angular_distance_deg(units[part], home[:, None])
-    return pd.DataFrame(
-        {
-            "site_id": np.repeat(np.array(series.site_ids, dtype=object), t),
-            "year": np.tile(series.years, n),
-            "angle_deg": angle.ravel(),
-            "relative_deg": relative.ravel(),
-            "z": z.ravel(),
-            "is_baseline": is_baseline.ravel(),
-        }
-    ).infer_objects()
+            angle[part] = angular_distance_deg(units[part], home[:, None])
+        found[name] = angle.ravel()
+    return found.assign(z=z.ravel(), is_baseline=is_baseline.ravel()).infer_objects()
 
 
-def _mean_states(units: Floats, bank: Templates, fit: Fit, flag: Flags) -> tuple[Floats, Floats]:
-    """Return the mean vectors before the change and at its end, shape (sites, 64); NaN for sites without a flag."""
-    before, after = np.full((2, len(units), units.shape[2]), np.nan)
-    for i in np.flatnonzero(flag):
-        present = np.flatnonzero(has_data(units[i]))
-        start = int(bank.start[fit.template[i]])
-        before[i] = units[i, present[present < start]].mean(axis=0)
-        after[i] = units[i, present[present >= start][-2:]].mean(axis=0)  # a slow rise ends in its last years
-    return before, after
-
-
-def _drift_rows(fixed: Corrected) -> pd.DataFrame:
+def _drift_rows(series: Series, fixed: Corrected) -> pd.DataFrame:
     """Describe the background's movement of each year."""
-    home = normalize(fixed.units.sum(axis=1, where=fixed.raw.present[..., None]))
-    moved = [
-        np.nanmedian(angular_distance_deg(normalize(home + fixed.drift[:, year]), home))
-        for year in range(len(fixed.raw.years))
-    ]
-    return pd.DataFrame({"year": fixed.raw.years, "drift_deg": moved, "share": fixed.explained})
+    home = normalize(fixed.units.sum(axis=1, where=series.present[..., None]))
+    moved = [np.nanmedian(angular_distance_deg(normalize(home + by), home)) for by in fixed.drift.transpose(1, 0, 2)]
+    return pd.DataFrame({"year": series.years, "drift_deg": moved, "share": fixed.explained})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -12,15 +11,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_MAD_OF_NORMAL: Final = 0.6744897501960817  # median absolute deviation of a standard normal distribution
-_T_QUANTILES: Final = 100  # degrees of freedom that are tabulated, evenly in their inverse
 _SWEEPS: Final = 200  # of coordinate descent: a handful of unknowns converge in a few tens
-
-
-def median_and_scale(values: Floats) -> tuple[float, float]:
-    """Return the median, and the median absolute deviation scaled to the standard deviation of a normal."""
-    centre = float(np.median(values))
-    return centre, float(np.median(np.abs(values - centre))) / _MAD_OF_NORMAL
+_ANGLES: Final = 4_001  # for integrals
 
 
 def nonnegative_least_squares(gram: Floats, projections: Floats) -> Floats:
@@ -46,29 +38,17 @@ def nonnegative_least_squares(gram: Floats, projections: Floats) -> Floats:
     return weight
 
 
-def student_t_quantile(probability: float, freedom: Floats) -> Floats:
-    """Return quantiles of Student's t distribution for a probability from 0.5 to 1, to 4 digits.
+@lru_cache(maxsize=256)
+def student_t(freedom: float, confidence: float) -> float:
+    """Return the t that a two-sided interval of Student's distribution reaches, to 4 digits.
 
-    With ``t = sqrt(nu) tan(theta)`` the density is ``cos(theta)^(nu - 1)``; ``sqrt(nu) theta`` hardly depends on nu.
+    With ``t = sqrt(nu) tan(theta)`` the density is ``cos(theta)^(nu - 1)``.
 
     Examples
     --------
-    >>> student_t_quantile(0.95, np.array([1.0, 5.0, 1e9])).round(2).tolist()
+    >>> [round(student_t(freedom, 0.9), 2) for freedom in (1.0, 5.0, 1e9)]
     [6.31, 2.02, 1.64]
     """
-    root = np.sqrt(np.clip(freedom, 1.0, 1e12))
-    scaled = np.interp(1 / root**2, np.linspace(0, 1, _T_QUANTILES + 1), _scaled_t_quantiles(probability))
-    found: Floats = root * np.tan(scaled / root)
-    return found
-
-
-@lru_cache(maxsize=8)
-def _scaled_t_quantiles(probability: float) -> Floats:
-    """Return ``sqrt(nu) theta`` at 1/nu = 0, ..., 1."""
-    found = [NormalDist().inv_cdf(probability)]
-    for nu in _T_QUANTILES / np.arange(1, _T_QUANTILES + 1):
-        theta = np.linspace(0, min(np.pi / 2, 10 / np.sqrt(nu)), 4001)
-        middle = (theta[1:] + theta[:-1]) / 2
-        area = np.concatenate([[0.0], np.cumsum(np.cos(middle) ** (nu - 1))])
-        found.append(float(np.sqrt(nu) * np.interp((2 * probability - 1) * area[-1], area, theta)))
-    return np.array(found)
+    theta = np.linspace(0.0, min(np.pi / 2, 10 / np.sqrt(freedom)), _ANGLES)
+    area = np.append(0.0, np.cumsum(np.cos((theta[1:] + theta[:-1]) / 2) ** (freedom - 1)))
+    return float(np.sqrt(freedom) * np.tan(np.interp(confidence * area[-1], area, theta)))

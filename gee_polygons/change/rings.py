@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gee_polygons.errors import UsageError
 
@@ -48,17 +48,7 @@ def ring_sites(sites: SiteCollection, *, inner_m: float = 60.0, outer_m: float =
     for site in sites:
         ring = site.buffer(outer_m).difference(site.buffer(inner_m) if inner_m else site.polygon)
         near = tree.query(ring, predicate="intersects")
-        ring = polygonal_parts(ring.difference(shapely.union_all(sites.polygons[near])) if len(near) else ring)
-        if ring is not None:
+        ring = ring.difference(shapely.union_all(sites.polygons[near]))
+        if not ring.is_empty:
             found.append(Site(polygon=ring, site_id=site.site_id, start_year=site.start_year))
     return SiteCollection(found)
-
-
-def polygonal_parts(geometry: Any) -> Any:
-    """Return the polygons of a geometry as a Polygon or MultiPolygon, without lines and points; None if it has none."""
-    import shapely
-
-    parts = [part for part in shapely.get_parts(geometry) if part.geom_type == "Polygon" and part.area > 0]
-    if len(parts) > 1:
-        return shapely.MultiPolygon(parts)
-    return parts[0] if parts else None

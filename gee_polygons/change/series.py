@@ -15,7 +15,7 @@ from gee_polygons.alphaearth import N_BANDS
 from gee_polygons.change.numerics import Flags, Floats
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import band_matrix
-from gee_polygons.errors import UsageError
+from gee_polygons.errors import UsageError, warn_data
 
 _LONGEST: Final = 1.5  # means of unit vectors are at most 1 long, simulated ones a little more; codes are far longer
 _SITES_AT_A_TIME: Final = 4_000
@@ -44,17 +44,9 @@ class Series:
         """Whether a site has data in a year, shape (sites, years)."""
         return has_data(self.units)
 
-    @property
-    def with_data(self) -> Flags:
-        """Whether a site has data in any year, shape (sites,)."""
-        found: Flags = np.any(self.present, axis=1)
-        return found
-
-    def take(self, rows: NDArray[np.intp] | Flags) -> Series:
+    def take(self, rows: NDArray[np.intp]) -> Series:
         """Return some of the sites."""
-        chosen = np.arange(len(self.site_ids))[rows]
-        ids = [self.site_ids[i] for i in chosen]
-        return Series(site_ids=ids, years=self.years, units=self.units[chosen])
+        return Series(site_ids=[self.site_ids[i] for i in rows], years=self.years, units=self.units[rows])
 
 
 def in_parts(n: int) -> Iterator[slice]:
@@ -81,9 +73,12 @@ def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = Non
     for name in ("site_id", "year"):
         if name not in table.columns:
             raise UsageError(f"the table has no column {name!r}: one row per site and year is needed")
-    if table["site_id"].isna().any():
-        raise UsageError("the table has rows without a site_id; give each row its site's id, or leave it out")
-    row_years = _whole_years(table["year"])
+        if table[name].isna().any():
+            raise UsageError(f"the table has rows without a {name}; complete these rows, or leave them out")
+    for year in table["year"].unique().tolist():
+        if not isinstance(year, Real) or year % 1:
+            raise UsageError(f"years are whole numbers like 2018, found {year!r} in the column 'year'")
+    row_years = table["year"].to_numpy(np.float64).astype(np.int64)
     twice = table.duplicated(["site_id", "year"])
     if twice.any():
         row = table[twice].iloc[0]
@@ -91,7 +86,6 @@ def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = Non
     site_codes, ids = pd.factorize(table["site_id"])
     all_years = np.unique(row_years) if years is None else years
     cube = np.full((len(ids), len(all_years), N_BANDS), np.nan)
-    row_has_data = np.zeros(len(table), np.bool_)
     for part in in_parts(len(table)):
         vectors = band_matrix(table.iloc[part])
         lengths = np.linalg.norm(vectors, axis=1)
@@ -103,41 +97,18 @@ def series_from_table(table: pd.DataFrame, years: NDArray[np.int64] | None = Non
                 "values; de-quantise them first"
             )
         units = normalize(vectors)
-        row_has_data[part] = has_data(units)
         kept = np.isin(row_years[part], all_years)
         cube[site_codes[part][kept], np.searchsorted(all_years, row_years[part][kept])] = units[kept]
-    if not row_has_data.any():
-        raise UsageError("no row of the table has data: there is nothing to compare")
     if years is None:
         with_data = has_data(cube).any(axis=0)
-        all_years = all_years[with_data]
-        cube = cube if with_data.all() else cube[:, with_data]
-    if "n_pixels" in table.columns:
-        n_pixels = table["n_pixels"].to_numpy(np.float64, na_value=np.nan)
-        wrong = np.flatnonzero((n_pixels <= 0) & row_has_data)
-        if len(wrong):
-            i = int(wrong[0])
-            raise UsageError(
-                f"site {str(table['site_id'].iloc[i])!r} has data in {row_years[i]}, but n_pixels {n_pixels[i]:g}; "
-                "a mean has more than 0 pixels: correct it, or leave it empty if it isn't known"
-            )
+        if not with_data.any():
+            raise UsageError("no row of the table has data: there is nothing to compare")
+        all_years, cube = all_years[with_data], cube if with_data.all() else cube[:, with_data]
     return Series(site_ids=ids.tolist(), years=all_years, units=cube)
 
 
-def _whole_years(column: pd.Series[Any]) -> NDArray[np.int64]:
-    """Return a column of years as integers; dates, texts and fractions are refused."""
-    if column.isna().any():
-        raise UsageError("the table has rows without a year")
-    for year in column.unique().tolist():
-        if not isinstance(year, Real) or year % 1 != 0:
-            raise UsageError(
-                f"years are whole numbers like 2018, found {year!r} in the column 'year'; convert it first"
-            )
-    return column.to_numpy(np.float64).astype(np.int64)
-
-
 def site_positions(series: Series, ids: Iterable[Any], what: str) -> NDArray[np.intp]:
-    """Return the rows of sites given by id, each once; 3107 and "3107" are the same id.
+    """Return the rows of sites given by id, each once, ascending; 3107 and "3107" are the same id.
 
     Raises
     ------
@@ -147,28 +118,24 @@ def site_positions(series: Series, ids: Iterable[Any], what: str) -> NDArray[np.
     if isinstance(ids, str | bytes):
         raise UsageError(f"{what} is a list of site ids, found the text {ids!r}")
     place = {str(site_id): i for i, site_id in enumerate(series.site_ids)}
-    names = [str(site_id) for site_id in ids]
-    unknown = [name for name in names if name not in place]
-    if unknown:
-        raise UsageError(f"{what}: site {unknown[0]!r} is not among the table's {len(place)} sites")
+    names = {str(site_id): None for site_id in ids}
+    for name in names:
+        if name not in place:
+            raise UsageError(f"{what}: site {name!r} is not among the table's {len(place)} sites")
     if not names:
         raise UsageError(f"{what} names no site; give at least one")
-    return np.array([place[name] for name in dict.fromkeys(names)], np.intp)
+    return np.array(sorted(place[name] for name in names), np.intp)
 
 
 def start_years_of(series: Series, start_years: Any) -> list[int | None]:
     """Return each site's start year, from a mapping by id, a SiteCollection, or a GeoDataFrame with `start_year`."""
-    if start_years is None:
-        return [None] * len(series.site_ids)
-    if hasattr(start_years, "start_years") and hasattr(start_years, "site_ids"):
+    if hasattr(start_years, "start_years"):
         start_years = dict(zip(start_years.site_ids, start_years.start_years, strict=True))
     elif isinstance(start_years, pd.DataFrame):
         if not {"site_id", "start_year"} <= set(start_years.columns):
             raise UsageError("a table of start years needs the columns 'site_id' and 'start_year'")
-        start_years = dict(zip(start_years["site_id"], start_years["start_year"], strict=True))
-    elif isinstance(start_years, pd.Series):
-        start_years = start_years.to_dict()
-    if not isinstance(start_years, Mapping):
+        start_years = start_years.set_index("site_id")["start_year"]
+    if not isinstance(start_years, Mapping | pd.Series):
         raise UsageError(f"start_years is a mapping from site id to year, found {type(start_years).__name__}")
     found = {str(site_id): None if pd.isna(year) else int(year) for site_id, year in start_years.items()}
     return [found.get(str(site_id)) for site_id in series.site_ids]
@@ -179,29 +146,28 @@ def baseline_mask(series: Series, baseline: Any) -> Flags:
 
     `baseline` is None (each site's first year with data), a year, several years, or a mapping from site id to either.
     """
-    present = series.present
+    found: Flags = series.present
     if baseline is None:
-        first: Flags = present & (present.cumsum(axis=1) == 1)
-        return first
+        return found & (found.cumsum(axis=1) == 1)
+    ids = [str(site_id) for site_id in series.site_ids]
     if isinstance(baseline, Mapping):
         site_positions(series, baseline, "baseline")  # raises for an unknown id
-        by_id = {str(site_id): _baseline_years(years) for site_id, years in baseline.items()}
-        chosen = [by_id.get(str(site_id), []) for site_id in series.site_ids]
-    else:
-        chosen = [_baseline_years(baseline)] * len(series.site_ids)
-    unknown = [year for years in chosen for year in years if year not in series.years]
-    if unknown:
-        raise UsageError(f"the baseline year {unknown[0]} isn't in the table: {series.years[0]}..{series.years[-1]}")
-    return np.array([np.isin(series.years, years) for years in chosen]) & present
+    by_site = baseline if isinstance(baseline, Mapping) else dict.fromkeys(ids, baseline)
+    chosen = {str(site_id): _baseline_years(years, series) for site_id, years in by_site.items()}
+    found &= np.array([np.isin(series.years, chosen.get(site_id, [])) for site_id in ids])
+    without = series.present.any(axis=1) & ~found.any(axis=1)
+    if without.any():
+        first = ids[int(without.argmax())]
+        warn_data(f"sites without data in the baseline's years have no angles: {without.sum()}, the first is {first!r}")
+    return found
 
 
-def _baseline_years(years: Any) -> list[int]:
+def _baseline_years(given: Any, series: Series) -> list[Any]:
     """Return the years of a baseline, given as one or as several."""
-    several = years if isinstance(years, Iterable) else [years]
-    try:
-        found = [] if isinstance(several, str | bytes) else [float(year) for year in several]
-    except (TypeError, ValueError):
-        found = []
-    if not found or any(year % 1 for year in found):
-        raise UsageError(f"a baseline is a year like 2018, or some of them, found {years!r}")
-    return [int(year) for year in found]
+    several = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+    if not several or not all(isinstance(year, Real) and year % 1 == 0 for year in several):
+        raise UsageError(f"a baseline is a year like 2018, or some of them, found {given!r}")
+    for year in several:
+        if year not in series.years:
+            raise UsageError(f"the baseline year {year} isn't in the table: {series.years[0]}..{series.years[-1]}")
+    return several

@@ -8,23 +8,22 @@ of chi-square*, PNAS 17 (1931). The constants of tails are means over 8 real sce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gee_polygons.change.background import without_gaps
-from gee_polygons.change.numerics import Floats, median_and_scale
-from gee_polygons.change.series import has_data, in_parts
+from gee_polygons.change.numerics import Flags, Floats
+from gee_polygons.change.series import in_parts
 
 ENOUGH_UNCHANGED: Final = 10  # sites for the level to hold
+_MAD_OF_NORMAL: Final = 0.6744897501960817  # median absolute deviation of a standard normal distribution
 _LEAST_KNOWN: Final = 3  # unchanged sites whose median counts
 _LEAST_SITES: Final = 4  # whose steps of a year show what is usual
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tail:
+class Tail(NamedTuple):
     """How a statistic of unchanged sites scatters on real land.
 
     Parameters
@@ -34,22 +33,19 @@ class Tail:
     above_quartile : float
         Median less lower quartile.
     median : float
-        Median for three years.
-    by_year : float
-        What each further year adds to the median.
+        Its own, for tables of fewer than three sites: of the longest series, which have the largest.
     """
 
     excess: float
     above_quartile: float
     median: float
-    by_year: float
 
 
-LOG_RATIO_TAIL: Final = Tail(excess=0.36, above_quartile=0.24, median=0.65, by_year=0.15)
-Z_TAIL: Final = Tail(excess=1.4, above_quartile=0.65, median=0.0, by_year=0.2)
+LOG_RATIO_TAIL: Final = Tail(excess=0.36, above_quartile=0.24, median=1.1)
+Z_TAIL: Final = Tail(excess=1.4, above_quartile=0.65, median=0.9)
 
 
-def upper_tail(values: Floats, sample: Floats, tail: Tail, *, is_known: bool, n_years: int) -> Floats:
+def upper_tail(values: Floats, sample: Floats, tail: Tail, *, is_known: bool) -> Floats:
     """Return the chance of exceeding each value without a change: 0.5 at the median, then an exponential tail.
 
     The n values of the sample above its median have excesses with the sum S. If they are exponential, a new one is
@@ -66,13 +62,11 @@ def upper_tail(values: Floats, sample: Floats, tail: Tail, *, is_known: bool, n_
         Of this statistic.
     is_known : bool
         Whether the sample's sites are known to be unchanged.
-    n_years : int
-        Years with data.
     """
     sample = sample[np.isfinite(sample)]
     excess = np.zeros(0)
     if len(sample) < _LEAST_KNOWN:
-        median = tail.median + tail.by_year * (n_years - 3)
+        median = tail.median
     elif is_known:
         median = float(np.median(sample))
         excess = sample[sample > median] - median
@@ -113,7 +107,8 @@ def yearly_departures(units: Floats, years: NDArray[np.int64]) -> Floats:
     for part in in_parts(len(units)):
         own, filled = units[part], without_gaps(units[part], years)
         found[part, 1:-1] = np.linalg.norm(own[:, 1:-1] - (filled[:, :-2] + filled[:, 2:]) / 2, axis=2)
-        found[part, -1] = np.linalg.norm(own[:, -1] - filled[:, -2], axis=1)
+        if len(years) > 2:  # else nothing shows what is usual
+            found[part, -1] = np.linalg.norm(own[:, -1] - filled[:, -2], axis=1)
     return found
 
 
@@ -122,19 +117,19 @@ def robust_z(lengths: Floats) -> Floats:
 
     The power makes chi-squared distributed lengths nearly normal (Wilson & Hilferty).
     """
-    x = lengths ** (2 / 3)
-    z = np.full(x.shape, np.nan)
-    for year in range(x.shape[1]):
-        own = x[np.isfinite(x[:, year]), year]
-        centre, scale = median_and_scale(own) if len(own) >= _LEAST_SITES else (0.0, 0.0)
-        if scale > 1e-9:
-            z[:, year] = (x[:, year] - centre) / scale
+    z = np.full(lengths.shape, np.nan)
+    enough = np.isfinite(lengths).sum(axis=0) >= _LEAST_SITES
+    x = lengths[:, enough] ** (2 / 3)
+    centre = np.nanmedian(x, axis=0)
+    scale = np.nanmedian(np.abs(x - centre), axis=0) / _MAD_OF_NORMAL
+    z[:, enough] = (x - centre) / np.where(scale > 1e-9, scale, np.nan)
     return z
 
 
-def event_p_values(z: Floats, unchanged: Floats) -> Floats:
-    """Return the chance that a site's largest z of a year, shape (sites, years), is so large without an event."""
-    largest, sample = (np.nanmax(part, axis=1, initial=-np.inf) for part in (z, unchanged if len(unchanged) else z))
-    n_years = int(np.isfinite(z).any(axis=0).sum()) + 1
-    p = upper_tail(largest, sample, Z_TAIL, is_known=len(unchanged) > 0, n_years=n_years)
-    return np.where(has_data(z[..., None]).any(axis=1), p, np.nan)
+def unusual_years(departures: Floats, controls: Flags) -> tuple[Floats, NDArray[np.intp], Floats]:
+    """Return z-scores, shape (sites, years), the column of each site's largest, and its p-value without an event."""
+    z = robust_z(departures)
+    column = np.where(np.isfinite(z), z, -np.inf).argmax(axis=1)
+    largest = z[np.arange(len(z)), column]
+    sample = largest[controls] if controls.any() else largest
+    return z, column, upper_tail(largest, sample, Z_TAIL, is_known=bool(controls.any()))

@@ -82,7 +82,7 @@ def _counted(values: pd.Series[Any]) -> str:
 @_controls
 @click.option(
     "--background",
-    type=click.Choice(["controls", "all", "alike", "none"]),
+    type=click.Choice(["controls", "all", "none"]),
     help="Sites from which the change shared by all is estimated.  [default: the controls if any, else all sites]",
 )
 @click.option(
@@ -144,7 +144,7 @@ def change(
     named = of_kind(table, sites, CONTROL_KINDS, controls)
     if background == "controls" and not named:
         raise UsageError("there are no controls: name them with --controls, or give --sites with a property kind")
-    chosen: Any = None if background == "none" else background if background in ("all", "alike") else named or "all"
+    chosen: Any = {"none": None, "all": "all"}.get(background or "", named or "all")
     found = find(
         table,
         baseline=None if baseline is None else list(baseline),

@@ -27,13 +27,13 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.change.numerics import student_t_quantile
+from gee_polygons.change.numerics import student_t
 from gee_polygons.errors import UsageError
 from gee_polygons.probe.fitting import MODELS, NEIGHBOURS, estimator, in_row_order, labelled_rows
 
 BLOCK_M: Final = 5_000.0
 FEWEST_GROUPS: Final = 5  # fewer don't show how much groups differ
-_QUANTILE: Final = 0.95  # both ends of a 90 % interval
+_CONFIDENCE: Final = 0.9
 _LEAST_KEPT: Final = 0.5  # share of the points outside a fold that a default buffer leaves to learn from
 _DEGREE_M: Final = 111_320.0
 _TINY: Final = 1e-9
@@ -456,7 +456,7 @@ def _interval(
     without_one = scale(np.maximum([figure(total - own) for own in by_group], _TINY))
     # the jackknife's variance of a mean; then the part that models fitted to the same points have in common
     variance = max((n - 1) * float(np.nanvar(without_one)), least_variance) * (1 + shared)
-    half = float(student_t_quantile(_QUANTILE, np.array(n - 1.0))) * np.sqrt(variance)
+    half = student_t(n - 1.0, _CONFIDENCE) * np.sqrt(variance)
     low, high = back(scale(max(figure(total), _TINY)) + np.array([-half, half]))
     return float(low), float(high)
 

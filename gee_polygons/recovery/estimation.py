@@ -26,10 +26,8 @@ from gee_polygons.change.background import corrected, warn_if_it_explains_little
 from gee_polygons.change.series import series_from_table, site_positions, start_years_of
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
-from gee_polygons.recovery.blocks import block_covariances, check_blocks
 from gee_polygons.recovery.results import site_rows, year_rows
-from gee_polygons.recovery.scatter import cover_of, fill_gaps, yearly_noise
-from gee_polygons.recovery.trajectories import measure, t_of
+from gee_polygons.recovery.trajectories import Cover, fill_gaps, measure, yearly_noise
 
 _SITES_AT_A_TIME: Final = 5_000  # bounds the memory
 
@@ -86,7 +84,6 @@ def recovery(
     start_years: Any,
     background: str | pd.DataFrame | list[Any] | None = "references",
     degraded: Sequence[Any] | None = None,
-    blocks: pd.DataFrame | None = None,
     confidence: float = 0.9,
 ) -> Recovery:
     """Measure the recovery of restoration sites towards reference sites, year by year.
@@ -108,10 +105,6 @@ def recovery(
     degraded : sequence of site ids, optional
         Sites in the state that the restoration sites were in: the starting state of sites without data before their
         start.
-    blocks : DataFrame, optional
-        A table of parts of the sites (`block_sites`), with `block_id`, `n_pixels`, and the site's id in `block_of`
-        (else in `site_id`): a site's yearly noise is then taken from how its blocks differ, instead of from its
-        off-trajectory distances.
     confidence : float
         Of the intervals: 0.9 = 90 %.
 
@@ -139,31 +132,26 @@ def recovery(
     series = series_from_table(table)
     # sorted by id, so that rounding doesn't depend on the order of the rows
     series = series.take(np.argsort(np.array([str(site_id) for site_id in series.site_ids], object), kind="stable"))
-    named = np.sort(site_positions(series, references, "references"))
-    rows = named[series.with_data[named]]
+    named = site_positions(series, references, "references")
+    rows = named[series.present[named].any(axis=1)]
     if not len(rows):
         raise UsageError("no reference site has data in any year")
     is_own = isinstance(background, str) and background == "references"
     fixed = corrected(series, [series.site_ids[i] for i in rows] if is_own else background)
     warn_if_it_explains_little(fixed)
-    stand_ins = np.array([], np.intp) if degraded is None else np.sort(site_positions(series, degraded, "degraded"))
+    stand_ins = np.array([], np.intp) if degraded is None else site_positions(series, degraded, "degraded")
     starts = start_years_of(series, start_years)
     others = {*named.tolist(), *stand_ins.tolist()}
     measured = np.array([i for i, year in enumerate(starts) if year is not None and i not in others], np.intp)
     if not len(measured):
         raise UsageError("no site of the table (references aside) has a start year; give start_years")
-    if blocks is not None:
-        blocks = check_blocks(blocks, [series.site_ids[i] for i in measured])
-    unchanged = np.isin(np.arange(len(starts)), rows) | fixed.controls
-    unchanged[measured] = False
+    unchanged = fixed.controls.copy()
+    unchanged[rows], unchanged[measured] = True, False
     noise = yearly_noise(fixed.units[unchanged], lost=1 / len(rows) if is_own else 0.0)
-    stand_ins = stand_ins[series.with_data[stand_ins]]
-    target = cover_of(fixed.units[rows])
-    centre = normalize(fill_gaps(series.units[rows]).mean(axis=0))
-    stand_in, like_stand_in = None, np.nan
-    if len(stand_ins):
-        stand_in = cover_of(fixed.units[stand_ins])
-        like_stand_in = float(np.nanmean(centre @ stand_in.direction))
+    target, centre = Cover.of(fixed.units[rows]), normalize(fill_gaps(series.units[rows]).mean(axis=0))
+    stand_ins = stand_ins[series.present[stand_ins].any(axis=1)]
+    stand_in = Cover.of(fixed.units[stand_ins]) if len(stand_ins) else None
+    like_stand_in = np.nan if stand_in is None else float(np.nanmean(centre @ stand_in.direction))
     parts = []
     for first in range(0, len(measured), _SITES_AT_A_TIME):
         part = measured[first : first + _SITES_AT_A_TIME]
@@ -171,11 +159,7 @@ def recovery(
         since = sites.years - began[:, None]
         before = sites.present & (since < 0)
         way = measure(fixed.units[part], before, target, stand_in, noise, confidence)
-        if blocks is not None:
-            for i, covariance, freedom in block_covariances(blocks, sites, way.gradient, before):
-                way.noise[i] = covariance * t_of(freedom, confidence) ** 2
-        similarity = np.sum(sites.units * centre, axis=2)
-        n_before = before.sum(axis=1)
+        similarity, n_before = np.sum(sites.units * centre, axis=2), before.sum(axis=1)
         at_start = np.sum(np.where(before, similarity, 0), axis=1) / np.maximum(n_before, 1)
         yearly = year_rows(sites, since, way, similarity)
         of_sites = site_rows(yearly, began, way, np.where(n_before > 0, at_start, like_stand_in))
