@@ -12,7 +12,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,22 +19,21 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import BANDS, NODATA
+from gee_polygons.alphaearth import BANDS
 from gee_polygons.collection.site_files import block_size, write_site_files
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.periods import checked_years
-from gee_polygons.reduction.plan import BlockRef, Plan
+from gee_polygons.reduction.plan import Plan
 from gee_polygons.reduction.polygons import Polygons
-from gee_polygons.reduction.windows import north_up
 from gee_polygons.sources.cog.index import TileIndex
 from gee_polygons.sources.cog.index_file import index_row, write_index, zone_name
+from gee_polygons.sources.cog.patches import Region, read_regions
 from gee_polygons.sources.cog.source import INDEX_NAME, CogSource
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.sources.cog.writing import write_tile
 from gee_polygons.sources.cog.zoning import ZonePart, home_crs, rows_near
 from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.grid import Window
-from gee_polygons.zonal.planes import planes
 from gee_polygons.zonal.zones import cells_touched
 
 FORMATS: Final = ("archive", "tif", "npy")
@@ -155,12 +153,12 @@ def _write_archive(
     plans += [again] if again is not None else []
     for failure in (failure for plan in plans for failure in plan.failures):
         raise ReadError(failure.message, url=failure.url, year=failure.year)
-    needed = _needed(plans, polygons)
+    cells = _cells(plans, polygons, tiles)
     for number, (tile, name) in enumerate(zip(tiles, _names(tiles), strict=True)):
         target = root / name
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(tile, needed.get((tile.place, tile.year), {}), source, target)
+            _copy(tile, cells[tile.place, tile.year], source, target)
         report(number + 1, len(tiles))
     path = root / INDEX_NAME
     _write_index(path, index, tiles, source)  # last: where it is, everything is
@@ -177,80 +175,54 @@ def _rows(polygons: Polygons, years: Sequence[int], source: CogSource) -> TileIn
     return index.take(rows_near(polygons, [ZonePart(i, crs) for i, crs in sorted(parts)], index))
 
 
-def _needed(plans: Sequence[Plan], polygons: Polygons) -> dict[tuple[str, int], dict[BlockRef, list[Window]]]:
-    """Return, by tile, the blocks that the plans read, each with the windows of the polygons in it."""
-    found: dict[tuple[str, int], dict[BlockRef, list[Window]]] = defaultdict(dict)
+def _cells(plans: Sequence[Plan], polygons: Polygons, tiles: Sequence[Tile]) -> dict[tuple[str, int], set[Window]]:
+    """Return, by tile, the blocks of its local copy that hold pixels of polygons that the plans read."""
+    grids = {(tile.place, tile.year): tile.grid for tile in tiles}
+    found: dict[tuple[str, int], set[Window]] = defaultdict(set)
     for plan in plans:
         for job in plan.jobs:
             bounds = polygons.pieces([plan.pieces[i] for i in job.pieces]).bounds()
             first, last = np.floor(bounds[:, :2]).astype(int), np.ceil(bounds[:, 2:]).astype(int)
-            windows = [
-                Window(int(y0), int(x0), int(y1 - y0), int(x1 - x0))
-                for (x0, y0), (x1, y1) in zip(first, last, strict=True)
-            ]
-            for ref in job.reads:
-                for part in (ref, *ref.preceding):
-                    whole = replace(part, preceding=(), rows=0)
-                    found[ref.tile if part is ref else part.tile, part.year].setdefault(whole, []).extend(windows)
+            windows = [Window(y, x, y1 - y, x1 - x) for x, y, x1, y1 in np.hstack([first, last]).tolist()]
+            for ref in (part for read in job.reads for part in (read, *read.preceding)):
+                grid = grids[ref.tile, ref.year]
+                size, (height, width) = block_size(grid), grid.shape
+                inside = [common for window in windows if (common := window.intersection(ref.inside))]
+                found[ref.tile, ref.year] |= {
+                    grid.part(row * size, col * size, min(size, height - row * size), min(size, width - col * size))
+                    for window in inside
+                    for row, col in grid.blocks(window, (size, size))
+                }
     return found
 
 
-def _copy(tile: Tile, needed: dict[BlockRef, list[Window]], source: CogSource, target: Path) -> None:
-    """Write a tile's pixels that are needed, in blocks of their own size, on the tile's whole grid.
+def _copy(tile: Tile, cells: set[Window], source: CogSource, target: Path) -> None:
+    """Write some blocks of a tile's local copy, of their own size, on the tile's whole grid.
 
     Held at a time: those in one row of the tile's blocks.
     """
-    size, whole = block_size(tile.grid), tile.grid.window
+    size = block_size(tile.grid)
     height = math.lcm(size, tile.block_shape[0])  # of a strip of whole blocks, the tile's and the copy's
-    strips: dict[int, list[BlockRef]] = defaultdict(list)
-    for ref in needed:
-        strips[ref.index[0] * tile.block_shape[0] // height].append(ref)
-    cells: dict[Window, NDArray[np.int8]] = {}
+    strips: dict[int, list[Window]] = defaultdict(list)
+    for cell in sorted(cells):
+        strips[tile.grid.in_file(cell.row, cell.col)[0] // height].append(cell)
+    pixels: dict[Window, NDArray[np.int8]] = {}
     held = -1
 
     def pixels_of(cell: Window) -> NDArray[np.int8] | None:
-        nonlocal cells, held
-        row = whole.row_stop - cell.row_stop if tile.grid.flip_y else cell.row - whole.row
-        if row // height != held:
-            held = row // height
-            cells = {}  # freed before the next ones are read
-            cells = _pixels(tile, {ref: needed[ref] for ref in strips[held]}, size, source)
-        return cells.get(cell)
+        nonlocal pixels, held
+        strip = tile.grid.in_file(cell.row, cell.col)[0] // height
+        if strip != held:
+            held, pixels = strip, {}  # freed before the next ones are read
+            regions = [Region(tile.grid.lattice, window, (tile,)) for window in strips[strip]]
+            patches = read_regions(source, regions, [tile.year], BANDS)
+            pixels = {window: patch.values[0] for window, patch in zip(strips[strip], patches, strict=True)}
+        return pixels.get(cell)
 
     write_tile(
         target, tile.grid, pixels_of, block=size, metadata={"YEAR": str(tile.year)},
         description="cut from the AlphaEarth Foundations Satellite Embedding dataset by gee_polygons", max_workers=1,
     )  # fmt: skip
-
-
-def _pixels(
-    tile: Tile, needed: dict[BlockRef, list[Window]], size: int, source: CogSource
-) -> dict[Window, NDArray[np.int8]]:
-    """Read blocks of a tile; return the pixels of the local blocks that the windows in them touch."""
-    cells: dict[Window, NDArray[np.int8]] = {}
-    refs = sorted(needed, key=lambda ref: ref.window)
-    for ref, block in zip(refs, source.read(refs, BANDS), strict=True):
-        if isinstance(block, ReadError):
-            raise block
-        inside = [common for window in needed[ref] if (common := window.intersection(ref.inside))]
-        wanted = {cell for window in inside for cell in _cells(tile, window, size)}
-        for band, plane in planes(block):
-            pixels = north_up(plane, ref)
-            for cell in wanted:
-                if (common := cell.intersection(ref.inside)) is None:
-                    continue
-                values = cells.setdefault(cell, np.full((len(BANDS), cell.height, cell.width), NODATA, np.int8))
-                values[band][common.slices_in(cell)] = pixels[common.slices_in(ref.window)]
-    return cells
-
-
-def _cells(tile: Tile, window: Window, size: int) -> list[Window]:
-    """Return the local tile's blocks that a window touches, as lattice windows inside the tile."""
-    height, width = tile.grid.shape
-    return [
-        tile.grid.part(r * size, c * size, min(size, height - r * size), min(size, width - c * size))
-        for r, c in tile.grid.blocks(window, (size, size))
-    ]
 
 
 def _names(tiles: Sequence[Tile]) -> list[str]:

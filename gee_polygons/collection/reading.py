@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.collection.geometries import Geometries
 from gee_polygons.embeddings.quantization import codes_to_vectors
-from gee_polygons.errors import UsageError, optional_import
+from gee_polygons.errors import UsageError, optional_import, warn_data
 from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.cutting import settled_parts, stream_parts
 from gee_polygons.sources.cog.patches import Patch, Region, inside, read_regions
@@ -45,39 +44,23 @@ class PixelQuery:
         return codes_to_vectors(values) if self.as_vectors else values
 
 
-def stream_arrays(query: PixelQuery) -> Iterator[tuple[int, Any, list[str]]]:
-    """Yield each geometry's number, its masked array and its zones, as soon as all of its blocks are decoded."""
+def stream_arrays(query: PixelQuery) -> Iterator[tuple[int, Any]]:
+    """Yield each geometry's number and masked array, as soon as all of its blocks are decoded."""
+    warned = False
     for number, areas, (patch, *others) in _stream_patches(query):
+        if others and not warned:
+            warned = True
+            zones = ", ".join(part.grid.crs for part in (patch, *others))
+            warn_data(
+                f"geometry {number} lies in several zones ({zones}), each with a grid of its own; its array, like that "
+                "of others that do, holds the first one's part: get_gdf and get_xarray give all"
+            )
         mask = ~patch.valid
         if not query.geometries.whole_box:
             mask |= ~inside(areas, number, patch)
         values = query.decoded(patch.values)
         fill = np.nan if query.as_vectors else patch.nodata
-        array = np.ma.MaskedArray(values, mask, fill_value=fill)
-        yield number, array, [part.grid.crs for part in (patch, *others)]
-
-
-def masked_arrays(query: PixelQuery) -> list[Any]:
-    """See `Collection.get_numpy`."""
-    arrays: dict[int, Any] = {}
-    in_zones: dict[int, list[str]] = {}
-    for number, arrays[number], zones in stream_arrays(query):
-        if len(zones) > 1:
-            in_zones[number] = zones
-    if in_zones:
-        first = min(in_zones)
-        warn_of_zones(first, in_zones[first], len(in_zones) - 1, stacklevel=4)
-    return [arrays[number] for number in range(len(arrays))]
-
-
-def warn_of_zones(number: int, zones: Sequence[str], others: int = 0, *, stacklevel: int = 3) -> None:
-    """Warn that the array of a geometry in several zones holds a part of it."""
-    more = f" and {others} more" if others else ""
-    warnings.warn(
-        f"geometry {number}{more} lies in several zones ({', '.join(zones)}), "
-        "each with a grid of its own; its array holds the first one's part: get_gdf and get_xarray give all",
-        stacklevel=stacklevel,
-    )
+        yield number, np.ma.MaskedArray(values, mask, fill_value=fill)
 
 
 def stream_tables(query: PixelQuery) -> Iterator[geopandas.GeoDataFrame]:

@@ -14,12 +14,10 @@ from gee_polygons.collection.geometries import read_geometries
 from gee_polygons.collection.reading import (
     PixelQuery,
     dataset_of,
-    masked_arrays,
     samples_of,
     stream_arrays,
     stream_tables,
     table_of_pixels,
-    warn_of_zones,
 )
 from gee_polygons.collection.table import read_tiles, resolved, within, write
 from gee_polygons.errors import UsageError, optional_import
@@ -202,8 +200,8 @@ class Collection:
         (1, 2, 12, 22)
         """
         query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
-        arrays = masked_arrays(query)
-        return arrays[0] if query.geometries.single else arrays
+        arrays = dict(stream_arrays(query))
+        return arrays[0] if query.geometries.single else [arrays[number] for number in range(len(arrays))]
 
     def iter_numpy(
         self,
@@ -241,15 +239,7 @@ class Collection:
         >>> {number: int(array.count()) for number, array in arrays}
         {0: 2325, 1: 1697}
         """
-        query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
-
-        def arrays() -> Iterator[tuple[int, Any]]:
-            for number, array, zones in stream_arrays(query):
-                if len(zones) > 1:
-                    warn_of_zones(number, zones)
-                yield number, array
-
-        return arrays()
+        return stream_arrays(self._query(geometries, bands, years, decode, geometry_crs, geometry_column))
 
     def get_xarray(
         self,

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class Region:
     """A window on a lattice, and the tiles that may hold some of it.
 
-    `owner` is the number of the geometry that messages name. `cells` are windows with the box of degrees (None:
+    `owner` is the number of the geometry that messages name, if any. `cells` are windows with the box of degrees (None:
     everywhere) that their pixels' centres must lie in; pixels outside all of them are nodata. No cells: all pixels.
     """
 
     lattice: Lattice
     window: Window
     tiles: tuple[Tile, ...]
-    owner: int = 0
+    owner: int | None = None
     cells: tuple[tuple[Window, Box | None], ...] = ()
 
 
@@ -184,8 +184,9 @@ def stream_regions(
                 for job in jobs:
                     job.result()
             except ReadError as error:
-                where = f"geometry {regions[members[0]].owner}: {error}"
-                raise ReadError(where, url=error.url, year=error.year) from error
+                owner = regions[members[0]].owner
+                message = f"{error}" if owner is None else f"geometry {owner}: {error}"
+                raise ReadError(message, url=error.url, year=error.year) from error
             for number in members:
                 blocks_left[number] -= 1
                 if not blocks_left[number]:

@@ -34,16 +34,12 @@ _NOT_PUBLISHED: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SampleSite:
+class _SampleSite(Patch):
     """A site: its outline in metres of the scene, and its history."""
 
     site_id: str
     name: str
     kind: str
-    outline: shapely.Geometry
-    covers: tuple[str, str, str]
-    start_year: int | None = None
-    pace: float = 0.0
 
 
 def outline(x: float, y: float, area_ha: float, stretch: float = 1.3, turn: float = 0.0) -> shapely.Polygon:
@@ -80,12 +76,12 @@ def _regrowth(
 ) -> _SampleSite:
     covers = (before, "young forest", "mature forest")
     return _SampleSite(
-        site_id=site_id, name=name, kind="restoration", outline=shape, covers=covers, start_year=start_year, pace=pace
+        site_id=site_id, name=name, kind="restoration", polygon=shape, covers=covers, start_year=start_year, pace=pace
     )
 
 
 def _steady(site_id: str, name: str, shape: shapely.Geometry, cover: str, kind: str = "control") -> _SampleSite:
-    return _SampleSite(site_id=site_id, name=name, kind=kind, outline=shape, covers=(cover, cover, cover))
+    return _SampleSite(site_id=site_id, name=name, kind=kind, polygon=shape, covers=(cover, cover, cover))
 
 
 _RESERVOIR = outline(-950, -1000, 34, stretch=1.5, turn=0.5)
@@ -104,7 +100,7 @@ _SITES: Final = (
         site_id="cleared",
         name="Old forest, cleared in 2021",
         kind="clearing",
-        outline=outline(-2950, -1000, 21, 1.3, 0.5),
+        polygon=outline(-2950, -1000, 21, 1.3, 0.5),
         covers=("mature forest", "pasture", "pasture"),
         start_year=2021,
         pace=1.0,
@@ -149,9 +145,8 @@ _SITES: Final = (
 @lru_cache(maxsize=1)
 def _scene() -> Landscape:
     """Return the land of the sample archive."""
-    patches = [Patch(polygon=s.outline, covers=s.covers, start_year=s.start_year or 0, pace=s.pace) for s in _SITES]
     grove = Patch(polygon=_GROVE, covers=("mature forest", "mature forest", "mature forest"))
-    return Landscape(lon=_LON, lat=_LAT, seed=_SEED, patches=(*patches, grove), masked=(_RESERVOIR,))
+    return Landscape(lon=_LON, lat=_LAT, seed=_SEED, patches=(*_SITES, grove), masked=(_RESERVOIR,))
 
 
 @lru_cache(maxsize=64)
@@ -219,8 +214,9 @@ def sample_sites_geojson() -> dict[str, Any]:
 
     features = []
     for site in _SITES:
-        geometry = shapely.orient_polygons(shapely.transform(site.outline, to_degrees))
-        properties = {"site_id": site.site_id, "name": site.name, "kind": site.kind, "start_year": site.start_year}
+        geometry = shapely.orient_polygons(shapely.transform(site.polygon, to_degrees))
+        start_year = site.start_year or None
+        properties = {"site_id": site.site_id, "name": site.name, "kind": site.kind, "start_year": start_year}
         features.append({"type": "Feature", "properties": properties, "geometry": shapely.geometry.mapping(geometry)})
     return {"type": "FeatureCollection", "name": "sample_sites", "features": features}
 
