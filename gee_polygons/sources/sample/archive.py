@@ -236,8 +236,8 @@ def _build(folder: Path, years: tuple[int, ...], progress: Progress, max_workers
     # written first, so that a half-built folder says what it is
     (folder / NOTE).write_text(f"{SYNTHETIC}.\n\n{__doc__}\nMade by gee_polygons {package_version()}.\n", "utf-8")
     root = folder / INDEX_PATH.parent
-    jobs = [(year, tile) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
-    for year, tile in jobs:
+    jobs = [(tile, year) for year in years for tile in _TILES if (tile.name, year) not in _MISSING]
+    for tile, year in jobs:
         (root / tile.path(year)).parent.mkdir(parents=True, exist_ok=True)
     rows = []
     with report_progress(progress, len(jobs), unit="tile", title="sample archive") as advance:
@@ -250,7 +250,7 @@ def _build(folder: Path, years: tuple[int, ...], progress: Progress, max_workers
         part.write_text(json.dumps({**_parameters(years), "files": files}, indent=1) + "\n", "utf-8")
 
 
-def _write_sample_tile(root: Path, year: int, tile: _Tile) -> dict[str, Any]:
+def _write_sample_tile(root: Path, tile: _Tile, year: int) -> dict[str, Any]:
     """Write the file of one place and year; returns its row of the index."""
     write_tile(
         root / tile.path(year),
