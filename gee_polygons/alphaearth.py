@@ -6,7 +6,7 @@ Source: Google's descriptions of the Earth Engine collection and of the Cloud St
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from gee_polygons.errors import UsageError
 from gee_polygons.layers import ContinuousLayer
@@ -27,6 +27,26 @@ LICENCE_URL: Final = "https://creativecommons.org/licenses/by/4.0/"
 PRODUCERS: Final = "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
 ATTRIBUTION: Final = f"{PRODUCERS} Licence: {LICENCE}."
 SYNTHETIC_NOTE: Final = "Synthetic values, made by gee_polygons in the published layout; not AlphaEarth data."
+
+
+def credit(*, synthetic: bool) -> str:
+    """Return what every file of values must say about them."""
+    return SYNTHETIC_NOTE if synthetic else ATTRIBUTION
+
+
+def credit_of(table: Any) -> str:
+    """Return the line that names the producers of a table's data, or says that they are synthetic.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> credit_of(pd.DataFrame(columns=["site_id", "A00"]))[-11:]
+    ' CC BY 4.0.'
+    """
+    found = getattr(table, "attrs", {}).get("provenance", {})
+    has_bands = any(str(name).partition("_")[0] in BANDS for name in getattr(table, "columns", ()))
+    return str(found.get("note") or found.get("attribution") or (ATTRIBUTION if has_bands else ""))
+
 
 ALPHA_EMBEDDINGS: Final = ContinuousLayer(
     name="alpha_embeddings",

@@ -136,6 +136,7 @@ def test_similarity_of_a_table_and_of_sites(table):
     matrix = pd.read_csv("m.csv", index_col=0)
     assert list(matrix.columns) == ["hole", "pasture-fast"]
     assert matrix.iloc[0, 0] == 1
+    assert "Synthetic values" in (table.parent / "m.csv-metadata.json").read_text()  # the credit of a CSV
     done = run("similarity", table, "--site", "hole", "--kind", "dot", "-o", "d.csv")
     assert pd.read_csv("d.csv", index_col=0).iloc[0, 0] < 1
 

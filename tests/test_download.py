@@ -1,15 +1,18 @@
 """Local copies: the same bits without a network, and a file for each site."""
 
+import json
 import tracemalloc
 
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import shapely
 from rangeserver import Faults, serve
 
+from gee_polygons.alphaearth import SYNTHETIC_NOTE
 from gee_polygons.collection import as_collection, load
 from gee_polygons.collection.download import FORMATS, download
 from gee_polygons.errors import OutputError, ReadError, UsageError
@@ -78,6 +81,10 @@ def test_a_file_for_each_site(sample_sites, tmp_path, format):
         with rasterio.open(path) as file:
             grid = Grid(crs=file.crs.to_string(), transform=tuple(file.transform)[:6], shape=file.shape)
             assert np.array_equal(file.read(), truth_codes(grid.crs, grid.window, 2023))
+            assert file.tags()["TIFFTAG_COPYRIGHT"] == SYNTHETIC_NOTE
+    assert json.loads((tmp_path / "files" / "download.json").read_text())["attribution"] == SYNTHETIC_NOTE
+    index = pq.read_schema(tmp_path / "files" / "aef_index.parquet")
+    assert index.metadata[b"attribution"].decode() == SYNTHETIC_NOTE
     if format == "tif":
         one = extract_embeddings(sites[:1], source=str(path.with_name(f"{sites[0].site_id}_2023.tif")), years=[2023])
         expected = extract_embeddings(sites[:1], source="sample", years=[2023])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import http.server
 import io
 import struct
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
 from gee_polygons.alphaearth import BANDS, NODATA
-from gee_polygons.errors import InputFileError, OutputError, UsageError
+from gee_polygons.errors import DataWarning, InputFileError, OutputError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import Site
 from gee_polygons.visualize.pictures.canvas import NODATA_COLOURS, nodata_pattern, round_length
@@ -910,6 +912,49 @@ def test_names_on_a_map_stand_beside_their_sites_and_cover_no_other(sample_sites
         raise AssertionError("no scale bar")
 
 
+@pytest.fixture
+def tile_server():
+    """Serve orange tiles of a base map at /z/x/y.png: a URL, and the paths that were asked for."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 256), "#ff8000").save(buffer, "PNG")
+    asked = []
+
+    class Tiles(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(buffer.getvalue())
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tiles)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{{z}}/{{x}}/{{y}}.png", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")  # of contextily
+def test_a_base_map_is_drawn_below_the_sites_where_there_is_a_network(tile_server, sample_sites, tmp_path):
+    pytest.importorskip("contextily")
+    url, asked = tile_server
+    ax = vis.plot_sites(sample_sites, basemap=url)
+    assert 1 <= len(asked) < 30
+    with Image.open(vis.save_plot(ax, tmp_path / "map.png", dpi=60)) as picture:
+        orange = (np.abs(np.asarray(picture, int) - (255, 128, 0)) < 8).all(axis=-1)
+    assert orange.mean() > 0.4
+    alone = vis.plot_sites(sample_sites)
+    assert np.allclose(ax.axis(), alone.axis())
+    nowhere = "http://127.0.0.1:9/{z}/{x}/{y}.png"
+    with pytest.warns(DataWarning, match="no base map below the sites: .* they are drawn without it") as caught:
+        assert not vis.plot_sites(sample_sites, basemap=nowhere).images
+    assert "\n" not in str(caught[0].message)
+    with pytest.raises(UsageError, match="no base map is called 'Nowhere'"):
+        vis.plot_sites(sample_sites, basemap="Nowhere")
+
+
 def test_points_are_no_sites():
     geopandas = pytest.importorskip("geopandas")
     with pytest.raises(UsageError, match="sites are polygons, found a Point"):
@@ -959,6 +1004,16 @@ def test_diagrams_are_labelled_and_saved_the_same_each_time(tmp_path):
         path = vis.save_plot(ax, tmp_path / f"{name}.png", dpi=60)
         with Image.open(path) as picture:
             assert picture.width > 200, name
+    # below a diagram of embeddings, and in its metadata, stands where they come from; not below a map of sites alone
+    for name in axes:
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert ("Google DeepMind" in picture.text.get("Attribution", "")) == (not name.startswith("map"))
+    noted = table.copy()
+    noted.attrs["provenance"] = {"attribution": "ours", "note": "Synthetic values"}
+    for suffix in ("svg", "pdf", "jpg"):
+        data = vis.save_plot(vis.plot_pca_scatter(noted), tmp_path / f"noted.{suffix}").read_bytes()
+        assert b"Synthetic values" in data
+        assert b"Google" not in data
     first = (tmp_path / "scatter.png").read_bytes()
     assert vis.save_plot(vis.plot_pca_scatter(table), tmp_path / "again.png", dpi=60).read_bytes() == first
     assert "unitless" in axes["profile"].get_ylabel()

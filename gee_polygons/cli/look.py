@@ -194,6 +194,7 @@ def _similarity_style(
     "similarity-ID-2.png, ...]",
     required=False,
 )
+@click.option("--dpi", type=click.FloatRange(20, 2400), default=150.0, show_default=True, help="Of a heat map.")
 @shared.overwrite_option
 @shared.spreadsheet_option
 def similarity(
@@ -206,6 +207,7 @@ def similarity(
     output: Path | None,
     overwrite: bool,
     spreadsheet: bool,
+    dpi: float,
     **extraction: Any,
 ) -> None:
     """Compare the years of a site, or the sites of a year: print the similarity matrix (to 100 rows) and draw it.
@@ -234,18 +236,16 @@ def similarity(
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         click.echo(matrix.round(3).rename_axis(index=None, columns=None).to_string(line_width=width))
     if output.suffix.lower() == ".csv":
-        from gee_polygons.store.atomic import replacing
-        from gee_polygons.tables import spreadsheet_cell
+        from gee_polygons.tables import write_table
 
-        if spreadsheet:
-            matrix = matrix.rename(index=spreadsheet_cell, columns=spreadsheet_cell)
-        with replacing(output) as part:
-            matrix.to_csv(part)
+        named = matrix.rename_axis(index="site_id" if by == "site" else by, columns=None).reset_index()
+        write_table(named, output, overwrite=overwrite, spreadsheet=spreadsheet)
     else:
         from gee_polygons.visualize import plot_similarity_matrix, save_plot
 
         what = str(site_id or year or "")
-        save_plot(plot_similarity_matrix(matrix, title=f"{what}: {kind} between {by}s".lstrip(": ")), output)
+        ax = plot_similarity_matrix(matrix, title=f"{what}: {kind} between {by}s".lstrip(": "))
+        save_plot(ax, output, dpi=dpi)
     click.echo(shared.near(output.absolute()))
 
 

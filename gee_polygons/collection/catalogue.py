@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gee_polygons.alphaearth import BANDS, NODATA, PRODUCERS, SOURCE_COOP_INDEX
+from gee_polygons.alphaearth import BANDS, NODATA, SOURCE_COOP_INDEX, credit
 from gee_polygons.errors import InputFileError, UsageError
 from gee_polygons.sources.cog.header import AEF, Content
 from gee_polygons.sources.sample.archive import sample_archive_path
@@ -113,17 +113,21 @@ class Dataset:
 
 
 def _built_in() -> dict[str, Dataset]:
-    codes: dict[str, Any] = {"bands": BANDS, "dtype": "int8", "nodata": float(NODATA), "attribution": PRODUCERS}
+    codes: dict[str, Any] = {"bands": BANDS, "dtype": "int8", "nodata": float(NODATA)}
     return {
         AEF_ID: Dataset(
             id=AEF_ID,
             title="AlphaEarth Foundations annual embeddings, the open COG archive, global, no account",
             index=SOURCE_COOP_INDEX,
             licence="CC BY 4.0",
+            attribution=credit(synthetic=False),
             **codes,
         ),
         SAMPLE_ID: Dataset(
-            id=SAMPLE_ID, title="a small synthetic archive in the same layout; built on first use", **codes
+            id=SAMPLE_ID,
+            title="a small synthetic archive in the same layout; built on first use",
+            attribution=credit(synthetic=True),
+            **codes,
         ),
     }
 

@@ -19,7 +19,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import BANDS
+from gee_polygons.alphaearth import BANDS, credit
 from gee_polygons.collection.site_files import block_size, write_site_files
 from gee_polygons.errors import OutputError, ReadError, UsageError
 from gee_polygons.periods import checked_years
@@ -135,7 +135,8 @@ def _claim(folder: Path, sites: Any, years: Sequence[int], source: CogSource, fo
         raise OutputError(f"{folder} has other files in it; give a new or empty folder")
     else:
         with replacing(manifest) as part:
-            part.write_text(json.dumps(ours, indent=1) + "\n", "utf-8")
+            said = {**ours, "attribution": credit(synthetic=source.index.synthetic)}
+            part.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
 
 
 # --- an archive -------------------------------------------------------------------------------------------------------
@@ -222,6 +223,7 @@ def _copy(tile: Tile, cells: set[Window], source: CogSource, target: Path) -> No
     write_tile(
         target, tile.grid, pixels_of, block=size, metadata={"YEAR": str(tile.year)},
         description="cut from the AlphaEarth Foundations Satellite Embedding dataset by gee_polygons", max_workers=1,
+        copyright=credit(synthetic=source.index.synthetic),
     )  # fmt: skip
 
 
@@ -242,6 +244,7 @@ def _write_index(path: Path, index: TileIndex, tiles: Sequence[Tile], source: Co
     columns = zip(index.crs, index.year, index.utm, index.wgs84, _names(tiles), strict=True)
     rows = [index_row(str(crs), int(year), utm, wgs84, name) for crs, year, utm, wgs84, name in columns]
     metadata = {"gee_polygons": json.dumps({"downloaded_from": source.archive})}
+    metadata["attribution"] = credit(synthetic=source.index.synthetic)
     if source.index.synthetic:
         metadata["synthetic"] = "cut from a synthetic archive"
     write_index(path, rows, metadata)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gee_polygons.alphaearth import BANDS
+from gee_polygons.alphaearth import BANDS, credit
 from gee_polygons.collection.catalogue import AEF_ID, dataset
 from gee_polygons.collection.table import HEADER, write
 from gee_polygons.errors import UsageError
@@ -56,7 +56,7 @@ def write_site_files(
     left = [some for some in files if not all(path.is_file() for path in some.paths)]
     done = len(files) - len(left)
     for number, patch in stream_regions(source, [some.region for some in left], years, BANDS):
-        _write(left[number].paths, patch, years)
+        _write(left[number].paths, patch, years, credit(synthetic=source.index.synthetic))
         done += 1
         report(done, len(files))
     _write_index(folder, files, years, source)
@@ -91,7 +91,7 @@ def _safe_name(site_id: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in site_id).lstrip(".") or "_"
 
 
-def _write(paths: Sequence[Path], patch: Patch, years: Sequence[int]) -> None:
+def _write(paths: Sequence[Path], patch: Patch, years: Sequence[int], copyright: str) -> None:
     if paths[0].suffix == ".npy":
         with replacing(paths[0]) as part, part.open("wb") as file:
             # not np.save, whose error on a full disk doesn't say so
@@ -99,7 +99,15 @@ def _write(paths: Sequence[Path], patch: Patch, years: Sequence[int]) -> None:
             file.write(np.ascontiguousarray(patch.values).data)
         return
     for path, codes, year in zip(paths, patch.values, years, strict=True):
-        write_tile(path, patch.grid, codes, block=block_size(patch.grid), metadata={"YEAR": str(year)}, max_workers=1)
+        write_tile(
+            path,
+            patch.grid,
+            codes,
+            block=block_size(patch.grid),
+            metadata={"YEAR": str(year)},
+            copyright=copyright,
+            max_workers=1,
+        )
 
 
 def block_size(grid: Grid) -> int:
@@ -126,7 +134,8 @@ def _write_index(folder: Path, files: Sequence[_SiteFiles], years: Sequence[int]
     table = pa.Table.from_pylist(rows).append_column("header", pa.array(headers, HEADER)) if rows else None
     if table is not None:
         entry = replace(dataset(AEF_ID), id="", title="the pixels of some sites", index="")
-        metadata = {"synthetic": "cut from a synthetic archive"} if source.index.synthetic else {}
+        metadata = {"attribution": credit(synthetic=source.index.synthetic)}
+        metadata |= {"synthetic": "cut from a synthetic archive"} if source.index.synthetic else {}
         write(table, folder / INDEX_NAME, entry, {"downloaded_from": source.archive}, metadata)
 
 

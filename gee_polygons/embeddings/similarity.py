@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gee_polygons.alphaearth import ATTRIBUTION
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.inputs import (
     PixelImage,
@@ -111,7 +112,9 @@ def similarity_matrix(
         np.fill_diagonal(product, 1.0)
     product[~present] = np.nan
     product[:, ~present] = np.nan
-    return pd.DataFrame(product, index=labels, columns=labels, copy=False)
+    matrix = pd.DataFrame(product, index=labels, columns=labels, copy=False)
+    matrix.attrs["provenance"] = table.attrs.get("provenance") or {"attribution": ATTRIBUTION}
+    return matrix
 
 
 def angular_distance_deg(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

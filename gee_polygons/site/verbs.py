@@ -90,7 +90,9 @@ class Extractable:
             progress=progress,
         )  # fmt: skip
 
-    def show(self, image: Any = None, vis_params: Mapping[str, Any] | None = None) -> Any:
+    def show(
+        self, image: Any = None, vis_params: Mapping[str, Any] | None = None, *, basemap: bool | str = False
+    ) -> Any:
         """Return an interactive map of the site or sites. Needs lonboard: ``pip install "gee_polygons[map]"``.
 
         Parameters
@@ -99,6 +101,8 @@ class Extractable:
             Drawn beneath the sites, in tiles from Earth Engine.
         vis_params : mapping, optional
             How it is drawn, as in `gee_polygons.visualize.render_image`.
+        basemap : bool or str
+            Tiles to draw below everything: see `gee_polygons.visualize.plot_sites`. By default lonboard's own map.
 
         Returns
         -------
@@ -112,7 +116,7 @@ class Extractable:
         from gee_polygons.site.inputs import as_sites
         from gee_polygons.visualize.interactive import interactive_map
 
-        return interactive_map(as_sites(self).to_geodataframe(), image, vis_params)
+        return interactive_map(as_sites(self).to_geodataframe(), image, vis_params, basemap)
 
 
 class SiteVerbs(Extractable):

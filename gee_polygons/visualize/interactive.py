@@ -9,22 +9,26 @@ import geopandas
 
 from gee_polygons.errors import optional_import
 from gee_polygons.sources.earthengine.session import earth_engine
+from gee_polygons.visualize.basemap import tiles_of
 
 OUTLINE: Final = [255, 176, 0, 255]
 FILL: Final = [255, 176, 0, 40]
 
 
 def interactive_map(
-    sites: geopandas.GeoDataFrame, image: Any = None, vis_params: Mapping[str, Any] | None = None
+    sites: geopandas.GeoDataFrame,
+    image: Any = None,
+    vis_params: Mapping[str, Any] | None = None,
+    basemap: bool | str = False,
 ) -> Any:
-    """Return a lonboard map of sites, over an `ee.Image` if there is one."""
+    """Return a lonboard map of sites, over a base map and an `ee.Image` if they are given."""
     needed = 'an interactive map needs lonboard: pip install "gee_polygons[map]"; render_image draws without it'
     lonboard = optional_import("lonboard", needed)
-    layers = []
+    urls = [tiles_of(basemap).build_url()] if basemap else []
     if image is not None:
         earth_engine()
-        tiles = image.getMapId(dict(vis_params or {}))["tile_fetcher"].url_format
-        layers.append(lonboard.BitmapTileLayer(data=tiles, tile_size=256))
+        urls.append(image.getMapId(dict(vis_params or {}))["tile_fetcher"].url_format)
+    layers = [lonboard.BitmapTileLayer(data=url, tile_size=256) for url in urls]
     outlines = lonboard.PolygonLayer.from_geopandas(
         _arrow_ready(sites), get_line_color=OUTLINE, get_fill_color=FILL, line_width_min_pixels=2
     )

@@ -48,6 +48,7 @@ def write_tile(
     block: int = 1024,
     description: str = "",
     metadata: dict[str, str] | None = None,
+    copyright: str = "",
     max_workers: int | None = None,
 ) -> Path:
     """Write a tile of int8 codes in the published layout; as a BigTIFF where it passes 4 GiB.
@@ -71,6 +72,8 @@ def write_tile(
         ImageDescription (270).
     metadata : dict of str, optional
         Further GDAL metadata items.
+    copyright : str
+        Copyright (33432): who must be credited.
     max_workers : int, optional
         Threads that make and compress blocks; default: as many as cores. Doesn't change a byte.
 
@@ -97,6 +100,8 @@ def write_tile(
         raise UsageError(f"a TIFF block's side is a multiple of 16 pixels, found {block}")
     codes_of = codes if callable(codes) else _parts_of(codes, grid, len(bands))
     tags = _tags(grid, bands, block, description, metadata or {})
+    if copyright:
+        tags[33432] = (_ASCII, copyright)
     cells = [(row, col) for row in range(0, height, block) for col in range(0, width, block)]
     spans = np.zeros((len(bands), len(cells), 2), np.int64)  # where a band's block lies in the spool: start, length
 

@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import shapely
 from PIL import Image
 
-from gee_polygons.datasets.sentinel2 import (
-    SENTINEL2_INDICES,
-    SENTINEL2_REFLECTANCE,
-    SENTINEL2_VIS_NDVI,
-    SENTINEL2_VIS_TRUE,
-)
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 from gee_polygons.reduction.plan import EmbeddingImage
-from gee_polygons.sources.earthengine.drawing import fetch_pixels
-from gee_polygons.sources.earthengine.images import layer_image
 from gee_polygons.visualize.pictures.render import render_image
 from gee_polygons.visualize.pictures.series import export_timelapse, export_timestrip
 from gee_polygons.visualize.pictures.styles import ClassColors, VisParams
@@ -29,7 +21,6 @@ from gee_polygons.visualize.pictures.view import Dimensions
 if TYPE_CHECKING:
     from gee_polygons.site import Site
 
-_USUAL: Final = {SENTINEL2_REFLECTANCE.name: SENTINEL2_VIS_TRUE, SENTINEL2_INDICES.name: SENTINEL2_VIS_NDVI}
 _LARGEST_PX: Final = 1000  # of regions that are too large to be read pixel by pixel
 Layer = CategoricalLayer | ContinuousLayer
 
@@ -118,6 +109,9 @@ class _LayerSource:
         return list(range(self.layer.first_year, (self.layer.last_year or date.today().year) + 1))
 
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
+        from gee_polygons.sources.earthengine.drawing import fetch_pixels
+        from gee_polygons.sources.earthengine.images import layer_image
+
         names = bands or ([self.layer.band_name] if isinstance(self.layer, CategoricalLayer) else self.layer.bands)
         image = fetch_pixels(layer_image(self.layer, region, int(year)), region, names, _LARGEST_PX)
         return replace(image, year=int(year), attribution=self.layer.attribution)
@@ -128,7 +122,13 @@ def _style(layer: Layer, vis_params: VisParams | Mapping[str, Any] | None) -> Vi
         return vis_params
     if isinstance(layer, CategoricalLayer):
         return ClassColors.of_layer(layer)
-    return _USUAL.get(layer.name) or VisParams(bands=layer.bands[: 3 if layer.n_bands >= 3 else 1])
+    from gee_polygons.datasets import sentinel2
+
+    usual = {
+        sentinel2.SENTINEL2_REFLECTANCE.name: sentinel2.SENTINEL2_VIS_TRUE,
+        sentinel2.SENTINEL2_INDICES.name: sentinel2.SENTINEL2_VIS_NDVI,
+    }
+    return usual.get(layer.name) or VisParams(bands=layer.bands[: 3 if layer.n_bands >= 3 else 1])
 
 
 def _title(site: Site, layer: Layer) -> str:

@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
-from gee_polygons.alphaearth import ATTRIBUTION, BANDS, SYNTHETIC_NOTE
+from gee_polygons.alphaearth import BANDS, credit
 from gee_polygons.embeddings.colors import fit_pca_colors
 from gee_polygons.errors import UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
@@ -222,12 +222,9 @@ def _source_and_attribution(image: EmbeddingImage) -> dict[str, str]:
     info = {"Source": image.source} if image.source else {}
     if image.resampled:
         info["Source"] = f"{image.source} (beyond the zone's edge the nearest pixels of {', '.join(image.resampled)})"
-    if image.attribution:
-        info["Attribution"] = image.attribution
-    elif image.source == "sample" or "synthetic" in image.source.lower():
-        info["Attribution"] = SYNTHETIC_NOTE
-    elif not {*BANDS, "cosine"}.isdisjoint(image.bands):
-        info["Attribution"] = ATTRIBUTION
+    synthetic = image.source == "sample" or "synthetic" in image.source.lower()
+    if image.attribution or synthetic or not {*BANDS, "cosine"}.isdisjoint(image.bands):
+        info["Attribution"] = image.attribution or credit(synthetic=synthetic)
     return info
 
 

@@ -58,7 +58,7 @@ def plot_classes(
     areas = areas.fillna(0.0)[areas.sum().sort_values(ascending=False, kind="stable").index]
     names = table.groupby("class")["class_name"].first()
     legend: Mapping[Any, str] = layer.palette if layer is not None else {}
-    ax = axes_or_new(ax, (7.2, 3.0))
+    ax = axes_or_new(ax, (7.2, 3.0), table)
     bottom = np.zeros(len(areas))
     for i, (number, name) in enumerate(names[areas.columns].items()):
         area = areas[number]

@@ -180,7 +180,7 @@ def plot_trajectory(
         raise UsageError(
             f"trajectories are drawn of 1..{len(OKABE_ITO)} sites, found {sites.nunique()}; choose some of them"
         )
-    ax = axes_or_new(ax, (4.8, 4.0))
+    ax = axes_or_new(ax, (4.8, 4.0), table)
     if background is not None:
         _, scores, rgb, _ = _scores(background, basis)
         ax.scatter(scores[:, x], scores[:, y], s=12, c=rgb, alpha=0.5, linewidths=0, zorder=1)
@@ -224,7 +224,7 @@ def _plane(
     """Return labelled axes, and what `_scores` returns, with two scores of each row."""
     basis, scores, rgb, present = _scores(table, basis)
     x, y = _pair(components)
-    ax = axes_or_new(ax, (4.8, 4.0))
+    ax = axes_or_new(ax, (4.8, 4.0), table)
     _label_components(ax, basis, x, y)
     return ax, basis, scores[:, [x, y]], rgb, present
 

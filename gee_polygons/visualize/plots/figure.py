@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 
+from gee_polygons.alphaearth import credit_of
 from gee_polygons.errors import UsageError
-from gee_polygons.store.atomic import replacing
-from gee_polygons.visualize.pictures.canvas import luminance, new_figure
+from gee_polygons.visualize.pictures.canvas import luminance, new_figure, wrap
+from gee_polygons.visualize.saving import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +29,7 @@ GROUP_COLOURS: Final = {
 }
 NO_DATA: Final = "#d6d6d6"
 INK: Final = "#222222"
+_CREDIT_PT: Final = 6.0
 # a legend outside the axes, on the right
 LEGEND: Final[dict[str, Any]] = {
     "loc": "upper left",
@@ -38,16 +41,20 @@ LEGEND: Final[dict[str, Any]] = {
 }
 
 
-def save_plot(ax: Axes, path: str | Path, *, dpi: int = 150) -> Path:
-    """Write the figure of an axes as ``.png``, ``.pdf`` or ``.svg``. The same figure gives the same bytes.
+# figure -> credits of the data drawn in it, each once
+_credits: WeakKeyDictionary[Any, dict[str, None]] = WeakKeyDictionary()
+
+
+def save_plot(ax: Axes, path: str | Path, *, dpi: float = 150) -> Path:
+    """Write the figure of an axes with a line that says where its data come from. The same figure gives the same bytes.
 
     Parameters
     ----------
     ax : Axes
         Axes that a plot function returned.
     path : str or Path
-        Missing folders are created; an existing file is replaced.
-    dpi : int
+        ``.png``, ``.jpg``, ``.webp``, ``.pdf`` or ``.svg``. Missing folders are created; an existing file is replaced.
+    dpi : float
         Dots per inch: 150 for a screen, 300 for print.
 
     Returns
@@ -62,24 +69,25 @@ def save_plot(ax: Axes, path: str | Path, *, dpi: int = 150) -> Path:
     >>> save_plot(plot_similarity_matrix(matrix), Path(tempfile.mkdtemp(), "m.png")).name
     'm.png'
     """
-    import matplotlib as mpl
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "an axes always belongs to a figure"
+    credit = " ".join(_credits.get(figure, {}))
+    lines = wrap(credit, figure.get_figwidth() * 72, _CREDIT_PT)
+    # below the figure; what is cut off are the white edges around both
+    text = figure.text(0.01, 0, "\n".join(lines), fontsize=_CREDIT_PT, color="#60646c", va="top", in_layout=bool(lines))
+    try:
+        return save_figure(figure, path, {"Attribution": credit} if credit else {}, dpi=dpi, crop=True)
+    finally:
+        text.remove()
 
-    suffix = Path(path).suffix.lower()
-    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    if suffix not in undated:
-        raise UsageError(f"{Path(path).name!r}: the name must end in {', '.join(undated)}")
-    with replacing(path) as part, mpl.rc_context({"svg.hashsalt": "gee_polygons"}):
-        figure = ax.get_figure(root=True)
-        assert figure is not None, "an axes always belongs to a figure"
-        figure.savefig(part, dpi=dpi, metadata=undated[suffix], bbox_inches="tight", facecolor="white")
-    return Path(path)
 
-
-def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Return the axes given, or those of a new figure outside pyplot, which would show and keep it."""
-    if ax is not None:
-        return ax
-    return new_figure(size, layout="constrained").add_subplot()
+def axes_or_new(ax: Axes | None, size: tuple[float, float], data: Any = None) -> Axes:
+    """Return the axes given, or those of a new figure; `save_plot` will write the credit of the data drawn in it."""
+    if ax is None:
+        ax = new_figure(size, layout="constrained").add_subplot()
+    if credit := credit_of(data):
+        _credits.setdefault(ax.get_figure(root=True), {})[credit] = None
+    return ax
 
 
 def colour_bar(

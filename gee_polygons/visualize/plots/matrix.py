@@ -78,7 +78,7 @@ def plot_similarity_matrix(
     compared = _compared(values, is_cosine)
     low, high = _ends(compared, vmin, vmax)
     side = float(np.clip(1.1 + 0.44 * n, 2.8, 9.0))
-    ax = axes_or_new(ax, (side + 0.9, side))
+    ax = axes_or_new(ax, (side + 0.9, side), matrix)
     colours = colormap(cmap).with_extremes(bad=NO_DATA)
     image = ax.imshow(np.ma.masked_invalid(values), cmap=colours, norm=Normalize(low, high), interpolation="nearest")
     _name_rows(ax, matrix)

@@ -70,7 +70,7 @@ def plot_band_profile(
         low, high = means - deviation, means + deviation
     elif spread == "p10-p90":
         low, high = band_matrix(table, "p10"), band_matrix(table, "p90")
-    ax = axes_or_new(ax, (7.2, 3.0))
+    ax = axes_or_new(ax, (7.2, 3.0), table)
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=1)
     colours: Sequence[Any] = OKABE_ITO
     if by == "year" and len(table) > 1:
@@ -126,7 +126,7 @@ def plot_change(
     """
     sites = table[column_named(table, "site_id")]
     column_named(table, "year")
-    ax = axes_or_new(ax, (4.8, 3.2))
+    ax = axes_or_new(ax, (4.8, 3.2), table)
     few = sites.nunique() <= len(OKABE_ITO)
     colours = OKABE_ITO if few else ["#0072B2"] * sites.nunique()
     for (site, rows), colour in zip(table.groupby(sites, sort=False), colours, strict=False):

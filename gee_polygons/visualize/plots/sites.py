@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gee_polygons.errors import UsageError
+from gee_polygons.visualize.basemap import draw_base_map
 from gee_polygons.visualize.pictures.canvas import length_text, round_length
 from gee_polygons.visualize.plots.coloring import colours_of
 from gee_polygons.visualize.plots.figure import INK, OKABE_ITO, axes_or_new, column_named, tidy, white_edge
@@ -30,6 +31,7 @@ def plot_sites(
     label: str | None = None,
     cmap: str = "viridis",
     names: bool | None = None,
+    basemap: bool | str = False,
 ) -> Axes:
     """Draw a map of sites, coloured by a property or by values of your own.
 
@@ -48,10 +50,25 @@ def plot_sites(
         Name of a colour map.
     names : bool, optional
         Whether to write site ids, where there is room for them; by default up to 20 sites.
+    basemap : bool or str
+        Tiles to draw below the sites, with their credit: True (OpenStreetMap), the name of a provider that
+        ``contextily`` knows, such as ``"Esri.WorldImagery"``, or a URL with ``{x}``, ``{y}`` and ``{z}``. Needs a
+        network (without one, a warning says so and the sites are drawn alone) and ``gee_polygons[basemap]``.
 
     Returns
     -------
     Axes in longitude and latitude, scaled so that a kilometre is the same both ways at the middle of the map.
+
+    Raises
+    ------
+    DependencyError
+        If `basemap` is asked for and contextily isn't installed.
+
+    Examples
+    --------
+    >>> from gee_polygons.sources.sample import sample_sites
+    >>> plot_sites(sample_sites(), color="start_year").get_xlabel()
+    'longitude (°)'
     """
     frame = sites.to_geodataframe() if hasattr(sites, "to_geodataframe") else sites
     if not hasattr(frame, "geometry") or not hasattr(frame, "to_crs"):
@@ -63,15 +80,17 @@ def plot_sites(
         raise UsageError(f"sites are polygons, found a {found}; buffer it, or leave it out")
     frame = frame if frame.crs is None else frame.to_crs("EPSG:4326")
     values, title = _values_of(frame, color)
-    ax = axes_or_new(ax, (6.4, 4.6))
+    ax = axes_or_new(ax, (6.4, 4.6), frame if values is None else values)
     west, south, east, north = frame.total_bounds
     middle = np.cos(np.radians((south + north) / 2))
     span = max((east - west) * middle, north - south, 1e-4)
-    _draw_polygons(ax, frame, values, label or title, cmap, span)
+    _draw_polygons(ax, frame, values, label or title, cmap, span, 0.6 if basemap else 1.0)
     # room around the sites, in proportions of ground
     for set_limits, low, high, scale in ((ax.set_xlim, west, east, middle), (ax.set_ylim, south, north, 1.0)):
         half = max((high - low) / 2, 0.3 * span / scale) + 0.09 * span / scale
         set_limits((low + high) / 2 - half, (low + high) / 2 + half)
+    if basemap:
+        draw_base_map(ax, basemap)
     ax.set_aspect(1 / middle)
     ax.set_xlabel("longitude (°)")
     ax.set_ylabel("latitude (°)")
@@ -99,13 +118,16 @@ def _values_of(frame: Any, color: Any) -> tuple[pd.Series[Any] | None, str]:
     return values.set_axis(frame.index), title
 
 
-def _draw_polygons(ax: Axes, frame: Any, values: pd.Series[Any] | None, title: str, cmap: str, span: float) -> None:
+def _draw_polygons(
+    ax: Axes, frame: Any, values: pd.Series[Any] | None, title: str, cmap: str, span: float, opacity: float
+) -> None:
     from matplotlib.collections import PathCollection
+    from matplotlib.colors import to_rgba_array
 
     colours = [OKABE_ITO[0]] * len(frame) if values is None else colours_of(ax, values, title, cmap)
     outlines = PathCollection(
         [_outline(geometry) for geometry in frame.geometry],
-        facecolors=colours,
+        facecolors=to_rgba_array(colours, opacity),
         edgecolors=INK,
         linewidths=0.5,
         zorder=2,
