@@ -112,6 +112,7 @@ def dribble(client):
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 FAULTY = "faulty server"
 PAST = email.utils.formatdate(0, usegmt=True)
+AHEAD = "Date: {}\r\nRetry-After: {}\r\n".format(*(email.utils.formatdate(4e9 + i, usegmt=True) for i in (0, 1)))
 TABLE = {  # what is answered to one request after the other (the last again); a part of the error; number of requests
     "good": ([good], None, 1),
     "overloaded for a while": ([status("503 Busy"), status("429 Too Many"), status("500 Oh"), good], None, 4),
@@ -119,6 +120,7 @@ TABLE = {  # what is answered to one request after the other (the last again); a
     "asks to wait": ([status("503 Busy", "Retry-After: 1\r\n"), good], None, 2),
     "asks to wait for ages": ([status("503 Busy", "Retry-After: 99999999\r\n"), good], None, 2),
     "asks to wait until a date": ([status("503 Busy", f"Retry-After: {PAST}\r\n"), good], None, 2),
+    "asks to wait by its own clock": ([status("503 Busy", AHEAD), good], None, 2),
     "asks to wait for nonsense": ([status("503 Busy", "Retry-After: -1e999 \xff\r\n"), good], None, 2),
     "needs credentials": ([status("401 Unauthorized")], "401", 1),
     "forbids": ([status("403 Forbidden")], "403", 1),

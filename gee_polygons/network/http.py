@@ -258,15 +258,18 @@ def _check_status(answer: Answer) -> None:
     reason = _REFUSALS.get(code) or f"the server answers {code} {responses.get(code, '')}".strip()
     if code not in _TRANSIENT and code < 520:
         raise FailedError(reason, 1, status=code)
-    raise FailedError(reason, status=code, retry_after_s=_seconds(answer.headers.get("retry-after", "")))
+    raise FailedError(reason, status=code, retry_after_s=_seconds(answer.headers))
 
 
-def _seconds(stated: str) -> float:
-    """Return the seconds of a Retry-After header, which may be a date."""
+def _seconds(headers: dict[str, str]) -> float:
+    """Return the seconds of a Retry-After header, which may be a date by the server's clock."""
+    stated = headers.get("retry-after", "")
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         if re.fullmatch(r"\s*\d{1,9}\s*", stated):
             return float(stated)
-        return max(0.0, email.utils.parsedate_to_datetime(stated).timestamp() - time.time())
+        dates = stated, headers.get("date") or email.utils.formatdate(usegmt=True)
+        then, now = (email.utils.parsedate_to_datetime(date).timestamp() for date in dates)
+        return max(0.0, then - now)
     return 0.0
 
 

@@ -15,7 +15,7 @@ from gee_polygons import extract_embeddings
 from gee_polygons.errors import DataWarning
 from gee_polygons.layers import ContinuousLayer
 from gee_polygons.site import SiteCollection
-from gee_polygons.sources.earthengine import EarthEngineSource, cache, exports
+from gee_polygons.sources.earthengine import EarthEngineSource, cache, exports, reductions
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError
 
 from .archive import Archive
@@ -95,6 +95,25 @@ def test_values_of_a_period_that_is_over_are_kept_for_good(earth, tmp_path, cloc
     server.log.clear()
     one_site().extract_continuous(ndvi(), **asked)
     assert bool(posts(server)) is not kept
+
+
+def test_what_a_clock_that_was_ahead_took_for_final_is_computed_again(earth, tmp_path, clock, monkeypatch):
+    """A year ahead this year was over, and its values so far were kept for good."""
+    today = dt.datetime.now(dt.UTC).date()
+    year = today.year
+    server = earth(None, scenes(tmp_path / "c", dt.date(year, 1, 1)))
+    asked = {"start_date": f"{year}-01-01", "end_date": f"{year}-12-31"}
+    with monkeypatch.context() as ahead:
+        ahead.setattr(reductions, "today", lambda: today + dt.timedelta(400))
+        clock[0] += 400 * 86_400
+        assert one_site().extract_continuous(ndvi(), **asked)["NDVI"].tolist() == [pytest.approx(0.1)]
+        server.log.clear()
+        one_site().extract_continuous(ndvi(), **asked)
+        assert not posts(server)
+    clock[0] -= 400 * 86_400
+    server.archive = Archive(None, scenes(tmp_path / "d", dt.date(year, 1, 1), dt.date(year, 2, 1)))
+    for _ in range(2):
+        assert one_site().extract_continuous(ndvi(), **asked)["NDVI"].tolist() == [pytest.approx(0.15)]
 
 
 def test_a_mosaic_stands_for_its_whole_period_whatever_days_are_asked_for(earth, tmp_path, clock):

@@ -88,8 +88,9 @@ class Cache:
                 marks = ",".join("?" * len(some))
                 rows = file.execute(
                     f"SELECT key, value FROM site_periods WHERE key IN ({marks})"
-                    " AND (until IS NULL OR until BETWEEN ? AND ?)",  # later: the clock was ahead
-                    [*some, now, now + EXPIRES_AFTER_S],
+                    # later: the clock was ahead
+                    " AND (until IS NULL OR until BETWEEN ? AND ? OR until BETWEEN ? AND 0)",
+                    [*some, now, now + EXPIRES_AFTER_S, -now - EXPIRES_AFTER_S],
                 )
                 found.update((bytes(key), _unpacked(value)) for key, value in rows)
             return found
@@ -99,8 +100,9 @@ class Cache:
     def put(self, found: Mapping[bytes, Values], expiring: Iterable[bytes] = ()) -> None:
         """Keep values, all or none of them; those of the keys in `expiring` for a day."""
         passing = set(expiring)
-        until = time.time() + EXPIRES_AFTER_S
-        rows = [(key, _packed(values), until if key in passing else None) for key, values in found.items()]
+        now = time.time()
+        # what is kept for good was judged by the clock as well: its time, below zero
+        rows = [(k, _packed(values), now + EXPIRES_AFTER_S if k in passing else -now) for k, values in found.items()]
 
         def insert(file: sqlite3.Connection) -> None:
             with file:
