@@ -19,6 +19,7 @@ from gee_polygons.collection.catalogue import AEF_ID, SAMPLE_ID, datasets
 from gee_polygons.errors import GeePolygonsError, UsageError
 from gee_polygons.network.places import hide_query, local_path
 from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.reduction.extents import both_extents
 from gee_polygons.reduction.plan import Plan, ReducingSource, Source
 from gee_polygons.site.inputs import as_sites
 from gee_polygons.sources.cog.source import CogSource
@@ -68,7 +69,9 @@ class Offer:
     requests, bytes : int
         Requests to send and bytes to fetch, tile headers included; for a local source, reads from disk.
     seconds : float
-        Estimated duration at the stated bandwidth and latency.
+        Estimated duration: transfer at the stated bandwidth and latency, and computing.
+    transfer_s : float
+        The part of it for requests and bytes; 0 for a local source.
     notes : tuple of str
         Limitations, one line each.
     """
@@ -82,6 +85,7 @@ class Offer:
     requests: int = 0
     bytes: int = 0
     seconds: float = float("inf")
+    transfer_s: float = 0.0
     notes: tuple[str, ...] = ()
     opened: Source | None = None
     """The source itself, which keeps the headers that planning has read."""
@@ -250,7 +254,8 @@ class _Request:
         lacking = sorted(set(self.years) - set(opened.years()))
         notes = [f"has no {', '.join(map(str, lacking))}"] if lacking else []
         if is_archive and offer.site_years < offer.asked:
-            notes.append(f"holds {offer.site_years:,} of {offer.asked:,} site-years whole")
+            where = "" if offer.site_years else f": {both_extents(opened, self.polygons)}"
+            notes.append(f"holds {offer.site_years:,} of {offer.asked:,} site-years whole{where}")
         own = getattr(opened, "caveats", None) or ([_CANNOT[opened.name]] if opened.name in _CANNOT else [])
         return replace(offer, notes=(*notes, *offer.notes, *own))
 
@@ -269,22 +274,23 @@ class _Request:
         headers = len(far) if isinstance(source, CogSource) and not source.index.has_headers else 0
         decoded = sum(ref.window.height * ref.window.width for job in plan.jobs for ref in job.reads) * N_BANDS
         working = decoded / (DECODED_PER_CORE_S * (os.cpu_count() or 1))
+        transfer = self._seconds(requests, n_bytes, headers) if far else 0.0
         return replace(
             none, site_years=len(served), blocks=plan.blocks, requests=requests + headers,
             bytes=n_bytes + headers * _HEADER_BYTES,
-            seconds=working + (self._seconds(requests, n_bytes, headers) if far else 0.0),
+            seconds=working + transfer, transfer_s=transfer,
         )  # fmt: skip
 
     def _of_service(self, none: Offer, source: Any) -> Offer:
         cost = source.cost(self.polygons, self.years)
         waves = -(-cost.requests // DEFAULT_CONCURRENT)
         computing = max(waves * EARTH_ENGINE_S, cost.eecu_hours * 3600 / DEFAULT_CONCURRENT)
+        transfer = waves * self.latency_s + cost.bytes * 8e-6 / self.bandwidth_mbit_s
         years = set(source.years())
         hours = f"about {cost.eecu_hours:,.2f} EECU-hours" if cost.requests else "all of it is kept on this machine"
         return replace(
             none, site_years=len(self.polygons) * len(years & set(self.years)),
-            requests=cost.requests, bytes=cost.bytes,
-            seconds=waves * self.latency_s + computing + cost.bytes * 8e-6 / self.bandwidth_mbit_s,
+            requests=cost.requests, bytes=cost.bytes, seconds=computing + transfer, transfer_s=transfer,
             notes=(hours,),
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from gee_polygons.errors import UsageError
 from gee_polygons.periods import checked_years, parse_dates
 from gee_polygons.progress import Progress
 from gee_polygons.reduction.checking import describe_damage
+from gee_polygons.reduction.extents import warn_of_nothing
 from gee_polygons.reduction.merging import Results
 from gee_polygons.reduction.pipeline import reduce_polygons
 from gee_polygons.reduction.plan import Failure, PixelSource, ReducingSource, Source
@@ -119,13 +120,9 @@ def extract_embeddings(
     opened = _opened(source, collection, years)
     asked = tuple(opened.years()) if years is None else checked_years(years)
     how: dict[str, Any] = {"on_error": on_error, "progress": progress, "max_workers": max_workers}
-    if isinstance(opened, ReducingSource):
-        results = opened.reduce(collection.polygons, asked, names, wanted, **how)
-    elif isinstance(opened, PixelSource):
+    if isinstance(opened, PixelSource):
         how |= {"names": collection.site_ids, "on_damage": on_damage}
-        results = reduce_polygons(opened, collection.polygons, asked, bands=names, statistics=wanted, **how)
-    else:
-        raise UsageError(f"the source {opened.name!r} has neither pixels nor statistics")
+    results = _reduce(opened, collection.polygons, asked, names, wanted, **how)
     table = _table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
         source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names,
@@ -135,7 +132,23 @@ def extract_embeddings(
         table.attrs["provenance"]["damaged_pixels"] = describe_damage(results.damage)
     if on_error == "collect":
         table.attrs["errors"] = [_error_row(failure, collection.site_ids) for failure in results.failures]
+    empty = warn_of_nothing(
+        opened, collection.polygons, asked, results.status,
+        lambda polygons, years: _reduce(opened, polygons, years, names[:1], ("mean",), on_error="collect").status,
+    )  # fmt: skip
+    if empty:
+        table.attrs["years_without_data"] = empty
     return keep_columns(table, collection, keep)
+
+
+def _reduce(source: Source, polygons: Any, years: Any, bands: Any, statistics: Any, **how: Any) -> Results:
+    """Reduce polygons on the source's side, or here."""
+    if isinstance(source, PixelSource):
+        return reduce_polygons(source, polygons, years, bands=bands, statistics=statistics, **how)
+    if isinstance(source, ReducingSource):
+        results: Results = source.reduce(polygons, years, bands, statistics, **how)
+        return results
+    raise UsageError(f"the source {source.name!r} has neither pixels nor statistics")
 
 
 def _opened(source: Any, sites: SiteCollection, years: int | Iterable[int] | None) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -89,3 +89,9 @@ def checked_years(years: int | Iterable[int] | str) -> tuple[int, ...]:
     if len(set(whole)) != len(whole):
         raise UsageError(f"years are given twice: {whole}")
     return tuple(sorted(whole))
+
+
+def years_text(years: Sequence[int]) -> str:
+    """Write ascending years as 2018-2024, or 2018,2020."""
+    whole = len(years) > 1 and list(years) == list(range(years[0], years[-1] + 1))
+    return f"{years[0]}-{years[-1]}" if whole else ",".join(map(str, years))

@@ -251,7 +251,7 @@ def test_its_year_is_that_of_the_tag_or_the_name(tmp_path, codes):
 @pytest.mark.parametrize("name", ["x.tif", "from_2018_to_2024.tif", "20245.tif", "2009.tif"])
 def test_a_year_that_is_not_known_is_asked_for(name, tmp_path, codes):
     path = write_gdal(tmp_path / name, GRID, codes)
-    with pytest.raises(UsageError, match="give year=") as error:
+    with pytest.raises(UsageError, match="in Python year=") as error:
         RasterSource(path)
     assert one_line(error.value)
 
@@ -331,10 +331,10 @@ def _cases(folder, codes):
         "ten bands": (lambda: RasterSource(tif["10 bands"], year=2024), TileError, "10 bands without names"),
         "rotated": (lambda: RasterSource(folder / "rotated.tif", year=2024), TileError, r"rotated\.tif: rotated"),
         "grid for a GeoTIFF": (lambda: RasterSource(tif["int16"], grid=GRID), UsageError, "leave grid= out"),
-        "array without a grid": (lambda: RasterSource(codes, year=2024), UsageError, "give grid="),
-        "npy without a grid": (lambda: RasterSource(npy, year=2024), UsageError, "give grid="),
+        "array without a grid": (lambda: RasterSource(codes, year=2024), UsageError, "in Python grid="),
+        "npy without a grid": (lambda: RasterSource(npy, year=2024), UsageError, "in Python grid="),
         "npz without a grid": (
-            lambda: RasterSource(save(folder, "nogrid.npz", codes=codes), year=2024), UsageError, "give grid="),
+            lambda: RasterSource(save(folder, "nogrid.npz", codes=codes), year=2024), UsageError, "in Python grid="),
         "another shape": (lambda: RasterSource(codes[:, 1:], grid=GRID, year=2024), UsageError, "the grid"),
         "two dimensions": (lambda: RasterSource(codes[0], grid=GRID, year=2024), TileError, "bands, height, width"),
         "two dimensions in npz": (

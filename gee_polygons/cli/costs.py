@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gee_polygons.cli import shared
+from gee_polygons.cli.messages import in_options
 
 if TYPE_CHECKING:
     from gee_polygons.costs import Offer
@@ -50,6 +52,9 @@ def plan(
       gee-polygons plan sites.geojson --years 2018-2024 --source all --local copy --bandwidth 50
     """
     from gee_polygons.costs import compare_sources, price_source
+    from gee_polygons.periods import years_text
+    from gee_polygons.sources.earthengine.session import sign_in_status
+    from gee_polygons.sources.earthengine.source import EarthEngineSource
 
     if bandwidth <= 0 or latency < 0:
         raise click.UsageError(
@@ -58,36 +63,43 @@ def plan(
     sites = sites_file.load()
     how: dict[str, Any] = {"bandwidth_mbit_s": bandwidth, "latency_s": latency / 1e3}
     if source in ("all", "auto"):
-        _connect_if_configured()
+        no_session = _connect_if_configured()
         offers = compare_sources(sites, years, sources="all", local=local, **how)
-        _say_each(offers, len(sites), years, bandwidth, latency)
+        if no_session:
+            offers = [replace(o, reason=no_session) if o.source == "earthengine" else o for o in offers]
+        _say_each(offers, len(sites), years_text(years), bandwidth, latency)
         return
     if local:
         raise click.UsageError("--local goes with --source all; else give the path as --source.")
     from gee_polygons.sources.opening import open_source
 
     opened = open_source(source)
-    if not hasattr(opened, "plan"):
-        _say_service(opened, sites.polygons, years)
-        return
     offer = price_source(sites, years, opened, **how)
-    shared.print_facts(
+    connection = f"{bandwidth:g} Mbit/s and {latency:g} ms"
+    parts = f"{_time(offer.transfer_s)} of it for requests and bytes at {connection}"
+    facts: list[tuple[str, object]] = [
         ("source", opened.name),
         ("archive", opened.archive),
         ("sites", f"{len(sites):,}"),
-        ("years", _years_text(years)),
+        ("years", years_text(years)),
         ("blocks", f"{offer.blocks:,}"),
         ("requests", f"{offer.requests:,}"),
         ("MB", f"{offer.bytes / 1e6:,.1f}"),
-        ("time", f"{_time(offer.seconds)}, at {bandwidth:g} Mbit/s and {latency:g} ms"),
+        ("time", f"{_time(offer.seconds)}, {parts if offer.transfer_s else 'without a network'}"),
         *(("note", note) for note in offer.notes),
-    )
+    ]
+    if isinstance(opened, EarthEngineSource):
+        cost = opened.cost(sites.polygons, years)
+        facts[4:5] = [
+            ("account", sign_in_status()),
+            ("known", f"{cost.known:,} of {cost.site_years:,} site-years are kept on this machine"),
+            ("pixels", f"{cost.pixels:,} pixel-years"),
+        ]
+    shared.print_facts(*facts)
 
 
-def _say_each(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandwidth: float, latency: float) -> None:
-    click.echo(
-        f"{n_sites:,} sites x {_years_text(years)}; time at {bandwidth:g} Mbit/s and {latency:g} ms, for comparison\n"
-    )
+def _say_each(offers: Sequence[Offer], n_sites: int, years: str, bandwidth: float, latency: float) -> None:
+    click.echo(f"{n_sites:,} sites x {years}; time at {bandwidth:g} Mbit/s and {latency:g} ms, for comparison\n")
     there = [offer for offer in offers if offer.available]
     rows = [("", "source", "site-years", "blocks", "requests", "MB", "time")]
     rows += [
@@ -105,43 +117,29 @@ def _say_each(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandw
     if there:
         click.echo("\n* what --source auto takes")
     for offer in there:
-        for note in offer.notes:
+        for note in ("read without a network", *offer.notes) if not offer.transfer_s else offer.notes:
             click.echo(f"{offer.source}: {note}")
     for offer in offers:
         if not offer.available:
             click.echo(f"{offer.source}: not available: {offer.reason}")
 
 
-def _say_service(source: Any, polygons: Any, years: Sequence[int]) -> None:
-    cost = source.cost(polygons, years)
-    shared.print_facts(
-        ("source", source.name),
-        ("archive", source.archive),
-        ("sites", f"{len(polygons):,}"),
-        ("years", _years_text(years)),
-        ("known", f"{cost.known:,} of {cost.site_years:,} site-years are kept on this machine"),
-        ("requests", f"{cost.requests:,}"),
-        ("MB", f"{cost.bytes / 1e6:,.1f} to be sent"),
-        ("compute", f"{cost.pixels:,} pixel-years, roughly {cost.eecu_hours:,.2f} EECU-hours"),
-    )
+def _connect_if_configured() -> str:
+    """Start an Earth Engine session if the user has set EE_PROJECT; return why there is none, or an empty text."""
+    import ee
 
-
-def _connect_if_configured() -> None:
-    """Start an Earth Engine session if the user has set EE_PROJECT; a failure is reported with the costs."""
-    if not os.environ.get("EE_PROJECT"):
-        return
     from gee_polygons.errors import GeePolygonsError
-    from gee_polygons.sources.earthengine.session import connect
+    from gee_polygons.sources.earthengine.session import connect, sign_in_status
 
+    if not os.environ.get("EE_PROJECT"):
+        status = sign_in_status()
+        more = "; set EE_PROJECT to have it compared" if "project " in status and "no project" not in status else ""
+        return "" if ee.data.is_initialized() else status + (more if status.startswith("signed in") else "")
     try:
         connect()
     except GeePolygonsError as error:
-        shared.say(f"earthengine: {error}")
-
-
-def _years_text(years: Sequence[int]) -> str:
-    whole = len(years) > 1 and list(years) == list(range(years[0], years[-1] + 1))
-    return f"{years[0]}-{years[-1]}" if whole else ",".join(map(str, years))
+        return in_options(str(error))
+    return ""
 
 
 def _time(seconds: float) -> str:

@@ -11,9 +11,7 @@ import logging
 import os
 import signal
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -24,7 +22,8 @@ from gee_polygons.cli.archive import datasets, download, index
 from gee_polygons.cli.change import change, recovery, report
 from gee_polygons.cli.costs import plan
 from gee_polygons.cli.look import audit, render, similarity
-from gee_polygons.errors import DataWarning, GeePolygonsError
+from gee_polygons.cli.messages import say, shown_messages
+from gee_polygons.errors import GeePolygonsError
 from gee_polygons.progress import heeding_interrupts
 from gee_polygons.version import package_version
 
@@ -61,16 +60,16 @@ class _Commands(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _messages():
+        with shown_messages():
             try:
                 with heeding_interrupts(signal.SIGTERM):  # so that temporary files are removed
                     return super().invoke(ctx)
             except GeePolygonsError as error:
-                shared.say(f"error: {error}")
+                say(f"error: {error}")
                 ctx.exit(error.exit_status)
             except KeyboardInterrupt:
                 name = ctx.invoked_subcommand or ""
-                shared.say(_INTERRUPTED.get(name, "interrupted; no incomplete file was written"))
+                say(_INTERRUPTED.get(name, "interrupted; no incomplete file was written"))
                 ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -131,6 +130,7 @@ def main(ctx: click.Context, verbose: bool) -> None:
     help="Columns of SITES to put into the table, or all; with start_year, lon and lat.",
 )
 @click.option("--max-workers", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
+@click.option("--strict", is_flag=True, help="Exit with 1 if no site has data in some year.")
 @shared.output_option("Table to write: .parquet, .csv, .gpkg or .geojson.")
 @shared.overwrite_option
 @shared.spreadsheet_option
@@ -142,6 +142,7 @@ def extract(
     overwrite: bool,
     spreadsheet: bool,
     keep: tuple[str, ...] | None,
+    strict: bool,
     **options: Any,
 ) -> int:
     """Write a table of yearly embeddings: one row for each site and year.
@@ -162,12 +163,11 @@ def extract(
     click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
     failures = table.attrs.get("errors", [])
     for failure in failures[:MAX_SHOWN]:
-        shared.say(f"error: {failure['message']} ({failure['year']}, {shared.count(len(failure['site_ids']), 'site')})")
+        say(f"error: {failure['message']} ({failure['year']}, {shared.count(len(failure['site_ids']), 'site')})")
     if failures:
-        shared.say(
-            f"{shared.count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values"
-        )
-    return shared.EXIT_DATA if failures else 0
+        say(f"{shared.count(len(failures), 'read')} failed; the rows concerned have the status 'error' and no values")
+    is_lacking = strict and "years_without_data" in table.attrs
+    return shared.EXIT_DATA if failures or is_lacking else 0
 
 
 @main.command(short_help="Build the synthetic sample archive.")
@@ -205,15 +205,17 @@ def sources() -> None:
     Example:
       gee-polygons sources
     """
+    from gee_polygons.sources.earthengine.session import sign_in_status
     from gee_polygons.sources.opening import SOURCE_SETTING
 
-    widths = [max(len(row[i]) for row in _SOURCES) for i in range(2)]
-    for row in _SOURCES:
+    account = sign_in_status()
+    rows = [*_SOURCES[:-1], (*_SOURCES[-1][:2], account.partition(":")[0].partition(",")[0])]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    for row in rows:
         click.echo(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}")
     setting = os.environ.get(SOURCE_SETTING)
-    click.echo(
-        f"\nwithout --source: {setting}, from {SOURCE_SETTING}" if setting else "\nwithout --source: source-coop"
-    )
+    click.echo(f"\nearthengine: {account}")
+    click.echo(f"without --source: {setting}, from {SOURCE_SETTING}" if setting else "without --source: source-coop")
 
 
 @main.command(short_help="Extract and draw the sample archive.")
@@ -249,7 +251,7 @@ _SOURCES: Final = (
     ("source-coop", "the open archive of all tiles; needs a network, no account", "ready, if online"),
     ("mosaic", "the open mosaic of all tiles, in Zarr; needs a network, no account", "ready, if online"),
     ("FOLDER.zarr, mosaic:URL", "any mosaic in a Zarr v3 store, as path or URL; needs the files", "ready"),
-    ("earthengine", "Earth Engine; needs an account, ee.Authenticate() once, and EE_PROJECT", "ready, if online"),
+    ("earthengine", "Earth Engine; needs a network and an account", ""),
 )
 
 
@@ -260,32 +262,5 @@ def _summary(table: pd.DataFrame, n_sites: int, n_years: int) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    shared.say(f"error: {message}")
+    say(f"error: {message}")
     sys.exit(status)
-
-
-class _ToStderr(logging.Handler):
-    """Writes each log record as one line, such as ``warning: ...``."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        shared.say(level + record.getMessage())
-
-
-@contextmanager
-def _messages() -> Iterator[None]:
-    """Show the library's log records and warnings as one line each."""
-    handler = _ToStderr()
-    logger = logging.getLogger("gee_polygons")
-    before = logger.level
-    logger.addHandler(handler)
-    with warnings.catch_warnings():
-        # the library's warnings are always shown, whatever filters the user has set
-        warnings.filterwarnings("always", category=UserWarning, module=r"gee_polygons\b")
-        warnings.filterwarnings("always", category=DataWarning)
-        warnings.showwarning = lambda message, *args, **more: shared.say(f"warning: {message}")
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(before)

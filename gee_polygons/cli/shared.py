@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from gee_polygons.cli.messages import say
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
@@ -63,7 +64,7 @@ SITES_HELP = (
 )
 SOURCE_HELP = (
     "A name or a path that `gee-polygons sources` lists; `auto` (extract only) uses the cheapest. `earthengine` "
-    "starts a session with the credentials that ee.Authenticate() stored and the project $EE_PROJECT.  "
+    "starts a session with the credentials that `earthengine authenticate` stored and the project $EE_PROJECT.  "
     "[default: $GEE_POLYGONS_SOURCE, else source-coop]"
 )
 
@@ -187,20 +188,3 @@ def count(n: int, what: str) -> str:
 def on_terminal() -> bool:
     """Whether standard error is a terminal: only then is a progress bar shown."""
     return sys.stderr.isatty()
-
-
-def say(line: str) -> None:
-    """Write a message as one line to standard error, above the progress bar if there is one."""
-    from tqdm import tqdm
-
-    for argument, option in _ARGUMENTS.items():
-        line = re.sub(argument, option, line)
-    tqdm.write(" ".join(part.strip() for part in line.splitlines()), file=sys.stderr)
-
-
-_ARGUMENTS: Final = {  # of Python, in messages -> options
-    r'\bcrs=, for example crs="([^"]*)"': r"--crs, for example --crs \1",
-    r"\bstart_year_column=": "--start-year",
-    r"\bid_column=": "--id-column",
-    r"\b(crs|layer|keep)=": r"--\1",
-}

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,10 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import BANDS, N_BANDS, NODATA, band_positions
 from gee_polygons.embeddings.quantization import FLOAT32_ROUNDING
 from gee_polygons.errors import GeePolygonsError, InputFileError, ReadError, TileError, UsageError
+from gee_polygons.network.local import MissingFileError
 from gee_polygons.network.places import first_line, hide_query, is_url, requested, without_query
+from gee_polygons.network.request import Network, fetch_end
+from gee_polygons.reduction.extents import degrees
 from gee_polygons.reduction.overlaps import is_missing
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Piece, Plan
 from gee_polygons.reduction.planning import make_plan
@@ -121,6 +125,10 @@ class RasterSource:
         """Its one year."""
         return [self.year]
 
+    def extent(self) -> tuple[float, ...]:
+        """(west, south, east, north) in degrees."""
+        return degrees(self.grid.bounds, self.grid.crs)
+
     def cost(self, ref: BlockRef, n_bands: int | None = None) -> tuple[int, int]:
         """Return 1 request and the uncompressed bytes of a block, of all bands or the first few."""
         n_bands = len(self.bands) if n_bands is None else n_bands
@@ -179,7 +187,10 @@ class _Array:
         if values.ndim != 3:
             raise TileError(f"{place}: an array of shape (bands, height, width) is needed, found {values.shape}")
         if grid is None:
-            raise UsageError(f"{place}: a NumPy array has no grid; give grid=Grid(crs=..., transform=..., shape=...)")
+            raise UsageError(
+                f"{place}: a NumPy array has no grid: save it as .npz with the arrays codes, transform and crs; "
+                "in Python grid=Grid(crs=..., transform=..., shape=...)"
+            )
         if values.shape[1:] != grid.shape:
             raise UsageError(f"{place}: the array is {values.shape[1:]} pixels, the grid {grid.shape}")
         self.values = values
@@ -236,6 +247,9 @@ class _File:
                 self._dataset = rasterio.open(requested(self._place))
         except Exception as error:  # of rasterio's many classes
             reason = without_query(first_line(error))
+            if is_url(self._place):  # GDAL's error doesn't tell whether there was an answer
+                with suppress(MissingFileError):
+                    fetch_end(self._place, 1, Network(attempts=1, give_up_after_s=1))
             raise InputFileError(f"{self._place}: not a raster that can be read: {reason}") from None
         return self._dataset
 
@@ -273,6 +287,8 @@ def _vectors(place: str, values: NDArray[Any]) -> NDArray[Any]:
 
 def _load_numpy(place: str, grid: Grid | None) -> _Array:
     path = Path(place)
+    if is_url(place):
+        raise InputFileError(f"{place}: a NumPy file is read from this machine only; copy it here")
     if not path.is_file():
         raise InputFileError(f"{place}: no such file")
     try:
@@ -315,7 +331,10 @@ def _band_names(place: str, raster: _Array | _File, bands: Sequence[str] | None)
         return described
     if raster.n_bands == N_BANDS:
         return BANDS
-    raise TileError(f"{place}: {raster.n_bands} bands without names; an embedding has 64, or name them with bands=")
+    raise TileError(
+        f"{place}: {raster.n_bands} bands without names, an embedding has 64: describe the bands as A00, A01, ...; "
+        "in Python bands="
+    )
 
 
 def _year(place: str, raster: _Array | _File) -> int:
@@ -325,4 +344,4 @@ def _year(place: str, raster: _Array | _File) -> int:
     in_name = {int(text) for text in re.findall(r"(?<!\d)(20\d\d)(?!\d)", Path(plain).name)}
     if len(in_name) == 1 and min(in_name) >= _FIRST_YEAR:
         return in_name.pop()
-    raise UsageError(f"{place}: its year isn't known; give year=")
+    raise UsageError(f"{place}: its year isn't known: put it into the file's name or its tag YEAR; in Python year=")

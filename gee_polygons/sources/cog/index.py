@@ -172,6 +172,17 @@ class ArchiveIndex:
             self._years = sorted({int(year) for year in years})
         return self._years
 
+    def extent(self) -> tuple[float, ...]:
+        """(west, south, east, north) of all tiles in degrees."""
+        table = None
+        if self._whole is None:
+            names = [f"wgs84_{side}" for side in SIDES]
+            table = read_records(self.place, columns=names, network=self._network)
+        boxes = self._whole.wgs84 if self._whole is not None else _box(table, "wgs84", self.place)
+        if not len(boxes):
+            return (np.nan,) * 4
+        return (*map(float, boxes[:, :2].min(axis=0)), *map(float, boxes[:, 2:].max(axis=0)))
+
     def _read(self, area: Area | None) -> TileIndex:
         columns = [*_COLUMNS, *_OTHERS, *(() if area is not None else ("geometry", "geom"))]
         table = read_records(self.place, area=area, columns=columns, network=self._network)

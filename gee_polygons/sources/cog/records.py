@@ -74,14 +74,14 @@ def file_metadata(place: str, network: Network = NETWORK) -> tuple[dict[bytes, b
 
 @contextmanager
 def errors_named(place: str) -> Iterator[None]:
-    """Turn what Arrow, GDAL and NumPy raise for a list of another format, or a damaged one, into an InputFileError."""
+    """Turn errors of Arrow, GDAL and NumPy into an InputFileError that names the list, as a ReadError then does."""
     try:
         yield
     except ReadError as error:
         if "no such file" in str(error):
             raise InputFileError(f"{place}: no such index") from error
         why = str(error).removeprefix(f"{place}: ").removeprefix("can't be read").lstrip(": ")
-        raise InputFileError(f"{place}: the index can't be read: {why}") from error
+        raise ReadError(f"{place}: the index can't be read: {why}", url=place) from error
     except GeePolygonsError:
         raise
     except Exception as error:  # of many classes, also for texts that aren't UTF-8

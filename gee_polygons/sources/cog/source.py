@@ -92,6 +92,10 @@ class CogSource:
         """Years that the archive has, ascending."""
         return self.index.years()
 
+    def extent(self) -> tuple[float, ...]:
+        """(west, south, east, north) of all tiles in degrees."""
+        return self.index.extent()
+
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Find the blocks that hold polygons; reads the index, and the headers of the tiles concerned.
 

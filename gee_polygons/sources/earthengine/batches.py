@@ -248,8 +248,9 @@ def _outline(polygon: Any, decimals: int) -> str:
             break
     if tolerance:
         log.warning(
-            "an outline of %d vertices is too long for a request and is sent simplified by %g m; "
-            "EarthEngineSource(method='pixels') measures it as it is", shapely.get_num_coordinates(polygon), tolerance,
+            "an outline of %d vertices is too long for a request and is sent simplified by %g m"
+            "; in Python EarthEngineSource(method='pixels') measures it as it is",
+            shapely.get_num_coordinates(polygon), tolerance,
         )  # fmt: skip
     return text
 

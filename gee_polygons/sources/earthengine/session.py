@@ -41,7 +41,7 @@ def connect(project: str | None = None, service_account_file: str | os.PathLike[
 
     if ee.data.is_initialized():
         return project_path().removeprefix("projects/")
-    chosen = project or next((value for name in PROJECT_SETTINGS if (value := os.environ.get(name))), None)
+    chosen = project or _project_setting()
     if service_account_file is not None:
         credentials, own = _service_account(Path(service_account_file))
     else:
@@ -59,6 +59,24 @@ def connect(project: str | None = None, service_account_file: str | os.PathLike[
             f"Earth Engine refuses the project {chosen!r}: {' '.join(str(error).split())}"
         ) from error
     return chosen
+
+
+def sign_in_status() -> str:
+    """Say whether there are credentials and a project, or a session; credentials are looked for, not tried."""
+    import ee
+
+    if ee.data.is_initialized():
+        return f"signed in, project {project_path().removeprefix('projects/')}"
+    try:
+        _, own = _stored_credentials(ee)
+    except EarthEngineError:
+        return "not signed in: run `earthengine authenticate` once, and set EE_PROJECT to your project"
+    project = _project_setting() or own
+    return f"signed in, project {project}" if project else "signed in, but no project: set EE_PROJECT to yours"
+
+
+def _project_setting() -> str | None:
+    return next((value for name in PROJECT_SETTINGS if (value := os.environ.get(name))), None)
 
 
 def build_request(resource: str, method: str, **arguments: Any) -> Any:

@@ -117,6 +117,10 @@ class EarthEngineSource:
         """Return the years published when this version was made, without a request."""
         return list(EMBEDDING_YEARS)
 
+    def extent(self) -> tuple[float, ...]:
+        """(west, south, east, north) in degrees: all land."""
+        return -180.0, -90.0, 180.0, 90.0
+
     def image(self, region: shapely.Geometry, year: int, bands: Sequence[str] | None = None) -> EmbeddingImage:
         """Return the codes of a region's bounding box, north-up, in the UTM zone of its centroid."""
         with self.connection() as (service, _):

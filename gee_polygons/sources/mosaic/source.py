@@ -30,6 +30,7 @@ from gee_polygons.errors import InputFileError, ReadError, UsageError
 from gee_polygons.network.places import hide_query, local_path, rewrite
 from gee_polygons.network.ranges import stream
 from gee_polygons.network.request import NETWORK, Network
+from gee_polygons.reduction.extents import degrees
 from gee_polygons.reduction.plan import BlockRef, EmbeddingImage, Plan
 from gee_polygons.reduction.planning import make_plan
 from gee_polygons.reduction.polygons import Polygons
@@ -119,6 +120,10 @@ class MosaicSource:
     def years(self) -> list[int]:
         """Years that the mosaic has, ascending."""
         return sorted(self._opened().layout.years)
+
+    def extent(self) -> tuple[float, ...]:
+        """(west, south, east, north) in degrees."""
+        return degrees(self.grid.bounds, self.grid.crs)
 
     def plan(self, polygons: Polygons | NDArray[Any], years: Sequence[int]) -> Plan:
         """Plan which chunks to read for polygons (EPSG:4326); reads the indexes of the shards concerned.

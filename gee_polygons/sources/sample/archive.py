@@ -159,7 +159,7 @@ def build_sample_archive(
     except OSError as error:
         raise OutputError(
             f"can't write the sample archive to {out}: {error.strerror or error}; choose a folder that you may write "
-            "to, GEE_POLYGONS_CACHE for open_source('sample')"
+            "to; GEE_POLYGONS_CACHE names that of the source 'sample'"
         ) from error
     try:
         _build(building, wanted, progress, max_workers)
