@@ -134,7 +134,7 @@ def damage_json(data: bytes, rng: np.random.Generator) -> bytes:
         elif kind == 1 and isinstance(holder, list):
             holder[key:key] = [holder[key]] * int(rng.integers(1, 50))
         else:
-            holder[key] = deepcopy(other[name]) if kind == 2 else VALUES[rng.integers(len(VALUES))]
+            holder[key] = deepcopy(other[name] if kind == 2 else VALUES[rng.integers(len(VALUES))])
     return json.dumps(document).encode()
 
 

@@ -778,6 +778,12 @@ def rewritten(tmp_path, where, **changes):
     return path
 
 
+EMPTY_CHUNKS = {
+    "codecs": [{"name": "bytes"}],
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, 64, 0, 16]}},
+}
+
+
 @pytest.mark.parametrize(
     ("where", "changes", "words"),
     [
@@ -789,7 +795,9 @@ def rewritten(tmp_path, where, **changes):
         (".", {"attributes": {"spatial:transform": MOSAIC.transform}}, "has no CRS"),
         (".", {"attributes": {"proj:code": "EPSG:4326"}}, "its place is unknown"),
         (".", {"attributes": {"proj:code": "EPSG:0", "spatial:transform": MOSAIC.transform}}, "isn't a CRS"),
+        ("embeddings", EMPTY_CHUNKS, "metadata are damaged: chunks"),
         (".", {"attributes": {"proj:code": "EPSG:4326", "spatial:transform": [1, 2]}}, "six numbers"),
+        (".", {"attributes": {"proj:code": "EPSG:4326", "spatial:transform": [[0.1] * 500]}}, "six numbers"),
         (".", {"attributes": {"proj:code": "EPSG:4326", "spatial:transform": [1, 0.1, 0, 0.1, 1, 0]}}, "rotated"),
         (".", {"attributes": {"proj:code": "EPSG:4326", "spatial:transform_type": "rpc"}}, "only affine"),
     ],

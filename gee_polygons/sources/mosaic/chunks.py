@@ -86,9 +86,13 @@ class Chunks:
         self.sharding: dict[str, Any] | None = codecs[0]["configuration"] if sharded else None
         self.inner: Coords = tuple(self.sharding["chunk_shape"]) if self.sharding else outer
         self.codecs = _as_objects(self.sharding["codecs"]) if self.sharding else codecs
-        self.per_shard: Coords = tuple(o // i for o, i in zip(outer, self.inner, strict=True))
+        self.per_shard: Coords = tuple(o // max(i, 1) for o, i in zip(outer, self.inner, strict=True))
         within = math.prod(min(i, n) for i, n in zip(self.inner, array.shape, strict=True)) * self.dtype.itemsize
-        if self.raw_bytes > max(_USUAL_CHUNK, 4 * within) or math.prod(self.per_shard) > _MOST_INDEXED:
+        if (
+            self.raw_bytes > max(_USUAL_CHUNK, 4 * within)
+            or math.prod(self.per_shard) > _MOST_INDEXED
+            or 0 in self.inner
+        ):
             raise TileError(f"{place}: its metadata are damaged: chunks {self.inner} in {outer} of {array.shape}")
         if self.sharding:
             self._index_codecs = _as_objects(self.sharding["index_codecs"])

@@ -258,6 +258,6 @@ def _affine(key: str, value: Any) -> Transform:
         numbers = [float(v) for v in (value.split() if isinstance(value, str) else value)][:6]
         a, b, c, d, e, f = numbers
     except (TypeError, ValueError) as error:
-        raise TileError(f"its {key} isn't six numbers: {value!r}") from error
+        raise TileError(f"its {key} isn't six numbers: {repr(value)[:100]}") from error
     is_gdal = key == "GeoTransform" or ((b or d) and not c and not e)
     return (b, c, a, e, f, d) if is_gdal else (a, b, c, d, e, f)
