@@ -19,7 +19,7 @@ PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(i
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMP)  ## From nothing to a table and pictures in outputs/, on a synthetic sample archive
+demo: $(STAMP)  ## From nothing to a table, pictures and a report in outputs/, on a synthetic sample archive
 	@$(PY) -m gee_polygons demo --out outputs
 
 test: $(STAMP)  ## Run the tests on all cores; COVERAGE=1 says which lines they run

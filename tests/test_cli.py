@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import struct
@@ -572,13 +573,20 @@ def test_demo_twice(out):
         assert done.exit_code == 0, done.output
         paths = [Path(line.partition("-> ")[2]) for line in done.stdout.splitlines() if "-> " in line]
         assert all(path.is_file() for path in paths)
-        assert {p.suffix for p in paths} == {".parquet", ".geojson", ".csv", ".jpg", ".gif", ".png", ".json"}
+        assert {p.suffix for p in paths} == {".parquet", ".geojson", ".csv", ".jpg", ".gif", ".png", ".json", ".html"}
         printed.append({p.name: p.read_bytes() for p in paths if p.suffix != ".geojson"})
         assert " s  in all" in done.stdout
+    following = [shlex.split(line) for line in done.stdout.partition(" s  in all")[2].splitlines() if line[:2] == "  "]
+    assert [words[1] for words in following] == ["extract", "report", "render"]
+    for words, more in zip(
+        following, ([], ["--pictures", "none"], ["-o", str(out / "a.png"), "--dpi", "60"]), strict=True
+    ):
+        done = run(*words[1:], *more)
+        assert done.exit_code == 0, done.output
     assert printed[0] == printed[1]
     # the README's picture is this one; JPEG decoders differ by a level or two
     with Image.open(out / "new" / "strip.jpg") as made, Image.open(README_PICTURE) as shown:
-        assert made.size == shown.size, "make demo && cp outputs/strip.jpg docs/images/strip.jpg"
+        assert made.size == shown.size, "make pictures"
         assert np.abs(np.asarray(made, int) - np.asarray(shown, int)).mean() < 2
     table = read_table(out / "new" / "embeddings.parquet")
     assert len(table) == 20 * 7

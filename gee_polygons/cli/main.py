@@ -221,21 +221,27 @@ def sources() -> None:
 @main.command(short_help="Extract and draw the sample archive.")
 @click.option("--out", type=shared.PATH, default="outputs", show_default=True, help="Folder to write into.")
 def demo(*, out: Path) -> None:
-    """Build the synthetic sample archive, extract a table of its sites, and draw three pictures.
+    """Build the synthetic sample archive, extract a table of its sites, draw three pictures, and write the report.
 
     \b
     Example:
       gee-polygons demo --out outputs
     """
-    from gee_polygons.cli.demo import run_demo
+    from gee_polygons.cli.demo import CHECKOUT_SITES, next_steps, run_demo
 
-    total = 0.0
+    total, sites = 0.0, CHECKOUT_SITES if CHECKOUT_SITES.is_file() else out / CHECKOUT_SITES.name
     for step in run_demo(out, progress=shared.on_terminal()):
         total += step.seconds
         click.echo(f"{step.seconds:6.1f} s  {step.title}")
         for path in step.paths:
             click.echo(f"{'':8}  -> {shared.near(path)}")
     click.echo(f"{total:6.1f} s  in all")
+    click.echo(
+        f"\nOpen {shared.near(out / 'report.html')} in a browser. Next, the same by hand; for polygons of your own,"
+    )
+    click.echo("name your file in place of the sample's, and leave --source out:\n")
+    for command in next_steps(out, sites):
+        click.echo(f"  {command}")
 
 
 for _command in (plan, render, similarity, change, recovery, report, audit, download, index, datasets):
