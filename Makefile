@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # a file's tests stay in one process: they share fixtures; tests/conftest.py puts the files that take longest first
 PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov=gee_polygons --cov-report=term:skip-covered)
 
-.PHONY: help demo test test-slow fuzz lint format hooks map notebooks bench soak clean
+.PHONY: help demo test test-slow fuzz lint format hooks map notebooks pictures bench soak clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -55,6 +55,9 @@ notebooks: $(STAMP)  ## Run the notebooks and store their outputs
 			sys.exit(not test_nb('$$notebook', save=True, profile=False)[0])" || exit 1; \
 	done
 	@.venv/bin/nbdev-clean --fname nbs
+
+pictures: $(STAMP)  ## Run the README and remake its pictures; the report's with chromium and chromedriver
+	@$(PY) docs/pictures.py
 
 bench: $(STAMP)  ## Run the benchmarks (many minutes); writes benchmarks/RESULTS.md
 	@$(PY) -m benchmarks

@@ -22,8 +22,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
-WIDTH = 920  # pixels of a picture in the README
-REPORT = (1040, 1250)  # width and height of the report's picture
+WIDTHS = (920, 560)  # pixels in the README: of a strip, and of anything else
+REPORT = (1040, 1240)  # width and height of the report's picture
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -82,7 +82,8 @@ def on_the_page(path: Path) -> Image.Image:
     """Return a picture as wide as the README shows it."""
     with Image.open(path) as picture:
         rgb = picture.convert("RGB")
-    return rgb.resize((WIDTH, round(rgb.height * WIDTH / rgb.width)), Image.Resampling.LANCZOS)
+    width = WIDTHS[rgb.height > 0.4 * rgb.width]
+    return rgb.resize((width, round(rgb.height * width / rgb.width)), Image.Resampling.LANCZOS)
 
 
 def pairs(outputs: Path) -> list[tuple[Path, Path]]:
