@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from rangeserver import Faults, serve
@@ -370,3 +371,39 @@ def test_ctrl_c_ends_the_wait(sample_archive, sample_sites, tmp_path):
         _, shown = process.communicate(timeout=30)
         assert time.monotonic() - began < 5
         assert "KeyboardInterrupt" in shown
+
+
+FIFTY = """
+import sys
+from contextlib import ExitStack
+from rangeserver import serve
+with ExitStack() as stack:
+    print(*(stack.enter_context(serve(sys.argv[1], latency_s=0.01)).url for _ in range(50)), flush=True)
+    input()
+"""
+
+
+def count_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux lists them")
+def test_fifty_servers_leave_neither_threads_nor_files(folder):
+    """As many threads as requests may be under way, a kept connection to each server, and nothing that stays open."""
+    with subprocess.Popen([sys.executable, "-c", FIFTY, str(folder)], cwd=Path(__file__).parent, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # fmt: skip
+        urls = process.stdout.readline().split()
+        http._close_idle()
+        threads, files = threading.active_count(), count_files()
+        most = [0, 0]
+        for _ in range(3):
+            requests = [RangeRequest(f"{url}/a.bin", [1 + i * 99_000], [500]) for i in range(4) for url in urls]
+            for request, ranges in zip(requests, stream(requests, Network(max_concurrent=20)), strict=True):
+                assert bytes(ranges[0]) == (DATA * 10)[request.starts[0] : request.starts[0] + 500]
+                found = threading.active_count() - threads, count_files() - files
+                most = [max(pair) for pair in zip(most, found, strict=True)]
+        assert most[0] <= 21  # one that looks after them
+        assert most[1] <= 50 + 20  # a connection is kept to each, twenty are in use
+        http._close_idle()
+        assert count_files() == files
+        process.communicate("\n", timeout=20)

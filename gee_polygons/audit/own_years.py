@@ -49,7 +49,7 @@ def own_year_findings(table: AuditedTable, keys: pd.DataFrame) -> tuple[list[Fin
     found: list[Finding] = []
     for _, part in keys.groupby(keys["site"] // _SITES_AT_ONCE):
         found += _findings_of_part(table, part, explained)
-    return _merged(table, found), explained
+    return table.merged(found), explained
 
 
 def _findings_of_part(table: AuditedTable, keys: pd.DataFrame, explained: Mask) -> list[Finding]:
@@ -88,14 +88,6 @@ def _findings_of_part(table: AuditedTable, keys: pd.DataFrame, explained: Mask) 
         explained[row[at & (row >= 0)]] = True
         units[at] = np.nan
     return [*found, *_shorter(table, units, row)]
-
-
-def _merged(table: AuditedTable, findings: list[Finding]) -> list[Finding]:
-    """Return one finding where several years have the same, with the evidence of the one with most rows."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
-    for finding in sorted(findings, key=lambda f: -len(f.rows)):
-        groups.setdefault((finding.code, finding.title), []).append(finding)
-    return [table.joined(same) for same in groups.values()]
 
 
 def _against_the_scene(

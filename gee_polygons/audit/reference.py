@@ -31,6 +31,7 @@ _LARGE: Final = 0.05  # components whose sign is beyond doubt
 _REPAIRED: Final = 0.97  # cosine of rows to the reference, once their bands are in order
 _FAR_BETTER: Final = 0.25  # squared distance, as a fraction of the distance before
 _MOST_DISORDERS: Final = 3  # a table put together from parts may have more than one
+_PAIRS_AT_ONCE: Final = 100_000  # of a million, with all that is computed of them, they would take gigabytes
 _MOST_COMPARED: Final = 20_000
 _MOST_ORDERED: Final = 4_000  # rows that tell the order of bands
 _MOST_LOOKED_UP: Final = 5_000  # rows searched for elsewhere in the reference; further ones are reported as different
@@ -106,7 +107,15 @@ def reference_findings(
     missing = _missing_rows(table, reference, how)
     both = usable[rows] & reference.complete[reference_rows]
     rows, reference_rows = rows[both], reference_rows[both]
-    pairs = Pairs.of(rows, table.matrix[rows], reference.matrix[reference_rows], explained[rows])
+    found: list[Finding] = []
+    for start in range(0, len(rows), _PAIRS_AT_ONCE):
+        some, others = rows[start : start + _PAIRS_AT_ONCE], reference_rows[start : start + _PAIRS_AT_ONCE]
+        pairs = Pairs.of(some, table.matrix[some], reference.matrix[others], explained[some])
+        found += _findings_of_pairs(table, reference, pairs)
+    return [*table.merged(found), *missing], compared
+
+
+def _findings_of_pairs(table: AuditedTable, reference: AuditedTable, pairs: Pairs) -> list[Finding]:
     ratio = pairs.length_ratio
     differs = (pairs.cosine < AGREES) | ((np.abs(ratio - 1) > LENGTH_AGREES) & (ratio < 1.5))
     found, hit = band_disorders(table, pairs, differs)
@@ -117,8 +126,9 @@ def reference_findings(
         pairs = pairs.only(~hit)
     # rows in other units, or scaled to length 1, differ in length for a reason that has its own finding
     pairs = pairs.only((pairs.cosine < AGREES) & ~pairs.explained)
-    found += table.findings("differs_from_reference", pairs.rows, {"cosine": span(pairs.cosine, ".4f", median=True)})
-    return [*found, *missing], compared
+    return found + table.findings(
+        "differs_from_reference", pairs.rows, {"cosine": span(pairs.cosine, ".4f", median=True)}
+    )
 
 
 def _joined(table: AuditedTable, reference: AuditedTable) -> tuple[Positions, Positions, str]:

@@ -122,8 +122,14 @@ class AuditedTable:
         at = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.sort(rows)
         return [self.finding(code, at, evidence or {}, **words)] if len(at) else []
 
-    def joined(self, findings: list[Finding]) -> Finding:
-        """Return one finding for several of the same kind, with the evidence of the first."""
+    def merged(self, findings: list[Finding]) -> list[Finding]:
+        """Return one finding where several parts of the table have the same, with the evidence of most rows."""
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for finding in sorted(findings, key=lambda f: -len(f.rows)):
+            groups.setdefault((finding.code, finding.title), []).append(finding)
+        return [self._joined(same) for same in groups.values()]
+
+    def _joined(self, findings: list[Finding]) -> Finding:
         at = np.unique(np.concatenate([finding.rows for finding in findings])).astype(np.intp)
         return replace(
             findings[0], rows=tuple(at.tolist()), examples=tuple(self.label(row) for row in at[:_EXAMPLES].tolist())
