@@ -408,6 +408,10 @@ def bad_tile(case, folder, codes):
         return write_gdal(path, GRID, codes, compress="lerc_zstd", **tiled)
     if case == "nodata":
         return write_gdal(path, GRID, codes, nodata=-127, **tiled)
+    if case == "nodata and more":
+        write_gdal(path, GRID, codes, nodata=-127, **tiled)
+        path.write_bytes(path.read_bytes().replace(b"-127\0", b"-1\n7\0"))
+        return path
     if case == "no crs":
         return write_gdal(path, small_grid(SHAPE, crs=None), codes, **tiled)
     if case == "rotated":
@@ -447,6 +451,7 @@ BAD = {
     "packbits": (TileError, "compression 32773 is not supported"),
     "lerc": (TileError, "compression 34887 is not supported"),
     "nodata": (TileError, "nodata is -127"),
+    "nodata and more": (TileError, "nodata is -1;"),
     "no crs": (TileError, "no EPSG code"),
     "rotated": (TileError, "rotated"),
     "not georeferenced": (TileError, "not georeferenced"),

@@ -96,8 +96,7 @@ def _pixels(place: str, image: FirstImage, content: Content) -> tuple[tuple[str,
     bits, formats = set(image.integers(_BITS).tolist()), set(image.integers(_FORMAT).tolist()) or {1}
     kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(formats)), "?")
     found = f"{kind}{'/'.join(map(str, sorted(bits)[:4]))}"
-    nodata_text = image.text(_GDAL_NODATA)
-    nodata = _nodata(nodata_text)
+    nodata = _nodata(image.text(_GDAL_NODATA))
     names_found = _stated_names(image)
     looks_aef = samples == N_BANDS and found == "int8" and nodata in (None, NODATA) and names_found == list(BANDS)
     if content == AEF or (content.bands is None and content.dtype is None and looks_aef):
@@ -106,7 +105,7 @@ def _pixels(place: str, image: FirstImage, content: Content) -> tuple[tuple[str,
         if found != "int8":
             raise TileError(f"{place}: holds {found}; an AlphaEarth tile holds int8 codes")
         if nodata not in (None, NODATA):
-            raise TileError(f"{place}: nodata is {nodata_text}; AlphaEarth codes have -128")
+            raise TileError(f"{place}: nodata is {nodata:g}; AlphaEarth codes have -128")
         wrong = [(i, name) for i, (name, band) in enumerate(zip(names_found, BANDS, strict=True), 1) if name != band]
         if wrong:
             raise TileError(
