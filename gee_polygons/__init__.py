@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gee_polygons.bulk import Run, extract_to_parquet
     from gee_polygons.collection import Collection, as_collection, build, build_from_table, load
     from gee_polygons.costs import compare_sources
     from gee_polygons.embeddings.similarity import similarity_matrix
@@ -19,6 +20,7 @@ __all__ = [
     "CategoricalLayer",
     "Collection",
     "ContinuousLayer",
+    "Run",
     "Site",
     "SiteCollection",
     "as_collection",
@@ -26,6 +28,7 @@ __all__ = [
     "build_from_table",
     "compare_sources",
     "extract_embeddings",
+    "extract_to_parquet",
     "load",
     "load_sites",
     "open_source",
@@ -39,6 +42,7 @@ _HOME = {
     "CategoricalLayer": "gee_polygons.layers",
     "Collection": "gee_polygons.collection",
     "ContinuousLayer": "gee_polygons.layers",
+    "Run": "gee_polygons.bulk",
     "Site": "gee_polygons.site",
     "SiteCollection": "gee_polygons.site",
     "as_collection": "gee_polygons.collection",
@@ -46,6 +50,7 @@ _HOME = {
     "build_from_table": "gee_polygons.collection",
     "compare_sources": "gee_polygons.costs",
     "extract_embeddings": "gee_polygons.extract",
+    "extract_to_parquet": "gee_polygons.bulk",
     "load": "gee_polygons.collection",
     "load_sites": "gee_polygons.site",
     "open_source": "gee_polygons.sources.opening",

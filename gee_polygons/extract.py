@@ -123,7 +123,7 @@ def extract_embeddings(
     if isinstance(opened, PixelSource):
         how |= {"names": collection.site_ids, "on_damage": on_damage}
     results = _reduce(opened, collection.polygons, asked, names, wanted, **how)
-    table = _table(collection.site_ids, asked, names, wanted, results)
+    table = embedding_table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
         source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names,
         weights=getattr(opened, "weights", WEIGHTS),
@@ -284,14 +284,14 @@ def extract_categorical(
     return categorical_table(as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
 
 
-def _table(
+def embedding_table(
     site_ids: Sequence[int | str],
     years: Sequence[int],
     bands: Sequence[str],
     statistics: Sequence[str],
     results: Results,
 ) -> pd.DataFrame:
-    """Build the table: site after site, year after year."""
+    """Return results as a table: site after site, year after year."""
     n_sites, n_years = results.n_pixels.shape
     rows = n_sites * n_years
     blocks = [results.statistics[name].reshape(rows, len(bands)) for name in statistics]

@@ -27,7 +27,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, SYNTHETIC_NOTE
+from gee_polygons.alphaearth import ATTRIBUTION, BANDS, FORMULA, LICENCE, LICENCE_URL, N_BANDS, SYNTHETIC_NOTE
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import InputFileError, OutputError, UsageError
 from gee_polygons.network.places import first_line
 from gee_polygons.site.values import near, plain
@@ -334,7 +335,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path
-        ``.parquet``, ``.csv``, ``.gpkg`` or ``.geojson``.
+        ``.parquet``, ``.csv``, ``.gpkg`` or ``.geojson``; or the folder of a dataset that `extract_to_parquet` wrote,
+        whose rows come in the order of their Hilbert keys, with their vectors as A00..A63.
 
     Returns
     -------
@@ -349,12 +351,15 @@ def read_table(path: str | Path) -> pd.DataFrame:
         For another suffix.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
+    if path.is_dir():
+        read = _read_folder
+    elif path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"can't read {str(path)!r} as a table: the name must end in {_ENDINGS}")
-    if not path.is_file():
+    elif not path.is_file():
         raise InputFileError(f"there is no file {path}")
-    try:
+    else:
         read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_ogr)
+    try:
         table, found = read(path)
     # Arrow's, pandas', GDAL's and JSON's are among these
     except (ValueError, LookupError, TypeError, OSError, RuntimeError) as error:
@@ -448,6 +453,48 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         names = [name for name in schema.names if name not in GEOMETRY_COLUMNS]
         table: pd.DataFrame = file.read(columns=names).to_pandas()
     return table, json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+
+
+def _read_folder(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read a dataset in folders named after the values that it is divided by."""
+    import pyarrow.dataset
+
+    files = [str(p) for p in sorted(path.rglob("*.parquet")) if not p.name.startswith((".", "_"))]
+    if not files:
+        raise ValueError("the folder holds no Parquet files")
+    data = pyarrow.dataset.dataset(files, format="parquet", partitioning="hive", partition_base_dir=str(path))
+    found = data.to_table(columns=[name for name in data.schema.names if name not in GEOMETRY_COLUMNS])
+    if "time" in found.column_names and "year" not in found.column_names:
+        years = pa.array([int(str(time)[:4]) for time in found["time"].to_pylist()], pa.int64())
+        found = found.set_column(found.schema.get_field_index("time"), "year", years)
+    if "hilbert_key" in found.column_names:
+        found = found.sort_by([(name, "ascending") for name in ("hilbert_key", "site_id", "year")])
+    for name in ("mean", "codes"):  # vectors in one column
+        if name in found.column_names and not pa.types.is_floating(found.schema.field(name).type):
+            at, vectors = found.schema.get_field_index(name), unpacked(found[name].combine_chunks())
+            found = found.remove_column(at)
+            for i, band in reversed(list(enumerate(BANDS))):
+                found = found.add_column(at, band, pa.array(vectors[:, i], from_pandas=True))
+    names = [name for name in ("site_id", "year") if name in found.column_names]
+    table: pd.DataFrame = found.select([*names, *(n for n in found.column_names if n not in names)]).to_pandas()
+    if "year" in table:
+        table["year"] = table["year"].astype("int64")
+    for name in table.columns[table.dtypes == "category"]:
+        table[name] = table[name].astype(object)
+    return table, json.loads((data.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+
+
+def unpacked(column: Any) -> NDArray[np.float64]:
+    """Return vectors in one Arrow column, lists of 64 numbers or 64 codes as bytes, as an array; NaN without data."""
+    found = np.full((len(column), N_BANDS), np.nan)
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    present = column.drop_null()
+    if pa.types.is_fixed_size_binary(column.type):
+        codes = np.frombuffer(b"".join(present.to_pylist()), np.int8)
+        found[valid] = codes_to_vectors(codes.reshape(-1, N_BANDS))
+    else:
+        found[valid] = present.flatten().to_numpy().reshape(-1, N_BANDS)
+    return found
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------

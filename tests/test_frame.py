@@ -47,6 +47,7 @@ RANKS = (
     ("datasets", "collection"),
     ("costs",),
     ("extract",),
+    ("bulk",),
     ("visualize", "audit", "change", "probe"),
     ("recovery", "charts"),
     ("report",),

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
-from gee_polygons.cli import shared
+from gee_polygons.cli import bulk, shared
 from gee_polygons.cli.archive import datasets, download, index
 from gee_polygons.cli.change import change, recovery, report
 from gee_polygons.cli.costs import plan
@@ -74,6 +75,7 @@ class _Commands(click.Group):
 
 
 _INTERRUPTED: Final = {  # messages of the commands that write several files
+    "extract": "interrupted; no incomplete file was written; a dataset goes on with the same command",
     "download": "interrupted; run the command again to go on",
     "demo": "interrupted; the outputs are incomplete: run the command again",
 }
@@ -131,9 +133,10 @@ def main(ctx: click.Context, verbose: bool) -> None:
 )
 @click.option("--max-workers", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
 @click.option("--strict", is_flag=True, help="Exit with 1 if no site has data in some year.")
-@shared.output_option("Table to write: .parquet, .csv, .gpkg or .geojson.")
+@shared.output_option("Table to write: .parquet, .csv, .gpkg or .geojson; a FOLDER (no suffix): any number of sites.")
 @shared.overwrite_option
 @shared.spreadsheet_option
+@bulk.dataset_options
 def extract(
     *,
     sites_file: shared.SitesFile,
@@ -148,9 +151,21 @@ def extract(
     """Write a table of yearly embeddings: one row for each site and year.
 
     \b
-    Example:
+    Examples:
       gee-polygons extract sites.geojson --years 2018-2024 --source source-coop -o embeddings.parquet
+      gee-polygons extract fields.parquet --years 2023-2025 --source source-coop -o fields_embeddings
+
+    The second writes a dataset, for a thousand or for millions of sites: a folder of GeoParquet files, in chunks.
+    Interrupted, it goes on where it was with the same command.
     """
+    dataset = {key: options.pop(key) for key in ("engine", "shard", "partition_by", "embedding", "pca", "restart")}
+    if bulk.is_dataset(output):
+        dataset["keep"] = keep == ("all",) or keep
+        options.pop("on_damage")
+        if click.get_current_context().get_parameter_source("on_error") is ParameterSource.DEFAULT:
+            options["on_error"] = "collect"  # the same command tries again
+        return bulk.write_dataset(sites_file, output, {**options, **dataset, "strict": strict, "years": years})
+    bulk.check_unused(dataset)
     from gee_polygons.tables import check_output, write_table
 
     check_output(output, overwrite)  # before the long work

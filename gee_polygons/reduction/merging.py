@@ -6,7 +6,7 @@ Most polygons lie in one block: their statistics are finished as soon as that is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gee_polygons.errors import ReadError, TileError
 from gee_polygons.reduction.checking import BlockDamage
 from gee_polygons.reduction.plan import BlockRef, Failure, Job, Plan
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.reduction.sharing import SharedSums
 from gee_polygons.zonal.coverage import FULL, compute_coverage
 from gee_polygons.zonal.medoid import Candidates
 from gee_polygons.zonal.partials import CODE_SCALE, Partials
@@ -61,6 +62,37 @@ class Results:
             similarity=np.full((n, n_years), np.nan),
             status=np.full((n, n_years), "no_data", object),
         )
+
+    def write(self, rows: Any, year: Any, partials: Partials, scale: float) -> None:
+        """Write the statistics of sums into rows, in a year or, as pairs, in one year each; all but quantiles."""
+        n_pixels = partials.n_pixels()
+        for name, values in self.statistics.items():
+            if name == "mean":
+                values[rows, year] = partials.means(scale)
+            elif name == "std":
+                values[rows, year] = partials.stds(scale)
+            elif name in ("min", "max"):
+                values[rows, year] = partials.extremes(scale, "low" if name == "min" else "high")
+            elif name == "count":
+                counts = partials["count"][:, None].astype(np.float64)
+                values[rows, year] = np.where(counts > 0, counts, np.nan)
+        self.n_pixels[rows, year] = n_pixels
+        self.status[rows, year] = np.where(n_pixels > 0, "ok", "masked")
+
+    def write_quantiles(self, rows: Any, year: Any, finished: NDArray[np.float64]) -> None:
+        """Write quantiles whose last axis is the levels, in the order of the statistics' names."""
+        names = [name for name in self.statistics if quantile_of(name) is not None]
+        for level, name in enumerate(names):
+            self.statistics[name][rows, year] = finished[..., level]
+
+    def take(self, rows: NDArray[np.int64]) -> Results:
+        """Return the results of some polygons, with all failures and damage."""
+        return replace(
+            self,
+            statistics={name: values[rows] for name, values in self.statistics.items()},
+            n_pixels=self.n_pixels[rows], valid_fraction=self.valid_fraction[rows],
+            similarity=self.similarity[rows], status=self.status[rows],
+        )  # fmt: skip
 
     def numbers(self) -> Iterator[NDArray[np.float64]]:
         """Yield every array that a failed read must blank."""
@@ -113,20 +145,26 @@ class Merger:
         The plan whose blocks are merged.
     years : sequence of int
         Years of the results.
-    names : sequence of str
-        Names of the statistics.
     needs : Needs
-        What they need.
+        What the statistics need.
     results : Results
         Filled here.
     on_error : {"raise", "collect"}
         Whether a failed read raises `StoppedError` or is listed in `Results.failures`.
+    shared : bool array, shape (polygons,), optional
+        Polygons whose other blocks somebody else merges: their sums are kept for `shared_sums`.
     """
 
     def __init__(
-        self, plan: Plan, years: Sequence[int], names: Sequence[str], needs: Needs, results: Results, on_error: str
+        self,
+        plan: Plan,
+        years: Sequence[int],
+        needs: Needs,
+        results: Results,
+        on_error: str,
+        shared: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._plan, self._names, self._needs, self._results, self._on_error = plan, names, needs, results, on_error
+        self._plan, self._needs, self._results, self._on_error = plan, needs, results, on_error
         self._column = {year: i for i, year in enumerate(years)}
         self._owner = np.array([piece.polygon for piece in plan.pieces], np.int64)
         self._skips = {i: frozenset(piece.skip) for i, piece in enumerate(plan.pieces) if piece.skip}
@@ -135,11 +173,12 @@ class Merger:
         self._blocks_left = np.zeros((n, n_years), np.int64)
         for job in plan.jobs:
             for ref in job.reads:
-                owner = self._owner[self._pieces(job, ref)[0]]
-                self._blocks_left[:, self._column[ref.year]] += np.bincount(owner, minlength=n)
+                np.add.at(self._blocks_left[:, self._column[ref.year]], self._owner[self._pieces(job, ref)[0]], 1)
+        self._blocks = self._blocks_left.copy()
         results.status[self._blocks_left > 0] = "masked"
         # most polygons lie in one block and are finished at once; only the others' sums are kept
-        several = self._blocks_left > 1
+        self._shared = np.zeros(n, np.bool_) if shared is None else shared
+        several = (self._blocks_left > 1) | (self._shared[:, None] & (self._blocks_left > 0))
         self._slot = np.full((n, n_years), -1, np.int64)
         self._slot[several] = np.arange(several.sum())
         self._kept = Partials.zeros(int(several.sum()), n_bands, needs)
@@ -182,7 +221,8 @@ class Merger:
         slots = self._slot[owner, year]
         alone = slots < 0
         rows = np.flatnonzero(measured)
-        self._write(owner[alone], year, reduced.partials.take(rows[alone]), reduced.quantiles[rows[alone]])
+        self._results.write(owner[alone], year, reduced.partials.take(rows[alone]), self._scale)
+        self._results.write_quantiles(owner[alone], year, reduced.quantiles[rows[alone]])
         # pieces of one polygon lie in different zones, so no slot comes twice
         self._kept.add(reduced.partials.take(rows[~alone]), slots[~alone])
         if self._needs.quantiles:
@@ -193,9 +233,9 @@ class Merger:
     def _add_histogram(self, slot: int, polygon: int, year: int, histogram: NDArray[np.int64]) -> None:
         known = self._histograms.get(slot)
         self._histograms[slot] = histogram.copy() if known is None else known + histogram
-        if self._blocks_left[polygon, year] == 0:
+        if self._blocks_left[polygon, year] == 0 and not self._shared[polygon]:
             finished = quantiles(self._histograms.pop(slot), self._needs.quantiles)
-            self._write_quantiles(polygon, year, finished)
+            self._results.write_quantiles(polygon, year, finished)
 
     def add_candidates(self, job: Job, ref: BlockRef, outcome: Candidates | ReadError) -> None:
         """Merge the medoid candidates of one block."""
@@ -217,9 +257,26 @@ class Merger:
         """Write the statistics of polygons in several blocks, and the valid fraction of all polygons."""
         for year in self._column.values():
             rows = np.flatnonzero(self._slot[:, year] >= 0)
-            self._write(rows, year, self._kept.take(self._slot[rows, year]), None)
+            self._results.write(rows, year, self._kept.take(self._slot[rows, year]), self._scale)
         area = self._areas(polygons) / FULL
         np.divide(self._results.n_pixels, area, out=self._results.valid_fraction, where=area > 0)
+
+    def shared_sums(self, polygons: Polygons, rows: NDArray[np.int64]) -> SharedSums:
+        """Return the sums of some polygons over the blocks merged here; called after `finish`."""
+        area, slot = self._areas(polygons)[rows], self._slot[rows]
+        at = np.nonzero(slot >= 0)  # (polygon, year) pairs that have blocks at all
+        chosen = slot[at]
+        return SharedSums(
+            polygon=rows[at[0]],
+            year=at[1],
+            blocks=self._blocks[rows][at],
+            merged=(self._blocks - self._blocks_left)[rows][at],
+            failed=self._failed[rows][at],
+            area=area[at],
+            partials=self._kept.take(chosen),
+            histograms={i: self._histograms[int(s)] for i, s in enumerate(chosen) if int(s) in self._histograms},
+            scale=self._scale,
+        )
 
     def blank_failures(self) -> None:
         """Set everything to NaN for polygons with a block that couldn't be read."""
@@ -236,30 +293,6 @@ class Merger:
         if failure not in self._results.failures:
             self._results.failures.append(failure)
         self._failed[list(failure.polygons), self._column[failure.year]] = True
-
-    def _write(
-        self, rows: NDArray[np.int64], year: int, partials: Partials, quantiles_: NDArray[np.float64] | None
-    ) -> None:
-        values = self._results.statistics
-        n_pixels = partials.n_pixels()
-        values["mean"][rows, year] = partials.means(self._scale)
-        if "std" in values:
-            values["std"][rows, year] = partials.stds(self._scale)
-        for name, end in (("min", "low"), ("max", "high")):
-            if name in values:
-                values[name][rows, year] = partials.extremes(self._scale, end)
-        if "count" in values:
-            counts = partials["count"][:, None].astype(np.float64)
-            values["count"][rows, year] = np.where(counts > 0, counts, np.nan)
-        if quantiles_ is not None:
-            self._write_quantiles(rows, year, quantiles_)
-        self._results.n_pixels[rows, year] = n_pixels
-        self._results.status[rows, year] = np.where(n_pixels > 0, "ok", "masked")
-
-    def _write_quantiles(self, rows: Any, year: int, finished: NDArray[np.float64]) -> None:
-        """Write quantiles whose last axis is the levels, in the order of the statistics' names."""
-        for level, name in enumerate(name for name in self._names if quantile_of(name) is not None):
-            self._results.statistics[name][rows, year] = finished[..., level]
 
     def _areas(self, polygons: Polygons) -> NDArray[np.int64]:
         """Return the polygons' whole areas in units of 2^-24 pixels, as measured in each year, shape (n, years)."""

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -24,8 +24,9 @@ from gee_polygons.progress import Progress, heeding_interrupts, report_progress
 from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
 from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
 from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
-from gee_polygons.reduction.plan import Block, BlockRef, BlockSource, Job, Plan
+from gee_polygons.reduction.plan import Block, BlockRef, BlockSource, Job, PixelSource, Plan
 from gee_polygons.reduction.polygons import Polygons
+from gee_polygons.reduction.sharing import SharedSums
 from gee_polygons.reduction.threads import in_order
 from gee_polygons.reduction.windows import paste
 from gee_polygons.zonal.clipping import BlockCoverage
@@ -138,8 +139,18 @@ def _reduce(plan: Plan, settings: _Settings, advance: Callable[[int], object]) -
 
 
 def _run_plan(plan: Plan, settings: _Settings, advance: Callable[[int], object]) -> Results:
-    results = Results.empty(len(settings.polygons), len(settings.years), len(settings.bands), settings.names)
-    merger = Merger(plan, settings.years, settings.names, settings.needs, results, settings.on_error)
+    results = _no_results(settings)
+    merger = Merger(plan, settings.years, settings.needs, results, settings.on_error)
+    _merge_plan(plan, settings, merger, advance)
+    return results
+
+
+def _no_results(settings: _Settings) -> Results:
+    return Results.empty(len(settings.polygons), len(settings.years), len(settings.bands), settings.names)
+
+
+def _merge_plan(plan: Plan, settings: _Settings, merger: Merger, advance: Callable[[int], object]) -> None:
+    """Read and merge all blocks of a plan, which may be a part of the merger's."""
     left_out: dict[BlockRef, NDArray[np.int64]] = {}
     for job, ref, outcome in _run(plan, settings, _summing(settings, merger, left_out)):
         merger.add(job, ref, outcome)
@@ -150,7 +161,73 @@ def _run_plan(plan: Plan, settings: _Settings, advance: Callable[[int], object])
             merger.add_candidates(job, ref, candidates)
             advance(1)
     merger.blank_failures()
-    return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkResults:
+    """What `reduce_chunk` found.
+
+    Parameters
+    ----------
+    results : Results
+        Of all polygons given; valid for those with all of their blocks here.
+    here, elsewhere : bool array, shape (polygons,)
+        Whether a polygon has blocks in this chunk, and in others.
+    shared : SharedSums
+        Sums of the polygons with blocks both here and elsewhere.
+    plan : Plan
+        Of the blocks in this chunk.
+    """
+
+    results: Results
+    here: NDArray[np.bool_]
+    elsewhere: NDArray[np.bool_]
+    shared: SharedSums
+    plan: Plan
+
+
+def reduce_chunk(
+    source: PixelSource,
+    polygons: NDArray[Any],
+    years: Sequence[int],
+    *,
+    bands: Sequence[str],
+    statistics: Sequence[str],
+    choose: Callable[[Plan], tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+    max_workers: int | None = None,
+) -> ChunkResults:
+    """Reduce the blocks that belong to one chunk of a run, of which each block is read in one chunk only.
+
+    Parameters
+    ----------
+    source, polygons, years, bands, statistics, max_workers
+        See `reduce_polygons`; failed reads are collected.
+    choose : callable
+        Takes the plan of whole polygons. Returns which of its jobs belong to this chunk, and which polygons count here.
+    """
+    names, needs = parse_statistics(statistics)
+    prepared = Polygons.of(polygons)
+    settings = _Settings(
+        source=source, polygons=prepared, years=tuple(years), bands=tuple(bands), names=names, needs=needs,
+        on_error="collect", on_damage="warn", workers=max_workers or os.cpu_count() or 1,
+    )  # fmt: skip
+    with heeding_interrupts():
+        with _collector_paused():
+            whole = source.plan(prepared, years)
+        mine, counted = choose(whole)
+        owner = np.array([piece.polygon for piece in whole.pieces], np.int64)
+        here, elsewhere = np.zeros(len(prepared), np.bool_), np.zeros(len(prepared), np.bool_)
+        jobs = []
+        for job, is_mine in zip(whole.jobs, mine, strict=True):
+            (here if is_mine else elsewhere)[owner[list(job.pieces)]] = True
+            if is_mine and (pieces := tuple(i for i in job.pieces if counted[owner[i]])):
+                jobs.append(replace(job, pieces=pieces))
+        plan = replace(whole, jobs=tuple(jobs))
+        results = _no_results(settings)
+        merger = Merger(whole, years, needs, results, "collect", shared=here & elsewhere)
+        _merge_plan(plan, settings, merger, lambda n: None)
+    shared = merger.shared_sums(prepared, np.flatnonzero(here & elsewhere & counted))
+    return ChunkResults(results=results, here=here, elsewhere=elsewhere, shared=shared, plan=plan)
 
 
 def _incomplete(results: Results, years: Sequence[int]) -> list[tuple[int, int]]:

@@ -52,7 +52,9 @@ def read_sites(
         # NaN coordinates and open rings raise an error with the row later; the warnings of numpy and GDAL name no row
         with np.errstate(invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            if head.startswith(b"PAR1") or name.lower().endswith((".parquet", ".geoparquet")):
+            if Path(name).is_dir() and next(Path(name).rglob("*.parquet"), None):
+                gdf = _read_folder(name)
+            elif head.startswith(b"PAR1") or name.lower().endswith((".parquet", ".geoparquet")):
                 gdf = geopandas.read_parquet(name)
                 for _, column in gdf.items():
                     if isinstance(column.dtype, pd.StringDtype):  # which nobody has decoded yet
@@ -82,6 +84,29 @@ def read_sites(
     )
 
 
+def _read_folder(name: str) -> Any:
+    """Read a dataset of GeoParquet files; of one with a row for each site and year, each site once."""
+    import pyarrow.parquet as pq
+
+    first = next(iter(sorted(Path(name).rglob("*.parquet"))))
+    schema = pq.read_schema(first)
+    if b"gee_polygons_run" not in (schema.metadata or {}):
+        return geopandas.read_parquet(name)
+    left_out = {
+        "bbox",
+        "mean",
+        "codes",
+        "Rbar",
+        "n_pixels",
+        "valid_fraction",
+        "status",
+        "hilbert_key",
+        "pca_components",
+    }
+    kept = [n for n in schema.names if n not in left_out and not re.fullmatch(r"A\d\d(_\w+)?", n)]
+    return geopandas.read_parquet(name, columns=kept).drop_duplicates("site_id", ignore_index=True)
+
+
 def _head(name: str) -> bytes:
     try:
         with Path(name).open("rb") as file:
@@ -90,8 +115,8 @@ def _head(name: str) -> bytes:
         raise InputFileError(f"{name} can't be opened: {error.strerror}") from error
 
 
-def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
-    """Return the GeoDataFrame, and what a geometry of None means in it."""
+def spatial_layer(name: str, layer: str | None) -> tuple[str, str]:
+    """Return the data set and its layer that a file name and a layer's name, if one is given, stand for."""
     layers: dict[str, tuple[str, str]] = {}  # name as given to the user -> data set and its layer
     spatial = []
     for place in _datasets(name):
@@ -106,7 +131,12 @@ def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
         raise UsageError(f"{name} has {len(spatial)} layers, {listed(map(repr, spatial))}; choose one with layer=")
     if not layers:
         raise InputFileError(f"{name} has no layers")
-    place, inner = layers[layer or [*spatial, *layers][0]]
+    return layers[layer or [*spatial, *layers][0]]
+
+
+def _read_ogr(name: str, layer: str | None) -> tuple[Any, str]:
+    """Return the GeoDataFrame, and what a geometry of None means in it."""
+    place, inner = spatial_layer(name, layer)
     options: dict[str, Any] = {"layer": inner, "engine": "pyogrio", "fid_as_index": True}
     if place.lower().endswith(".csv"):
         options |= {"GEOM_POSSIBLE_NAMES": WKT_COLUMNS, "KEEP_GEOM_COLUMNS": "NO", "AUTODETECT_TYPE": "YES"}

@@ -151,10 +151,15 @@ def _stated(columns: pd.DataFrame, name: str, option: str, where: str) -> str:
 
 def _id_column(columns: pd.DataFrame, asked: str | None, where: str, fids: Sequence[int] | None) -> str | None:
     if asked is None:
-        return next((c for name in ID_COLUMNS if (c := _find(columns, name)) and not _is_empty(columns[c])), None)
+        return id_column_of(columns)
     if fids is not None and asked.lower() in ("id", "fid") and _find(columns, asked) is None:
         return None
     return _stated(columns, asked, "id_column", where)
+
+
+def id_column_of(columns: pd.DataFrame) -> str | None:
+    """Return the first of the usual id columns with an id in any row."""
+    return next((c for name in ID_COLUMNS if (c := _find(columns, name)) and not _is_empty(columns[c])), None)
 
 
 def _is_empty(cells: pd.Series[Any]) -> bool:

@@ -7,6 +7,7 @@ code, from the same int8 codes, as for the open archives.
 from __future__ import annotations
 
 import io
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +38,7 @@ WINDOW_PX: Final = 512  # a wider site is divided into windows of this size
 CLUSTER_PX: Final = 256  # neighbouring sites share a window up to this size
 CLUSTER_WASTE: Final = 2.0  # and up to this multiple of the area of their own boxes
 MIN_SPLIT_PX: Final = 16
+_PARSING: Final = threading.Lock()  # Python 3.11 parses a header in two threads at once with a SystemError, rarely
 _AHEAD: Final = 8  # requests that are sent before their pixels are needed
 
 
@@ -177,7 +179,8 @@ def compute_grid(
             raise
         return _in_halves(service, image, lattice, window, n_bands, itemsize)
     try:
-        found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        with _PARSING:
+            found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise RequestFailedError(Refusal("other", "the answer is not an array of pixels")) from error
     if found.shape != (window.height, window.width) or not found.dtype.names:

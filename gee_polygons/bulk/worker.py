@@ -1,0 +1,37 @@
+"""The program of a worker process: reads numbers of chunks from its input, writes their receipts to its output."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+
+
+def main() -> None:
+    """Do chunks until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints, prints to standard error
+    asked = sys.stdin.buffer
+    folder, source = pickle.load(asked)
+    from gee_polygons.bulk.work import do_chunk
+
+    while True:
+        try:
+            number = pickle.load(asked)
+        except EOFError:
+            return
+        try:
+            outcome: object = do_chunk(folder, number, source, 1)
+        except Exception as error:
+            outcome = error
+        answers.write(_pickled(outcome))
+        answers.flush()
+
+
+def _pickled(outcome: object) -> bytes:
+    try:
+        return pickle.dumps(outcome)
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(outcome).__name__}: {outcome}"))
