@@ -63,6 +63,7 @@ def write_dataset(sites_file: shared.SitesFile, output: Path, options: dict[str,
     reading = dict(sites_file.options)
     if reading.pop("skip_invalid", False):
         raise click.UsageError("--skip-invalid isn't for datasets; extract to a file, or correct the sites.")
+    click.get_current_context().meta["interrupted"] = "interrupted; run the command again to go on"
     run = extract_to_parquet(
         sites_file.path, output, resume=not options["restart"], progress=shared.on_terminal(), **asked, **reading
     )

@@ -70,12 +70,12 @@ class _Commands(click.Group):
                 ctx.exit(error.exit_status)
             except KeyboardInterrupt:
                 name = ctx.invoked_subcommand or ""
-                say(_INTERRUPTED.get(name, "interrupted; no incomplete file was written"))
+                default = _INTERRUPTED.get(name, "interrupted; no incomplete file was written")
+                say(ctx.meta.get("interrupted", default))
                 ctx.exit(EXIT_INTERRUPTED)
 
 
 _INTERRUPTED: Final = {  # messages of the commands that write several files
-    "extract": "interrupted; no incomplete file was written; a dataset goes on with the same command",
     "download": "interrupted; run the command again to go on",
     "demo": "interrupted; the outputs are incomplete: run the command again",
 }
@@ -151,7 +151,7 @@ def extract(
     """Write a table of yearly embeddings: one row for each site and year.
 
     \b
-    Examples:
+    Example:
       gee-polygons extract sites.geojson --years 2018-2024 --source source-coop -o embeddings.parquet
       gee-polygons extract fields.parquet --years 2023-2025 --source source-coop -o fields_embeddings
 
