@@ -402,7 +402,7 @@ def test_fifty_servers_leave_neither_threads_nor_files(folder):
                 assert bytes(ranges[0]) == (DATA * 10)[request.starts[0] : request.starts[0] + 500]
                 found = threading.active_count() - threads, count_files() - files
                 most = [max(pair) for pair in zip(most, found, strict=True)]
-        assert most[0] <= 21  # one that looks after them
+        assert most[0] <= 25  # and a few that look after them
         assert most[1] <= 50 + 20  # a connection is kept to each, twenty are in use
         http._close_idle()
         assert count_files() == files
