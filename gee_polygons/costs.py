@@ -151,14 +151,7 @@ def price_source(
     return _Request(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s).price(opened)
 
 
-def choose_source(
-    sites: Any,
-    years: Sequence[int],
-    *,
-    local: Sequence[Any] = (),
-    bandwidth_mbit_s: float = DEFAULT_MBIT_S,
-    latency_s: float = DEFAULT_LATENCY_S,
-) -> Offer:
+def choose_source(sites: Any, years: Sequence[int]) -> Offer:
     """Return the offer that ``source="auto"`` takes: the fastest of those with the most sites and years.
 
     Local sources are considered first; if one has everything, no request is made to others.
@@ -168,9 +161,9 @@ def choose_source(
     UsageError
         If no source is available.
     """
-    request = _Request(as_sites(sites).polygons, tuple(sorted(set(years))), bandwidth_mbit_s, latency_s)
+    request = _Request(as_sites(sites).polygons, tuple(sorted(set(years))))
     offers: list[Offer] = []
-    for spec in sorted(_candidates("all", local), key=_is_far):  # stable: nearest first
+    for spec in sorted(_candidates("all", ()), key=_is_far):  # stable: nearest first
         offers.append(request.offer(spec))
         last = offers[-1]
         if not _is_far(spec) and last.available and last.site_years == last.asked:
@@ -226,8 +219,8 @@ class _Request:
 
     polygons: NDArray[Any]
     years: tuple[int, ...]
-    bandwidth_mbit_s: float
-    latency_s: float
+    bandwidth_mbit_s: float = DEFAULT_MBIT_S
+    latency_s: float = DEFAULT_LATENCY_S
 
     def __post_init__(self) -> None:
         if not self.bandwidth_mbit_s > 0 or not self.latency_s >= 0:

@@ -12,15 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+import shapely.affinity
+from numpy.typing import NDArray
 
 from gee_polygons.collection.catalogue import Dataset
 from gee_polygons.errors import ArchiveError, UsageError
-from gee_polygons.network.places import hide_query, is_url, join, rewrite
+from gee_polygons.network.places import hide_query, is_url
 from gee_polygons.network.request import NETWORK, Network
 from gee_polygons.periods import parse_dates
 from gee_polygons.sources.cog.area import Area
 from gee_polygons.sources.cog.columns import SIDES, canonical
 from gee_polygons.sources.cog.header import Content, header_of, open_tiles
+from gee_polygons.sources.cog.index import first_rows, resolved_paths
 from gee_polygons.sources.cog.records import read_records
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.store.atomic import replacing
@@ -78,12 +81,10 @@ def _as_arrow(table: Any) -> Any:
 
 def resolved(table: Any, folder: str, network: Network, *, anywhere: bool = False) -> Any:
     """Make paths absolute, rewrite URLs, and list each tile once, ordered by path; see `join` for `anywhere`."""
-    known = anywhere or ("header" in table.column_names and not is_url(folder))  # checked when it was built
-    also = None if known else [*network.url_rewrite, *network.url_rewrite.values()]
-    paths = [rewrite(join(folder, str(path), also), network.url_rewrite) for path in table["path"].to_pylist()]
+    paths = resolved_paths(table, folder, network, trusted=anywhere)
     paths = [path if is_url(path) else str(Path(path).absolute()) for path in paths]
-    keys = list(zip(paths, table["period" if "period" in table.column_names else "year"].to_pylist(), strict=True))
-    rows = {key: i for i, key in reversed(list(enumerate(keys)))}
+    times = table["period" if "period" in table.column_names else "year"].to_pylist()
+    rows = first_rows(zip(paths, times, strict=True))
     keep = np.array([rows[key] for key in sorted(rows)], np.int64)
     place = table.column_names.index("path")
     return table.set_column(place, "path", pa.array(paths, pa.string())).take(keep)
@@ -144,20 +145,13 @@ def within(
 ) -> Any:
     """Return the tiles whose valid pixels' box touches a box or geometries (EPSG:4326), from a range of dates."""
     keep = np.ones(len(table), np.bool_)
-    west, south, east, north = (table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES)
+    boxes = shapely.box(*(table[f"wgs84_{side}"].to_numpy().astype(np.float64) for side in SIDES))
     if bbox is not None:
-        left, bottom, right, top = checked_bbox(bbox)
-        inside = (south <= top) & (north >= bottom)
+        west, south, east, north = checked_bbox(bbox)
         # a box across the antimeridian has its east in the west, or past 180
-        spans = [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]
-        touched = np.zeros(len(table), np.bool_)
-        for first, last in spans:
-            for turn in (-360.0, 0.0, 360.0):
-                touched |= (west + turn <= last) & (east + turn >= first)
-        keep &= inside & touched
+        keep &= _touching(boxes, [shapely.box(west, south, east + 360.0 * (east < west), north)])
     if geometries is not None:
-        tree = shapely.STRtree(shapely.box(west, south, east, north))
-        keep &= np.isin(np.arange(len(table)), tree.query(geometries, predicate="intersects")[1])
+        keep &= _touching(boxes, geometries)
     if date_range is not None:
         first, last = checked_dates(date_range)
         if "period" in table.column_names:
@@ -167,6 +161,12 @@ def within(
             days, low, high = table["year"].to_numpy().astype(np.int64), first.year, last.year
         keep &= (days >= low) & (days <= high)
     return table.take(np.flatnonzero(keep))
+
+
+def _touching(boxes: NDArray[Any], shapes: Iterable[Any]) -> NDArray[np.bool_]:
+    """Return which boxes touch one of some shapes, also where their longitudes differ by 360."""
+    around = [shapely.affinity.translate(shape, turn) for shape in shapes for turn in (-360.0, 0.0, 360.0)]
+    return np.isin(np.arange(len(boxes)), shapely.STRtree(around).query(boxes, predicate="intersects")[0])
 
 
 def checked_bbox(bbox: Iterable[float]) -> tuple[float, float, float, float]:

@@ -46,13 +46,7 @@ class PieceCoverages:
         """Return the coverage of a job's pieces, in their order."""
         if self._jobs_left.keys().isdisjoint(pieces):
             return self._compute(pieces)
-        others = [piece for piece in pieces if piece not in self._jobs_left]
-        place = {piece: i for i, piece in enumerate(others)}
-        computed = self._compute(others) if others else None
-        return _join([
-            (self._shared(piece), 0) if computed is None or piece not in place else (computed, place[piece])
-            for piece in pieces
-        ])  # fmt: skip
+        return _join([self._shared(piece) if piece in self._jobs_left else self._compute([piece]) for piece in pieces])
 
     def _shared(self, piece: int) -> Coverage:
         with self._lock:
@@ -111,11 +105,9 @@ class JobCoverage:
             return found
 
 
-def _join(parts: Sequence[tuple[Coverage, int]]) -> Coverage:
-    """Return single polygons of several coverages as one coverage."""
-    runs = [c.runs[c.run_offsets[i] : c.run_offsets[i + 1]] for c, i in parts]
-    edges = [c.edges[c.edge_offsets[i] : c.edge_offsets[i + 1]] for c, i in parts]
+def _join(parts: Sequence[Coverage]) -> Coverage:
+    """Return coverages of one polygon each as one coverage."""
     return Coverage(
-        offsets_of([len(some) for some in runs]), np.concatenate(runs),
-        offsets_of([len(some) for some in edges]), np.concatenate(edges),
+        offsets_of([len(part.runs) for part in parts]), np.concatenate([part.runs for part in parts]),
+        offsets_of([len(part.edges) for part in parts]), np.concatenate([part.edges for part in parts]),
     )  # fmt: skip

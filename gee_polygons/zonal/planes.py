@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,9 +34,14 @@ class Scratch:
     array: NDArray[Any] | None = None
 
 
-def planes(block: PlaneSource, scratch: Scratch | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (position among the requested bands, plane) of a block; a plane is overwritten by the next part's."""
+def planes(
+    block: PlaneSource, scratch: Scratch | None = None, parts: Iterable[int] | None = None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (position among the requested bands, plane) of a block, or of some parts of it.
+
+    A plane is overwritten by the next part's.
+    """
     scratch = scratch or Scratch()
-    for part in range(block.n_parts):
+    for part in range(block.n_parts) if parts is None else parts:
         scratch.array = block.decode(part, scratch.array)
         yield from zip(block.part_bands(part), scratch.array, strict=True)

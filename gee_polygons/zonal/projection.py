@@ -140,6 +140,12 @@ def transformer(source: str, target: str) -> pyproj.Transformer:
         raise CrsError(f"can't transform from {source} to {target}: {str(error).splitlines()[0]}") from error
 
 
+def project_outline(polygon: Any, crs: str) -> Any:
+    """Project a polygon in EPSG:4326, with vertices every kilometre or so: long edges bend in the other CRS."""
+    project = transformer("EPSG:4326", crs).transform
+    return shapely.transform(shapely.segmentize(polygon, 0.01), project, interleaved=False)
+
+
 def _to_lattice(coords: NDArray[np.float64], lattice: Lattice, crs: str) -> NDArray[np.float64]:
     x, y = coords[:, 0], coords[:, 1]
     if crs != lattice.crs:

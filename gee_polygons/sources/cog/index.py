@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -76,12 +76,8 @@ class TileIndex:
             raise ArchiveError(f"{place}: column 'path' ({table['path'].type}) doesn't hold paths or URLs")
         # images that aren't annual are distinguished by their day
         years = _numbers(table, "period" if "period" in table.column_names else "year", place).astype(np.int64)
-        # a table in memory is its maker's, and a local collection was checked when it was built
-        known = place == "-" or ("header" in table.column_names and not is_url(place))
-        folder, also = folder_of(place), None if known else [*network.url_rewrite, *network.url_rewrite.values()]
-        paths = [hide_query(rewrite(join(folder, path, also), network.url_rewrite)) for path in paths]
-        keys = list(zip(paths, years.tolist(), strict=True))
-        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        paths = [hide_query(path) for path in resolved_paths(table, folder_of(place), network, trusted=place == "-")]
+        first = first_rows(zip(paths, years.tolist(), strict=True))
         headers = table["header"].to_pylist() if "header" in table.column_names else [None] * len(paths)
         index = cls(
             place=np.array(paths, object),
@@ -91,7 +87,23 @@ class TileIndex:
             wgs84=_box(table, "wgs84", place),
             headers=np.array([*headers, None], object)[:-1],
         )
-        return index.take(np.array(sorted(first.values()), np.int64))  # a tile that is listed twice is one tile
+        return index.take(np.array(sorted(first.values()), np.int64))
+
+
+def resolved_paths(table: Any, folder: str, network: Network, *, trusted: bool) -> list[str]:
+    """Return the paths of a table's tiles: absolute, or below its folder, and with the network's mirrors.
+
+    `trusted` says that they may point anywhere: a table in memory is its maker's.
+    """
+    # a local collection was checked when it was built
+    trusted = trusted or ("header" in table.column_names and not is_url(folder))
+    also = None if trusted else [*network.url_rewrite, *network.url_rewrite.values()]
+    return [rewrite(join(folder, str(path), also), network.url_rewrite) for path in table["path"].to_pylist()]
+
+
+def first_rows(keys: Iterable[Any]) -> dict[Any, int]:
+    """Return the first row of each key: a tile that is listed twice is one tile."""
+    return {key: i for i, key in reversed(list(enumerate(keys)))}
 
 
 class ArchiveIndex:

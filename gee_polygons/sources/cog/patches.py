@@ -22,6 +22,7 @@ from gee_polygons.sources.cog.tile import Tile, TileBlock
 from gee_polygons.sources.cog.zoning import Box, ZonePart, home_crs, polygons_near, rows_near
 from gee_polygons.zonal.coverage import compute_coverage
 from gee_polygons.zonal.grid import Grid, Lattice, Window
+from gee_polygons.zonal.planes import planes
 from gee_polygons.zonal.projection import transformer
 
 if TYPE_CHECKING:
@@ -221,18 +222,15 @@ def _copy(block: TileBlock, patches: Sequence[Patch], year: int, bands: Sequence
         window = patch.grid.window
         if (common := ref.inside.intersection(window)) is not None:
             targets.append((patch, common.slices_in(window), common.slices_in(ref.window)))
-    scratch = None
-    for part in parts:
-        scratch = block.decode(part, scratch)
-        for plane, position in zip(scratch, block.part_bands(part), strict=True):
-            stored = north_up(plane, ref)
-            band = bands.index(block.tile.bands[block.bands[position]])
-            for patch, target, origin in targets:
-                pixels = stored[origin]
-                if nodata is not None and patch.nodata is not None and nodata != patch.nodata:  # files may differ
-                    pixels = np.where(is_missing(pixels, nodata), patch.nodata, pixels)
-                filled = None if patch.filled is None else patch.filled[year, band][target]
-                fill_missing(patch.values[year, band][target], pixels, patch.nodata, filled)
+    for position, plane in planes(block, parts=parts):
+        stored = north_up(plane, ref)
+        band = bands.index(block.tile.bands[block.bands[position]])
+        for patch, target, origin in targets:
+            pixels = stored[origin]
+            if nodata is not None and patch.nodata is not None and nodata != patch.nodata:  # files may differ
+                pixels = np.where(is_missing(pixels, nodata), patch.nodata, pixels)
+            filled = None if patch.filled is None else patch.filled[year, band][target]
+            fill_missing(patch.values[year, band][target], pixels, patch.nodata, filled)
 
 
 def _in_cells(region: Region) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from gee_polygons.reduction.polygons import Polygons
 from gee_polygons.sources.cog.index import TileIndex
 from gee_polygons.sources.cog.tile import Tile
 from gee_polygons.zonal.grid import Lattice
-from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.projection import project_outline
 from gee_polygons.zonal.zones import cells_touched, home_zones
 
 Box = tuple[float, float, float, float]
@@ -164,7 +164,7 @@ def polygons_near(
     near = [part for part, hit in zip(members, _hits(bounds, index.utm[row : row + 1])[0], strict=True) if hit]
     touched: set[int] = set()
     for part in near:
-        projected = _in_crs(part.clipped(polygons), crs)
+        projected = project_outline(part.clipped(polygons), crs)
         # a quarter, of what is smaller than a touch: a point that was widened
         if shapely.intersection(projected, file).area > min(_TOUCH_M2, projected.area / 4):
             touched.add(part.polygon)
@@ -226,11 +226,4 @@ def _covered(polygon: Any, crs: str, index: TileIndex, year: int) -> bool:
     if not len(rows):
         return False
     files = shapely.union_all(shapely.box(*index.utm[rows].T))
-    return bool(files.covers(_in_crs(polygon, crs)))
-
-
-def _in_crs(polygon: Any, crs: str) -> Any:
-    """Project a polygon, with vertices every kilometre or so: long edges bend in the other CRS."""
-    project = transformer("EPSG:4326", crs).transform
-    outline = shapely.segmentize(polygon, 0.01)
-    return shapely.transform(outline, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1])))
+    return bool(files.covers(project_outline(polygon, crs)))

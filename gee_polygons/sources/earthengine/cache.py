@@ -14,7 +14,6 @@ import math
 import sqlite3
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from gee_polygons.errors import DataWarning, OutputError
+from gee_polygons.errors import OutputError, warn_data
 from gee_polygons.store.cache import cache_folder
 
 log = logging.getLogger(__name__)
@@ -147,11 +146,9 @@ class Cache:
             _create(self._file)
         except (OSError, sqlite3.Error) as failed:
             log.warning("there is no cache of Earth Engine results: %s: %s", self._path, failed)
-        warnings.warn(
+        warn_data(
             f"the cache of Earth Engine results, {self._path}, is damaged ({error}): moved to {aside}, and a new one "
-            "begun; its values are computed again",
-            DataWarning,
-            stacklevel=4,
+            "begun; its values are computed again"
         )
 
 

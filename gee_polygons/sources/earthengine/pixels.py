@@ -28,7 +28,7 @@ from gee_polygons.sources.earthengine.batches import SiteShapes, bounding_box
 from gee_polygons.sources.earthengine.reductions import ZoneBox, embedding_codes
 from gee_polygons.sources.earthengine.transport import Refusal, RequestFailedError, Service, payload
 from gee_polygons.zonal.grid import Lattice, Window
-from gee_polygons.zonal.projection import transformer
+from gee_polygons.zonal.projection import project_outline, transformer
 from gee_polygons.zonal.zones import bounding_boxes, home_zones
 
 MAX_PIXELS_BYTES: Final = 50_331_648  # https://developers.google.com/earth-engine/guides/usage: 48 MiB uncompressed
@@ -250,8 +250,7 @@ def _windows(polygons: Polygons, lattice: Lattice, sites: Sequence[int]) -> Iter
 
 def _parts(polygon: Any, lattice: Lattice, box: Window) -> Iterator[Window]:
     """Divide a large site's box into windows, without those that it doesn't touch."""
-    project = transformer("EPSG:4326", lattice.crs).transform
-    outline = shapely.transform(shapely.segmentize(polygon, 0.01), project, interleaved=False)
+    outline = project_outline(polygon, lattice.crs)
     shapely.prepare(outline)
     for row in range(box.row, box.row_stop, WINDOW_PX):
         for col in range(box.col, box.col_stop, WINDOW_PX):

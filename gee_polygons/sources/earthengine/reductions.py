@@ -5,14 +5,13 @@ A *period* is a text: a year, month or day, such as ``"2020"``, ``"2020-05"`` or
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from gee_polygons.alphaearth import ALPHA_EMBEDDINGS, EMBEDDING_YEARS, NODATA
-from gee_polygons.errors import DataWarning, UsageError
+from gee_polygons.errors import UsageError, warn_data
 from gee_polygons.layers import CategoricalLayer, ContinuousLayer
 from gee_polygons.sources.earthengine.cache import digest
 from gee_polygons.sources.earthengine.images import blank_image, layer_collection, layer_image, limits
@@ -292,10 +291,8 @@ def _expression(layer: ContinuousLayer | CategoricalLayer) -> str:
         return digest(first).hex()
     if layer.name not in _warned_of:
         _warned_of.add(layer.name)
-        warnings.warn(
+        warn_data(
             f"results of layer {layer.name!r} are not kept in the cache: its prepare function makes another expression "
-            "each time it is called; leave out what changes (the time, random numbers) to have them kept",
-            DataWarning,
-            stacklevel=2,
+            "each time it is called; leave out what changes (the time, random numbers) to have them kept"
         )
     return ""
