@@ -24,6 +24,7 @@ from rangeserver import Faults, serve
 
 from gee_polygons.alphaearth import BANDS, NODATA
 from gee_polygons.collection import Dataset, as_collection, build, build_from_table, datasets, load, register
+from gee_polygons.collection.table import within
 from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import (
     ArchiveError,
@@ -405,6 +406,16 @@ def test_handing_a_collection_over_copies_nothing(built):
     assert frame["wgs84_west"].to_arrow().buffers()[1].address == buffers_of(table, "wgs84_west")[-1]
     mine, theirs = (found["header"].chunk(0).field("offsets").flatten().buffers()[1] for found in (again, table))
     assert mine.address == theirs.address
+
+
+def test_tiles_across_the_antimeridian_are_found_by_boxes_and_geometries_alike():
+    sides = {"wgs84_west": [-180.0, 179.0, -10.0], "wgs84_east": [-179.0, 180.0, -9.0]}
+    table = pa.table({"fid": [1, 2, 3], **sides, "wgs84_south": [0.0] * 3, "wgs84_north": [1.0] * 3})
+    past, both, none = (180.2, 0.1, 180.4, 0.2), (179.5, 0.1, -179.5, 0.2), (181.5, 0.1, 181.6, 0.2)
+    shapes = {past: shapely.box(*past), both: shapely.box(179.5, 0.1, 180.5, 0.2), none: shapely.box(*none)}
+    for box, expected in ((past, [1]), (both, [1, 2]), (none, [])):
+        assert within(table, bbox=box)["fid"].to_pylist() == expected
+        assert within(table, geometries=[shapes[box]])["fid"].to_pylist() == expected
 
 
 def test_subset_and_as_collection_read_nothing(built):
