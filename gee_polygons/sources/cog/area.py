@@ -42,14 +42,9 @@ class Area:
         west, south, east, north = np.asarray(boxes, np.float64).reshape(-1, 4).T
         widest = np.abs(np.stack([south - margin, north + margin])).max(axis=0).clip(max=89.9)
         side = margin / np.cos(np.radians(widest))
-        return np.column_stack(
-            [
-                np.floor(west - side + 180),
-                np.floor(south - margin + 90).clip(0, 179),
-                np.floor(east + side + 180),
-                np.floor(north + margin + 90).clip(0, 179),
-            ]
-        ).astype(np.int64)
+        cells = np.column_stack([west - side + 180, south - margin + 90, east + side + 180, north + margin + 90])
+        cells[:, 1::2] = cells[:, 1::2].clip(0, 179.5)
+        return np.floor(cells).astype(np.int64)
 
     def hits(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which boxes touch one of the cells, and so may touch the boxes that the cells were made of."""
