@@ -51,6 +51,7 @@ def tls(certificate, monkeypatch):
 
 def start_afresh():
     http._tls.cache_clear()
+    http._proxy.cache_clear()
     http._route.cache_clear()
     http._close_idle()
 

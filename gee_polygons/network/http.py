@@ -438,6 +438,7 @@ def _open(address: tuple[str, int], connect_s: float) -> socket.socket:
     raise OSError("no address")
 
 
+@lru_cache(maxsize=64)
 def _proxy(scheme: str, server: str) -> SplitResult | None:
     """Return the URL of the proxy that the environment names for a server."""
     found = urllib.request.getproxies().get(scheme, "")
