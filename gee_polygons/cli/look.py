@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from gee_polygons.cli import shared
-from gee_polygons.errors import OutputError, UsageError
+from gee_polygons.errors import DataWarning, OutputError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,9 +163,10 @@ def _similarity_style(
     from gee_polygons.extract import extract_embeddings
     from gee_polygons.visualize import SimilarityColors
 
-    table = extract_embeddings(
-        _only(sites, site_id), years=years if year is None else [year], source=source, progress=False
-    )
+    chosen = years if year is None else [year]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # an error says so
+        table = extract_embeddings(_only(sites, site_id), years=chosen, source=source, progress=False)
     present = table[table["status"] == "ok"]
     if present.empty:
         raise UsageError(f"the site {site_id!r} has no data in {year or 'these years'}; choose another --similarity-to")

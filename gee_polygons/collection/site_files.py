@@ -99,15 +99,8 @@ def _write(paths: Sequence[Path], patch: Patch, years: Sequence[int], copyright:
             file.write(np.ascontiguousarray(patch.values).data)
         return
     for path, codes, year in zip(paths, patch.values, years, strict=True):
-        write_tile(
-            path,
-            patch.grid,
-            codes,
-            block=block_size(patch.grid),
-            metadata={"YEAR": str(year)},
-            copyright=copyright,
-            max_workers=1,
-        )
+        said: dict[str, Any] = {"metadata": {"YEAR": str(year)}, "copyright": copyright}
+        write_tile(path, patch.grid, codes, block=block_size(patch.grid), max_workers=1, **said)
 
 
 def block_size(grid: Grid) -> int:

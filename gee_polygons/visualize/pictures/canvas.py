@@ -7,6 +7,7 @@ every machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 WHITE: Final = (255, 255, 255)
 DARK: Final = (22, 24, 28)
+PLATE: Final = (*(c / 255 for c in DARK), 0.7)  # behind white text
 FAINT: Final = (96, 100, 108)  # contrast to white 6.2 : 1
 NODATA_COLOURS: Final = ((236, 236, 236), (214, 214, 214))
 RGB = tuple[int, int, int]
+Part = str | tuple[NDArray[np.uint8], float]  # of a line: a text; or pixels, and their width in sizes of the text
+_PART_GAP: Final = 0.45  # in sizes of the text
 
 
 class Canvas:
@@ -55,22 +59,37 @@ class Canvas:
         self.axes.set_xlim(0, self.width)
         self.axes.set_ylim(height, 0)
 
-    def pixels(self, rgb: NDArray[np.uint8], x: float, y: float, width: float, height: float) -> None:
-        """Draw pixels over a rectangle, without smoothing."""
+    def pixels(self, rgb: NDArray[np.uint8], x: float, y: float, width: float, height: float, order: int = 5) -> None:
+        """Draw pixels over a rectangle, without smoothing; those of a higher order are drawn over others."""
         limits = self.axes.axis()
-        self.axes.imshow(rgb, extent=(x, x + width, y + height, y), interpolation="none", aspect="auto", zorder=1)
+        self.axes.imshow(rgb, extent=(x, x + width, y + height, y), interpolation="none", aspect="auto", zorder=order)
         self.axes.axis(limits)
 
     def text(
-        self, x: float, y: float, text: str, size: float, ink: RGB = DARK, *, halo: RGB | None = None, **how: Any
+        self, x: float, y: float, text: str, size: float, ink: RGB = DARK, *, bold: bool = False, **how: Any
     ) -> None:
         """Write a line with its baseline at y."""
-        weight = "bold" if how.pop("bold", False) else "normal"
-        effects = None if halo is None else _halo(0.3 * size, halo)
+        weight = "bold" if bold else "normal"
         self.axes.text(
             x, y, text, fontsize=size, color=_share(ink), family="DejaVu Sans", weight=weight, parse_math=False,
-            path_effects=effects, zorder=6, **how,
+            zorder=6, **how,
         )  # fmt: skip
+
+    def line(
+        self, x: float, y: float, parts: Sequence[Part], size: float, ink: RGB = DARK, *, bold: bool = False
+    ) -> None:
+        """Write texts and small pictures behind each other, on a common baseline at y."""
+        em = size * self.scale
+        for part in parts:
+            width = line_width([part], size, bold) * self.scale
+            if isinstance(part, str):
+                self.text(x, y, part, size, ink, bold=bold)
+            else:
+                box = round(x), round(y - 0.8 * em), round(width), round(0.9 * em)
+                self.pixels(part[0], *box)
+                if part[0].shape[2] == 3:
+                    self.rectangle(*box, facecolor="none", edgecolor=_share(FAINT), linewidth=0.3)
+            x += width + _PART_GAP * em
 
     def outline(
         self, geometry: shapely.Geometry, ink: RGB, width: float, within: tuple[float, float, float, float]
@@ -90,6 +109,7 @@ class Canvas:
         """
         from matplotlib.patches import PathPatch, Rectangle
         from matplotlib.path import Path as Outline
+        from matplotlib.patheffects import withStroke
 
         left, top, right, bottom = within
         margin = 8 * width * self.scale  # far outside nothing is drawn, and a twentieth of a pixel is never seen
@@ -102,7 +122,8 @@ class Canvas:
         edge = max(0.75 / self.scale, width * 0.4)
         patch = PathPatch(
             path, facecolor="none", edgecolor=_share(ink), linewidth=width, zorder=3, snap=False,
-            joinstyle="round", capstyle="round", path_effects=_halo(width + 2 * edge, halo, alpha=0.8),
+            joinstyle="round", capstyle="round",
+            path_effects=[withStroke(linewidth=width + 2 * edge, foreground=_share(halo), alpha=0.8)],
         )  # fmt: skip
         self.axes.add_patch(patch)
         patch.set_clip_path(Rectangle((left, top), right - left, bottom - top, transform=self.axes.transData))
@@ -112,22 +133,6 @@ class Canvas:
         from matplotlib.patches import Rectangle
 
         self.axes.add_patch(Rectangle((x, y), width, height, **{"linewidth": 0, "zorder": 4, **how}))
-
-    def scale_bar(self, x: float, y: float, length: float, ink: RGB = DARK, halo: RGB | None = None) -> None:
-        """Draw a bar with a tick at each end, from x to x + length, its lower edge at y; with a halo of a pixel."""
-        line = max(2, round(self.scale))
-        length = round(length)
-        for grow, colour in ((1, halo), (0, ink)):
-            if colour is not None:
-                for left, width, tick in ((x, length, 1), (x, line, 3), (x + length - line, line, 3)):
-                    self.rectangle(
-                        left - grow, y - tick * line - grow, width + 2 * grow, tick * line + 2 * grow,
-                        facecolor=_share(colour), antialiased=False,
-                    )  # fmt: skip
-
-    def ramp(self, legend: Legend, x: float, y: float, width: float, height: float) -> None:
-        """Draw the colours of a legend from left to right."""
-        self.pixels(legend.colours[None], x, y, width, height)
 
     def raster(self) -> Image.Image:
         """Return what is drawn as a picture, RGBA where the background is transparent."""
@@ -157,6 +162,27 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
+def line_width(parts: Sequence[Part], size: float, bold: bool = False) -> float:
+    """Return the width of texts and small pictures behind each other, in points."""
+    widths = [text_width(part, size, bold) if isinstance(part, str) else part[1] * size for part in parts]
+    return sum(widths) + _PART_GAP * size * (len(parts) - 1)
+
+
+def scale_bar(metres_per_pixel: float, longest: float, em: float, ink: RGB = DARK) -> list[Part]:
+    """Return a bar of a round length, at most `longest` pixels, and its length; `em` is the text's size in pixels."""
+    metres = round_length(metres_per_pixel * longest)
+    line, length = max(2, round(em / 7)), max(2, round(metres / metres_per_pixel))
+    bar = np.zeros((max(4, round(0.9 * em)), length, 4), np.uint8)
+    for part in (bar[-line:], bar[-3 * line :, :line], bar[-3 * line :, -line:]):
+        part[...] = (*ink, 255)
+    return [(bar, length / em), length_text(metres)]
+
+
+def colour_bar(legend: Legend) -> list[Part]:
+    """Return the colours of a legend between the values at their ends."""
+    return [number_text(legend.low), (legend.colours[None], 8), number_text(legend.high)]
+
+
 def fit(text: str, room: float, size: float, smallest: float = 6.0) -> tuple[str, float]:
     """Return a bold text and a size at which it is no wider than `room` points: made smaller first, then cut."""
     shown = text = " ".join(text.split())
@@ -170,7 +196,7 @@ def fit(text: str, room: float, size: float, smallest: float = 6.0) -> tuple[str
 def wrap(text: str, room: float, size: float) -> list[str]:
     """Break a text into lines of at most `room` points, between words."""
     lines: list[str] = []
-    for word in text.split():
+    for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer, size) <= room:
             lines[-1] = longer
@@ -223,9 +249,3 @@ def round_length(longest: float) -> float:
 
 def _share(rgb: RGB) -> tuple[float, float, float]:
     return cast("tuple[float, float, float]", tuple(c / 255 for c in rgb))
-
-
-def _halo(width: float, rgb: RGB, alpha: float = 1.0) -> list[Any]:
-    from matplotlib.patheffects import withStroke
-
-    return [withStroke(linewidth=width, foreground=_share(rgb), alpha=alpha)]

@@ -1,35 +1,25 @@
 """Draws overlays on single pictures: boundary, label, scale bar, north arrow and colour bar.
 
-Sizes follow the picture, so that a frame looks the same at 300 and at 1200 pixels. A label stands on a dark, half
-transparent plate, the rest is white with a dark halo: both can be read on any background.
+Sizes follow the picture, so that a frame looks the same at 300 and at 1200 pixels. Texts stand on dark, half
+transparent plates, which can be read on any background.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
 
 import numpy as np
 import shapely
 from PIL import Image
 
 from gee_polygons.errors import UsageError
-from gee_polygons.visualize.pictures.canvas import (
-    DARK,
-    RGB,
-    WHITE,
-    Canvas,
-    fit,
-    length_text,
-    number_text,
-    round_length,
-    text_width,
-)
+from gee_polygons.visualize.pictures import canvas
 from gee_polygons.visualize.pictures.styles import Legend
 from gee_polygons.visualize.pictures.view import View
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
-_PLATE_OPACITY: Final = 178 / 255
 _TEXT_GROWTH: Final = 0.85  # text size over the root of the picture's longer side: 12 px at 200, 19 at 512, 27 at 1024
 _LEAST_TEXT_PX: Final = 10
 _BAR_SHARE: Final = 0.28  # longest scale bar, of the picture's width
@@ -47,7 +37,7 @@ class Overlay:
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.width, self.height = size
-        self.canvas = Canvas(*size)
+        self.canvas = canvas.Canvas(*size)
         self.text_px: int = max(_LEAST_TEXT_PX, round(_TEXT_GROWTH * max(size) ** 0.5))
         self.margin = max(3, round(self.text_px * 0.45))
         self._taken: list[tuple[float, float, float, float]] = []
@@ -59,64 +49,59 @@ class Overlay:
         whole.paste(drawn, (0, 0), drawn)
         return whole
 
-    def boundary(self, outline: shapely.Geometry, rgb: RGB, width_px: float) -> None:
+    def boundary(self, outline: shapely.Geometry, rgb: canvas.RGB, width_px: float) -> None:
         """Draw lines, in pixels."""
         self.canvas.outline(outline, rgb, width_px, (0, 0, self.width, self.height))
 
     def label(self, text: str, corner: Corner) -> None:
         """Write a label; a long one is written smaller, then cut, so that it fits."""
-        pad = max(3, round(self.text_px * 0.5))
-        text, size = fit(text, self.width - 2 * (self.margin + pad), self.text_px, smallest=7)
-        width, height = text_width(text, size, bold=True) + 2 * pad, size * 0.73 + 1.5 * pad
-        place = self._place(width, height, corner, always=True)
-        if place is not None:
-            x, y = place
-            dark = {"facecolor": (*(c / 255 for c in DARK), _PLATE_OPACITY)}
-            self.canvas.rectangle(x, y, width, height, **dark)
-            self.canvas.text(x + pad, y + height - 0.75 * pad, text, size, WHITE, bold=True)
+        text, size = canvas.fit(text, self.width - 2 * self.margin - self.text_px, self.text_px, smallest=7)
+        self._plate([[text]], size, corner, always=True, bold=True)
 
     def scale_bar(self, metres_per_pixel: float, corner: Corner) -> None:
         """Draw a bar of a round length: 1, 2 or 5 times a power of ten."""
-        metres = round_length(metres_per_pixel * self.width * _BAR_SHARE)
-        size, bar, text = self._smaller(0.8), metres / metres_per_pixel, length_text(metres)
-        width, height = max(bar, text_width(text, size)), size * 1.6
-        if place := self._place(width, height, corner):
-            x, y = place
-            self.canvas.text(x, y + size * 0.8, text, size, WHITE, halo=DARK)
-            self.canvas.scale_bar(round(x), round(y + height) - 1, bar, WHITE, halo=DARK)
+        size = self._smaller(0.8)
+        self._plate([canvas.scale_bar(metres_per_pixel, self.width * _BAR_SHARE, size, canvas.WHITE)], size, corner)
 
     def north_arrow(self, north_deg: float, corner: Corner) -> None:
         """Draw an arrow towards true north."""
         from matplotlib.patches import Polygon
 
         size = self._smaller(0.8)
-        length = round(size * 1.35)
-        if place := self._place(length, size * 1.1 + length, corner):
-            x, y = place[0] + length / 2, place[1] + size * 1.1 + length / 2
-            self.canvas.text(x, place[1] + size * 0.8, "N", size, WHITE, halo=DARK, bold=True, ha="center")
+        if place := self._plate([["N"], [" "]], size, corner, bold=True):
             angle = np.radians(north_deg)
             turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-            tip = np.array([[0, -0.5], [0.3, 0.5], [0, 0.28], [-0.3, 0.5]]) * length
-            style: Any = {
-                "facecolor": "white",
-                "edgecolor": [c / 255 for c in DARK],
-                "linewidth": size / 14,
-                "zorder": 5,
-            }
-            self.canvas.axes.add_patch(Polygon(tip @ turn.T + (x, y), **style))
+            tip = np.array([[0, -0.5], [0.3, 0.5], [0, 0.28], [-0.3, 0.5]]) * 1.2 * size
+            middle = place[0] + canvas.text_width("N", size, bold=True) / 2, place[1] + 2.1 * size
+            self.canvas.axes.add_patch(Polygon(tip @ turn.T + middle, facecolor="white", zorder=6))
 
     def colour_bar(self, legend: Legend, corner: Corner) -> None:
         """Draw the colours of a palette, the values at its ends, and what they stand for."""
         size = self._smaller(0.72)
-        low, high = number_text(legend.low), number_text(legend.high)
-        title, _ = fit(legend.label, self.width * 0.5, size, smallest=size)
-        width = max(text_width(title, size, bold=True), self.width * 0.3, text_width(f"{low}   {high}", size))
-        if place := self._place(width, size * 3.2, corner):
-            x, y = place
-            self.canvas.text(x, y + size * 0.8, title, size, WHITE, halo=DARK, bold=True)
-            self.canvas.ramp(legend, round(x), round(y + size * 1.2), round(width), round(size * 0.7))
-            self.canvas.text(x, y + size * 2.9, low, size, WHITE, halo=DARK)
-            self.canvas.text(x + width, y + size * 2.9, high, size, WHITE, halo=DARK, ha="right")
+        title, _ = canvas.fit(legend.label, self.width * 0.5, size, smallest=size)
+        self._plate([[title], canvas.colour_bar(legend)], size, corner)
+
+    def _plate(
+        self,
+        lines: Sequence[Sequence[canvas.Part]],
+        size: float,
+        corner: Corner,
+        *,
+        bold: bool = False,
+        always: bool = False,
+    ) -> tuple[float, float] | None:
+        """Write lines on a plate, and return where they begin; None if they would hide the picture."""
+        pad = max(2, 0.45 * size)
+        width = max(canvas.line_width(line, size, bold) for line in lines) + 2 * pad
+        height = size * (1.3 * len(lines) - 0.45) + 2 * pad
+        place = self._place(width, height, corner, always=always)
+        if place is None:
+            return None
+        x, y = round(place[0]), round(place[1])
+        self.canvas.rectangle(x, y, round(width), round(height), facecolor=canvas.PLATE, antialiased=False)
+        for number, line in enumerate(lines):
+            self.canvas.line(x + pad, y + pad + size * (0.8 + 1.3 * number), line, size, canvas.WHITE, bold=bold)
+        return x + pad, y + pad
 
     def _smaller(self, share: float) -> int:
         return max(_LEAST_TEXT_PX, round(self.text_px * share))

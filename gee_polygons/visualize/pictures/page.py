@@ -6,7 +6,7 @@ Sizes of text are points on paper, so that a page can be read in print at its wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -19,15 +19,17 @@ from gee_polygons.errors import UsageError
 from gee_polygons.visualize.pictures.canvas import (
     DARK,
     FAINT,
+    PLATE,
     RGB,
     WHITE,
     Canvas,
+    Part,
+    colour_bar,
     fit,
-    length_text,
+    line_width,
     nodata_pattern,
     number_text,
-    round_length,
-    text_width,
+    scale_bar,
     wrap,
 )
 from gee_polygons.visualize.pictures.styles import ClassColors, Style, VisParams, colour, legend_of
@@ -227,15 +229,15 @@ def draw_page(
     canvas = Canvas(max(width, content), 1, scale=scale, background=background)
     left = (canvas.width - content) // 2 + gap
     y = float(gap)
+    room = canvas.width - left - gap
     if title:
-        room = (canvas.width - 2 * left) / scale
-        text, size = fit(title, room, _TITLE)
+        text, size = fit(title, room / scale, _TITLE)
         canvas.text(left, y + _TITLE * scale, text, size, ink, bold=True)
         y += round(1.5 * _TITLE * scale)
     for row in rows:
         y = _draw_row(canvas, row, left, y, frame_width, gap, ink, line_color)
     if caption is not None:
-        y = _draw_caption(canvas, caption, left, y, frame_width) + gap
+        y = _draw_caption(canvas, caption, left, y, room, frame_width) + gap
     canvas.set_height(round(y))
     return canvas
 
@@ -261,84 +263,45 @@ def _draw_row(
             canvas.text(x + width / 2, y + _YEAR * scale, text, size, ink, bold=True, ha="center")
         own_height, own_width = panel.pixels.shape[:2]
         at_x, at_y = x + (width - own_width) // 2, top + (height - own_height) // 2
-        canvas.pixels(panel.pixels, at_x, at_y, own_width, own_height)
+        canvas.pixels(panel.pixels, at_x, at_y, own_width, own_height, order=1)
         if panel.outline is not None:
             moved = shapely.transform(panel.outline, lambda xy, corner=(at_x, at_y): xy + np.array(corner))
             canvas.outline(moved, line_color, _LINE, (at_x, at_y, at_x + own_width, at_y + own_height))
         if panel.note:
             canvas.text(x + width / 2, at_y + 1.3 * _NOTE * scale, panel.note, _NOTE, ha="center")
         if panel.metres_per_pixel is not None:
-            metres, bar = _bar(panel.metres_per_pixel, own_width)
-            bottom = at_y + own_height - 4 * scale
-            canvas.scale_bar(at_x + 4 * scale, bottom, bar, WHITE, halo=DARK)
-            canvas.text(at_x + 4 * scale, bottom - 4.5 * scale, length_text(metres), _CREDIT, WHITE, halo=DARK)
+            em = _CREDIT * scale
+            bar = scale_bar(panel.metres_per_pixel, own_width * _BAR_SHARE, em, WHITE)
+            box = at_x, at_y + own_height - 1.5 * em, line_width(bar, _CREDIT) * scale + em, 1.5 * em
+            canvas.rectangle(*map(round, box), facecolor=PLATE, antialiased=False)
+            canvas.line(at_x + 0.5 * em, at_y + own_height - 0.45 * em, bar, _CREDIT, WHITE)
     return top + height + gap
 
 
-def _bar(metres_per_pixel: float, frame_width: int) -> tuple[float, float]:
-    """Return the length of a scale bar in metres and in pixels."""
-    metres = round_length(metres_per_pixel * frame_width * _BAR_SHARE)
-    return metres, metres / metres_per_pixel
-
-
-def _draw_caption(canvas: Canvas, caption: Caption, left: float, y: float, frame_width: int) -> float:
-    """Draw a caption whose top is at y; return its lower edge."""
-    scale, em, room = canvas.scale, _NOTE * canvas.scale, canvas.width - 2 * left
-    items: list[tuple[float, Callable[[float, float], None]]] = []  # width, and how it is drawn at (x, baseline)
-
-    def add_text(text: str) -> None:
-        items.append((text_width(text, _NOTE) * scale, lambda x, base: canvas.text(x, base, text, _NOTE)))
-
+def _draw_caption(canvas: Canvas, caption: Caption, left: float, y: float, room: float, frame_width: int) -> float:
+    """Draw a caption whose top is at y, at most `room` pixels wide; return its lower edge."""
+    em, style = _NOTE * canvas.scale, caption.style
+    items: list[list[Part]] = []
     if caption.metres_per_pixel is not None:
-        metres, bar = _bar(caption.metres_per_pixel, frame_width)
-        text = length_text(metres)
-
-        def draw_scale(x: float, base: float) -> None:
-            canvas.scale_bar(round(x), round(base), bar)
-            canvas.text(x + bar + em / 2, base, text, _NOTE)
-
-        items.append((bar + em / 2 + text_width(text, _NOTE) * scale, draw_scale))
+        items.append(scale_bar(caption.metres_per_pixel, frame_width * _BAR_SHARE, em))
     if caption.nodata:
-
-        def draw_nodata(x: float, base: float) -> None:
-            pattern = nodata_pattern(round(em), round(2 * em))
-            canvas.pixels(pattern, round(x), round(base - 0.85 * em), round(2 * em), round(em))
-            canvas.text(x + 2.4 * em, base, "no data", _NOTE)
-
-        items.append((2.4 * em + text_width("no data", _NOTE) * scale, draw_nodata))
-    if isinstance(caption.style, ClassColors):
-        for _, name, patch in caption.style.classes:
-
-            def draw_class(x: float, base: float, name: str = name, patch: str = patch) -> None:
-                pixels = np.full((round(em), round(1.4 * em), 3), FAINT, np.uint8)
-                pixels[1:-1, 1:-1] = colour(patch)
-                canvas.pixels(pixels, round(x), round(base - 0.85 * em), pixels.shape[1], pixels.shape[0])
-                canvas.text(x + 1.8 * em, base, name, _NOTE)
-
-            items.append((1.8 * em + text_width(name, _NOTE) * scale, draw_class))
-    elif (legend := legend_of(caption.style)) is None:
-        for line in wrap(f"Colours: {_meaning(caption.style)}", room / scale, _NOTE):
-            add_text(line)
+        items.append([(nodata_pattern(round(em), round(2 * em)), 2), "no data"])
+    legend = legend_of(style)
+    if isinstance(style, ClassColors):
+        items += [[(np.array([[colour(patch)]], np.uint8), 1.4), name] for _, name, patch in style.classes]
     else:
-        for line in wrap(legend.label, room / scale, _NOTE):
-            add_text(line)
-        low, high = number_text(legend.low), number_text(legend.high)
-        at = text_width(low, _NOTE) * scale + em / 2, 8 * em
-
-        def draw_ramp(x: float, base: float) -> None:
-            canvas.text(x, base, low, _NOTE)
-            canvas.ramp(legend, round(x + at[0]), round(base - 0.8 * em), round(at[1]), round(em))
-            canvas.text(x + at[0] + at[1] + em / 2, base, high, _NOTE)
-
-        items.append((sum(at) + em / 2 + text_width(high, _NOTE) * scale, draw_ramp))
+        said = f"Colours: {_meaning(style)}" if legend is None else legend.label
+        items += [[line] for line in wrap(said, room / canvas.scale, _NOTE)]
+        items += [] if legend is None else [colour_bar(legend)]
     x, base = left, y + 1.1 * em
-    for width, draw in items:
+    for item in items:
+        width = line_width(item, _NOTE) * canvas.scale
         if x > left and x + width > left + room:
             x, base = left, base + 1.5 * em
-        draw(x, base)
+        canvas.line(x, base, item, _NOTE)
         x += width + 1.5 * em
-    for line in wrap(caption.credit, room / scale, _CREDIT):
-        base += 1.4 * _CREDIT * scale
+    for line in wrap(caption.credit, room / canvas.scale, _CREDIT):
+        base += 1.4 * _CREDIT * canvas.scale
         canvas.text(left, base, line, _CREDIT, FAINT)
     return base + 0.3 * em
 
@@ -346,7 +309,7 @@ def _draw_caption(canvas: Canvas, caption: Caption, left: float, y: float, frame
 def _meaning(style: Style) -> str:
     """Say what red, green and blue are."""
     if isinstance(style, PcaColors):
-        return style.describe()
+        return style.describe().replace(" %", "\u00a0%")
     assert isinstance(style, VisParams), "similarity has a colour bar"
     low, high = np.broadcast_to(style.min, 3), np.broadcast_to(style.max, 3)
     names = [f"{band} {name}" for band, name in zip(style.bands, ("red", "green", "blue"), strict=True)]

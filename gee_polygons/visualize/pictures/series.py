@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import shapely
+from PIL import Image
 
 from gee_polygons.alphaearth import BANDS
 from gee_polygons.embeddings.colors import PcaColors, fit_pca_colors
@@ -26,7 +27,6 @@ from gee_polygons.visualize.pictures.page import (
     Panel,
     check_columns,
     draw_page,
-    in_rows,
     sites_in_rows,
 )
 from gee_polygons.visualize.pictures.render import draw_pixels, is_pca
@@ -36,8 +36,6 @@ from gee_polygons.visualize.saving import STILL_SUFFIXES, checked_suffix, save_f
 
 if TYPE_CHECKING:
     from gee_polygons.site import Site
-
-_NO_DATA: Final = "no data"
 
 
 def export_timestrip(
@@ -108,15 +106,10 @@ def export_timestrip(
     >>> sorted(p.name for p in path.parent.iterdir())
     ['hole.pca.json', 'hole.png']
     """
-    checked_suffix(path, STILL_SUFFIXES)
-    check_columns(columns)
-    size = PageSize(dimensions=dimensions, dpi=dpi, width_mm=width_mm)
-    series = _Series([site], path, years, source, vis_params, buffer_m, size)
-    rows = in_rows(range(len(series.years)), columns)
-    panels = series.draw(len(rows[0]))
-    heading = str(site.site_id) if title is None else title
-    page = series.page([[panels[0, year] for year in row] for row in rows], heading, boundary_color)
-    return series.save(page)
+    return _write_still(
+        [site], path, columns, str(site.site_id) if title is None else title, boundary_color, years=years,
+        source=source, vis_params=vis_params, buffer_m=buffer_m, dimensions=dimensions, dpi=dpi, width_mm=width_mm,
+    )  # fmt: skip
 
 
 def export_timelapse(
@@ -151,11 +144,12 @@ def export_timelapse(
     'hole.gif'
     """
     check_animation(path)
-    size = PageSize(dimensions=dimensions, dpi=dpi, width_mm=width_mm, default_dpi=SCREEN_DPI)
-    series = _Series([site], path, years, source, vis_params, buffer_m, size)
-    panels = series.draw(1)
+    series = _Series(
+        [site], path, years=years, source=source, vis_params=vis_params, buffer_m=buffer_m, dimensions=dimensions,
+        dpi=dpi, width_mm=width_mm, default_dpi=SCREEN_DPI,
+    )  # fmt: skip
     heading = str(site.site_id) if title is None else title
-    pages = [series.page([[panel]], heading, boundary_color).raster() for panel in panels.values()]
+    pages = [series.page([[panel]], heading, boundary_color).raster() for panel in series.draw(1).values()]
     for page in pages:
         page.info.update(series.info)
     return series.with_basis(export_frames_as_gif(pages, path, duration_ms=duration_ms, loop=loop))
@@ -198,27 +192,30 @@ def contact_sheet(
     """
     if not sites:
         raise UsageError("a contact sheet needs at least one site")
+    return _write_still(
+        sites, path, columns, title, boundary_color, is_sheet=True, years=years, source=source, vis_params=vis_params,
+        buffer_m=buffer_m, dimensions=dimensions, dpi=dpi, width_mm=width_mm,
+    )  # fmt: skip
+
+
+def _write_still(
+    sites: Sequence[Site], path: str | Path, columns: int | None, title: str | None, boundary_color: Colour, **how: Any
+) -> Path:
+    """Write a strip, or with `is_sheet` a sheet, where a site's id stands above its first frame."""
     checked_suffix(path, STILL_SUFFIXES)
     check_columns(columns)
-    size = PageSize(dimensions=dimensions, dpi=dpi, width_mm=width_mm)
-    series = _Series(sites, path, years, source, vis_params, buffer_m, size, is_sheet=True)
+    series = _Series(sites, path, **how)
     places = sites_in_rows(len(sites), len(series.years), columns)
     panels = series.draw(max(map(len, places)))
-    is_single = len(series.years) == 1
-    is_table = len(places) == len(sites)  # the first row names the years of all
-    rows = [
-        [
-            replace(
-                panels[number, year],
-                heading=str(sites[number].site_id) if year == 0 else "",
-                title="" if is_single or (is_table and number) else str(series.years[year]),
-            )
-            for number, year in row
-        ]
-        for row in places
-    ]
-    heading = (str(series.years[0]) if is_single else "") if title is None else title
-    return series.save(series.page(rows, heading, boundary_color))
+    if series.is_sheet:
+        is_single, is_table = len(series.years) == 1, len(places) == len(sites)  # the first row names the years of all
+        title = (str(series.years[0]) if is_single else "") if title is None else title
+        for (number, year), panel in panels.items():
+            name = "" if is_single or (is_table and number) else panel.title
+            heading = "" if year else str(sites[number].site_id)
+            panels[number, year] = replace(panel, title=name, heading=heading)
+    page = series.page([[panels[place] for place in row] for row in places], title or "", boundary_color)
+    return series.with_basis(save_figure(page.figure, path, series.info, dpi=72 * page.scale))
 
 
 class _Series:
@@ -228,30 +225,31 @@ class _Series:
     ----------
     sites, path, years, source, vis_params, buffer_m
         As in `export_timestrip`.
-    size : PageSize
-        Of the page.
     is_sheet : bool
         Whether a square of ground is shown of each site, at a scale of its own.
+    **size
+        Of the page, as `PageSize` takes it.
     """
 
     def __init__(
         self,
         sites: Sequence[Site],
         path: str | Path,
+        *,
         years: Sequence[int] | None,
         source: Source | str | None,
         vis_params: Colouring,
         buffer_m: float,
-        size: PageSize,
-        *,
         is_sheet: bool = False,
+        **size: Any,
     ) -> None:
+        self.size = PageSize(**size)
         opened = open_source(source)
-        self.sites, self.path, self.size, self.is_sheet = sites, Path(path), size, is_sheet
+        self.sites, self.is_sheet = sites, is_sheet
         self.years = _years(opened, years)
         self.regions = [_region(site, buffer_m, square=is_sheet) for site in sites]
         self.info: dict[str, str] = {}
-        self.replaces = self.path.exists()
+        self.replaces = Path(path).exists()
         self.images: Iterable[Sequence[EmbeddingImage | None]]
         self.is_fitted = is_pca(vis_params)
         if self.is_fitted:
@@ -267,37 +265,29 @@ class _Series:
         """Draw all frames, so many in a row; return them by the numbers of site and year."""
         dimensions = self.size.frame(columns)
         panels: dict[tuple[int, int], Panel] = {}
-        infos, has_gaps, metres = [], False, None
-        drawn: list[EmbeddingImage] = []  # of classes, which a caption names
+        drawn: list[Image.Image] = []
+        classes: list[EmbeddingImage] = []  # which a caption names
+        has_gaps, metres = False, None
         for number, (site, region, images) in enumerate(zip(self.sites, self.regions, self.images, strict=True)):
-            has_scale = False
-            for year, image in enumerate(images):
-                if image is None:
-                    continue
-                picture, view = draw_pixels(image, region, self.style, dimensions)
-                infos.append(picture)
-                drawn += [image] if isinstance(self.style, ClassColors) else []
-                has_data = bool(image.valid.any())
-                metres = view.metres_per_pixel
-                panels[number, year] = Panel(
-                    pixels=np.asarray(picture),
-                    title=str(self.years[year]),
-                    note="" if has_data else _NO_DATA,
-                    outline=outline_of(site.polygon, view),
-                    metres_per_pixel=metres if self.is_sheet and has_data and not has_scale else None,
-                )
-                has_scale |= has_data
-                has_gaps |= not image.valid.all()
-            # at least one of the years is the source's
-            height, width = next(panels[n, y] for n, y in panels if n == number).pixels.shape[:2]
-            for year, image in enumerate(images):
-                if image is None:
-                    has_gaps = True
-                    pixels = nodata_pattern(height, width)
-                    panels[number, year] = Panel(pixels=pixels, title=str(self.years[year]), note=_NO_DATA)
-        self.info = info_of(infos)
+            has_scale, shape = False, (1, 1)
+            for year, image in sorted(enumerate(images), key=lambda entry: entry[1] is None):
+                panel = Panel(pixels=nodata_pattern(*shape), title=str(self.years[year]), note="no data")
+                if image is not None:
+                    picture, view = draw_pixels(image, region, self.style, dimensions)
+                    drawn.append(picture)
+                    classes += [image] if isinstance(self.style, ClassColors) else []
+                    has_data, shape, metres = bool(image.valid.any()), picture.size[::-1], view.metres_per_pixel
+                    panel = replace(
+                        panel, pixels=np.asarray(picture), outline=outline_of(site.polygon, view),
+                        note="" if has_data else panel.note,
+                        metres_per_pixel=metres if self.is_sheet and has_data and not has_scale else None,
+                    )  # fmt: skip
+                    has_scale |= has_data
+                has_gaps |= image is None or not image.valid.all()
+                panels[number, year] = panel
+        self.info = info_of(drawn)
         self.caption = Caption(
-            style=self.style.occurring_in(drawn) if isinstance(self.style, ClassColors) else self.style,
+            style=self.style.occurring_in(classes) if isinstance(self.style, ClassColors) else self.style,
             metres_per_pixel=None if self.is_sheet else metres,
             nodata=has_gaps,
             credit=self.info.get("Attribution", ""),
@@ -312,10 +302,6 @@ class _Series:
             rows, scale=scale, width=self.size.width(columns, scale), title=title, caption=self.caption,
             line_color=colour(boundary_color),
         )  # fmt: skip
-
-    def save(self, page: Canvas) -> Path:
-        """Write a page, and the basis of its colours."""
-        return self.with_basis(save_figure(page.figure, self.path, self.info, dpi=72 * page.scale))
 
     def with_basis(self, path: Path) -> Path:
         """Write a fitted basis next to the picture, or remove the one of the picture that was replaced."""
