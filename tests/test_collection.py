@@ -23,6 +23,7 @@ import shapely
 from rangeserver import Faults, serve
 
 from gee_polygons.alphaearth import BANDS, NODATA
+from gee_polygons.audit import audit
 from gee_polygons.collection import Dataset, as_collection, build, build_from_table, datasets, load, register
 from gee_polygons.collection.table import within
 from gee_polygons.embeddings.quantization import codes_to_vectors
@@ -443,12 +444,16 @@ def test_saved_and_loaded_is_the_same(built, tmp_path):
 
 
 def test_get_numpy_is_the_truth_in_codes_and_vectors(built):
-    array = built.get_numpy(BOX, years=[2022, 2023])
-    data = built.get_xarray(BOX, years=[2022, 2023])
+    array = built.get_numpy(BOX, years=[2022, 2023], decode=False)
+    data = built.get_xarray(BOX, years=[2022, 2023], decode=False)
     grid = Grid(crs=data.attrs["crs"], transform=data.attrs["transform"], shape=array.shape[2:])
     for i, year in enumerate((2022, 2023)):
         assert np.array_equal(array.data[i], truth_of(grid, year))
-    vectors = built.get_numpy(BOX, years=[2023], bands=["A05", "A63"], decode="vectors")
+        assert np.array_equal(data.sel(year=year).to_array(), truth_of(grid, year))
+    assert array.dtype == data["A00"].dtype == np.int8
+    assert data["A00"].attrs == {"units": "code", "nodata": NODATA}
+    vectors = built.get_numpy(BOX, years=[2023], bands=["A05", "A63"])
+    assert vectors.dtype == np.float32
     assert np.array_equal(vectors.data[0], codes_to_vectors(truth_of(grid, 2023))[[5, 63]], equal_nan=True)
 
 
@@ -508,16 +513,15 @@ def test_masked_pixels_match_the_count_of_the_extraction(built, sample_sites):
 
 def test_tiles_of_a_zone_are_joined_and_zones_never_mixed(built):
     across = (-48.005, -22.36, -47.995, -22.355)  # over 48 W, where 22S and 23S overlap
-    array = built.get_numpy(across, years=[2023], bands=["A00"])
+    array = built.get_numpy(across, years=[2023], bands=["A00"], decode=False)
     data = built.get_xarray(across, years=[2023], bands=["A00"])
     grid = Grid(crs=data.attrs["crs"], transform=data.attrs["transform"], shape=array.shape[2:])
     assert np.array_equal(array.data[0], truth_of(grid, 2023)[:1])
     both = [shapely.Point(-48.01, -22.36).buffer(0.001), shapely.Point(-47.98, -22.36).buffer(0.001)]
-    grids = built.get_xarray(both, years=[2023])
-    assert list(grids) == ["EPSG:32722", "EPSG:32723"]
-    assert [data.attrs["crs"] for data in grids.values()] == list(grids)
+    with pytest.raises(UsageError, match="the geometries lie in EPSG:32722, EPSG:32723, a grid each; choose one"):
+        built.get_xarray(both, years=[2023])
     one = built.get_xarray(both, years=[2023], crs="EPSG:32723")
-    assert one.identical(grids["EPSG:32723"])
+    assert one.attrs["crs"] == "EPSG:32723"
     with pytest.raises(UsageError, match="no geometry lies in EPSG:32721; they lie in EPSG:32722, EPSG:32723"):
         built.get_xarray(both, years=[2023], crs="EPSG:32721")
     assert [a.shape[1] for a in built.get_numpy(both, years=[2023])] == [64, 64]
@@ -534,16 +538,16 @@ def test_lazy_xarray_reads_the_same(built):
 
 def test_get_gdf_keeps_columns_and_mask_apart(built, sample_sites):
     frame = sample_sites.to_geodataframe()
-    found = built.get_gdf(frame.iloc[:4], years=[2019, 2020], bands=["A00", "A01", "A02"])
+    found = built.get_gdf(frame.iloc[:4], years=[2019, 2020], bands=["A00", "A01", "A02"], decode=False)
     assert len(found) == 8
     assert found["site_id"].tolist() == [s for s in frame["site_id"].iloc[:4] for _ in range(2)]
     for row in found.itertuples():
-        assert row.pixels.shape[0] == 3
-        assert row.pixels.shape[1:] == row.valid.shape
+        assert row.codes.dtype == np.int8
+        assert row.codes.shape == (3, *row.valid.shape)
         grid = Grid(crs=row.crs, transform=row.transform, shape=row.valid.shape)
         truth = truth_of(grid, row.year)[:3]
-        missing = (row.pixels == NODATA) & ~row.valid
-        assert np.array_equal(np.where(missing, truth, row.pixels), truth)
+        missing = (row.codes == NODATA) & ~row.valid
+        assert np.array_equal(np.where(missing, truth, row.codes), truth)
 
 
 @pytest.fixture(scope="module")
@@ -568,7 +572,7 @@ def memory_of(function):
 @pytest.mark.parametrize("read", ["get_numpy", "get_gdf"])
 def test_reading_many_geometries_needs_little_more_memory_than_the_result(built, fields, read):
     getattr(built, read)(fields[:20])  # what is compiled or parsed once
-    found, left, more = memory_of(lambda: getattr(built, read)(fields))
+    found, left, more = memory_of(lambda: getattr(built, read)(fields, decode=False))
     assert len(found) == (240 if read == "get_numpy" else 7 * 240)
     assert left > 100
     assert more < 50
@@ -578,14 +582,14 @@ def test_reading_many_geometries_needs_little_more_memory_than_the_result(built,
 def test_iterating_over_geometries_holds_a_few_of_them(built, fields, read):
     list(getattr(built, read)(fields[:20]))
     count, left, more = memory_of(
-        lambda: sum(1 if type(f) is tuple else len(f) // 7 for f in getattr(built, read)(fields))
+        lambda: sum(1 if type(f) is tuple else len(f) // 7 for f in getattr(built, read)(fields, decode=False))
     )
     assert count == 240
     assert left + more < 100
 
 
 def test_iterating_gives_what_reading_at_once_gives(built, sample_sites):
-    options = {"years": [2022, 2023], "bands": ["A00", "A07"], "decode": "vectors"}
+    options = {"years": [2022, 2023], "bands": ["A00", "A07"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one site lies in two zones
         arrays, pairs = built.get_numpy(sample_sites, **options), dict(built.iter_numpy(sample_sites, **options))
@@ -611,12 +615,20 @@ def test_sample_points_are_the_truth_and_keep_columns(built):
         {"plot": range(200)},
         geometry=shapely.points(chance.uniform(-48.04, -47.975, 200), chance.uniform(-22.363, -22.338, 200)), crs=4326,
     )  # fmt: skip
-    found = built.sample_points(points.to_crs(5880), years=[2019, 2023])
+    found = built.sample_points(points.to_crs(5880), years=[2019, 2023], decode=False)
+    assert found.attrs == {"units": "code"}
+    vectors = built.sample_points(points.to_crs(5880), years=[2019, 2023])
+    in_codes = found[list(BANDS)].fillna(NODATA).to_numpy(np.int8)
+    assert np.array_equal(vectors[list(BANDS)].to_numpy(), codes_to_vectors(in_codes), equal_nan=True)
+    assert audit(found).vectors == "A00..A63 (int8 codes, decoded for the checks)"
+    assert audit(vectors).vectors == "A00..A63"
+    assert "raw_codes" not in audit(found).codes
+    assert audit(found).codes == audit(vectors).codes
     assert list(found.columns) == ["plot", "year", *BANDS, "distance_px", "geometry"]
     assert found["plot"].tolist() == [i for i in range(200) for _ in range(2)]
     assert (found["distance_px"] == 0).sum() > 300
     for i in range(0, 200, 10):
-        array = built.get_numpy(points.geometry[i], years=[2019, 2023])
+        array = built.get_numpy(points.geometry[i], years=[2019, 2023], decode=False)
         rows = found[found["plot"] == i]
         for y in range(2):
             row = rows[list(BANDS)].iloc[y]
@@ -673,7 +685,7 @@ def test_a_failed_read_names_url_and_geometry(sample_archive, tmp_path):
     ("call", "error", "says"),
     [
         (lambda c: c.get_numpy(BOX, bands=["B99"]), UsageError, "unknown band 'B99'"),
-        (lambda c: c.get_numpy(BOX, decode="floats"), UsageError, "decode is 'codes' or 'vectors'"),
+        (lambda c: c.get_numpy(BOX, decode="floats"), UsageError, "decode is True for vectors or False for codes"),
         (lambda c: c.get_numpy((1, 5, 2, 3)), UsageError, "south below north"),
         (lambda c: c.get_numpy(shapely.LineString([(0, 0), (1, 1)])), SiteError, "geometry 0 is a LineString"),
         (lambda c: c.get_numpy(shapely.box(800000, 1, 800100, 100)), SiteError, "aren't degrees"),
@@ -747,8 +759,7 @@ def test_sentinel_like_items_of_one_file_a_band(sentinel, tmp_path):
     assert np.array_equal(array.data[0, 1], array.data[0, 0] + 500)
     assert len(collection.subset(where='"eo:cloud_cover" < 5')) == 2
     assert collection.subset(date_range=("2024-01-10", "2024-01-20")).years == [20240115]
-    with pytest.raises(UsageError, match="only AlphaEarth codes"):
-        collection.get_numpy(box, decode="vectors")
+    assert "units" not in collection.get_xarray(box)["B04"].attrs
 
 
 @pytest.mark.parametrize(("dtype", "predictor"), [("float32", 3), ("float32", 1), ("int16", 2), ("uint8", 1)])

@@ -64,18 +64,18 @@ def every_reading(folder, index, col, row):
         return values[..., window[0] - corner.row, window[1] - corner.col]
 
     image = source.image(wide, 2024)
-    array = collection.get_numpy(polygon)
-    frame = collection.get_gdf(polygon).iloc[0]
-    dataset = collection.get_xarray(wide).to_array().sel(year=2024)
-    lazy = collection.get_xarray(wide, chunks={"y": 7, "x": 5}).to_array().sel(year=2024)
+    array = collection.get_numpy(polygon, decode=False)
+    frame = collection.get_gdf(polygon, decode=False).iloc[0]
+    dataset = collection.get_xarray(wide, decode=False).to_array().sel(year=2024)
+    lazy = collection.get_xarray(wide, chunks={"y": 7, "x": 5}, decode=False).to_array().sel(year=2024)
     x, y = 10.0 * (window[1] + 0.5), -10.0 * (window[0] + 0.5)
-    points = collection.sample_points(polygon.centroid)
-    several = collection.sample_points([polygon.centroid] * 3, max_distance_px=2)
+    points = collection.sample_points(polygon.centroid, decode=False)
+    several = collection.sample_points([polygon.centroid] * 3, max_distance_px=2, decode=False)
     assert (several["distance_px"] == 0).all()
     found = {
         "image": part(image.values, image.grid),
         "get_numpy": array[0, :, 0, 0].filled(NODATA),
-        "get_gdf": frame["pixels"][:, 0, 0],
+        "get_gdf": frame["codes"][:, 0, 0],
         "get_xarray": dataset.sel(x=x, y=y).to_numpy(),
         "get_xarray, lazy": lazy.sel(x=x, y=y).to_numpy(),
         "sample_points": points[list(BANDS)].iloc[0].to_numpy(np.int8),
@@ -114,7 +114,7 @@ def test_points_take_the_nearest_pixel_with_data_then_the_first_tile(tmp_path):
     collection = load(tmp_path / "aef_index.parquet")
     for col, nearest in ((40, (39, 12)), (42, (43, 12)), (41, None)):
         point = ground(shapely.Point(col + 0.5, 12.5), replace(tiles[0], codes=np.zeros((64, 1, 1), np.int8)))
-        found = collection.sample_points(point, max_distance_px=1).iloc[0]
+        found = collection.sample_points(point, max_distance_px=1, decode=False).iloc[0]
         if nearest is None:
             assert pd.isna(found["distance_px"])
             assert found[list(BANDS)].isna().all()

@@ -53,7 +53,7 @@ def same_pixels(found, expected):
     assert len(found) == len(expected)
     for mine, theirs in zip(found.itertuples(), expected.itertuples(), strict=True):
         assert (mine.site_id, mine.year, mine.crs) == (theirs.site_id, theirs.year, theirs.crs)
-        assert np.array_equal(mine.pixels, theirs.pixels)
+        assert np.array_equal(mine.pixels, theirs.pixels, equal_nan=True)
         assert np.array_equal(mine.valid, theirs.valid)
 
 

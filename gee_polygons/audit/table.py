@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gee_polygons.alphaearth import N_BANDS
+from gee_polygons.alphaearth import N_BANDS, NODATA
 from gee_polygons.audit.checks import ERRORS, WARNINGS
 from gee_polygons.audit.findings import Finding
+from gee_polygons.embeddings.quantization import codes_to_vectors
 from gee_polygons.errors import UsageError
 
 Positions = NDArray[np.intp]
@@ -229,11 +230,13 @@ def _numbered_columns(table: pd.DataFrame) -> list[Vectors]:
         if not ours and order not in (list(range(N_BANDS)), list(range(1, N_BANDS + 1))):
             continue
         columns = table[[members[number] for number in order]]
-        numbers = _numbers(columns)
+        is_code = table.attrs.get("units") == "code" or {str(dtype).lower() for dtype in columns.dtypes} == {"int8"}
+        numbers = _decoded(_numbers(columns)) if is_code else _numbers(columns)
         if not np.isfinite(numbers).any() and columns.notna().to_numpy().any():
             continue  # words
         where = f"{columns.columns[0]}..{columns.columns[-1]}"
         where += "" if len(order) == N_BANDS else f" ({len(order)} of 64 bands)"
+        where += " (int8 codes, decoded for the checks)" if is_code else ""
         found.append(Vectors.of(where, _statistic(table, f"{prefix} {suffix}", suffix), numbers))
     return found
 
@@ -249,6 +252,13 @@ def _numbers(columns: pd.DataFrame) -> NDArray[np.float64]:
         return pd.to_numeric(column, errors="coerce")
 
     return columns.apply(parse).to_numpy(np.float64, na_value=np.nan)
+
+
+def _decoded(codes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the vectors of codes that are declared as such: by their type int8, or ``attrs["units"]``."""
+    missing = ~np.isfinite(codes)
+    plain = np.where(missing, NODATA, codes).clip(NODATA, -NODATA - 1)
+    return codes_to_vectors(plain.astype(np.int8), np.float64)
 
 
 def _list_columns(table: pd.DataFrame) -> list[Vectors]:

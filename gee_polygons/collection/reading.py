@@ -38,6 +38,8 @@ class PixelQuery:
     bands: tuple[str, ...]
     years: tuple[int, ...]
     as_vectors: bool
+    as_codes: bool
+    """Of embeddings, not to be taken for vectors."""
 
     def decoded(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return pixels as stored, or as vectors."""
@@ -115,6 +117,8 @@ def _table_of(query: PixelQuery, found: Mapping[int, list[dict[str, Any]]]) -> g
     rows = [row for number in numbers for row in found[number]]
     names = ("year", "pixels", "valid", "transform", "crs")
     table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in names})
+    if query.as_codes:
+        table = table.rename(columns={"pixels": "codes"})
     table["year"] = table["year"].astype(np.int64)
     owners = np.repeat(numbers, [len(found[number]) for number in numbers]).astype(np.int64)
     return geopandas.GeoDataFrame(_joined(query.geometries, table, owners), crs="EPSG:4326")
@@ -143,7 +147,10 @@ def samples_of(query: PixelQuery, max_distance_px: int) -> geopandas.GeoDataFram
             columns[band] = _masked_integers(flat[:, i], missing)
     columns["distance_px"] = _masked_integers(distance.ravel(), missing)
     owners = np.repeat(np.arange(len(points)), len(query.years))
-    return geopandas.GeoDataFrame(_joined(query.geometries, pd.DataFrame(columns), owners), crs="EPSG:4326")
+    found = geopandas.GeoDataFrame(_joined(query.geometries, pd.DataFrame(columns), owners), crs="EPSG:4326")
+    if query.as_codes:
+        found.attrs["units"] = "code"
+    return found
 
 
 def _masked_integers(values: NDArray[Any], missing: NDArray[np.bool_]) -> Any:
@@ -158,7 +165,7 @@ def _masked_integers(values: NDArray[Any], missing: NDArray[np.bool_]) -> Any:
 
 def dataset_of(
     query: PixelQuery, crs: str | None, chunks: Mapping[str, int] | str | None, attribution: str
-) -> xarray.Dataset | dict[str, xarray.Dataset]:
+) -> xarray.Dataset:
     """See `Collection.get_xarray`."""
     xarray = optional_import("xarray", "xarray is missing: pip install 'gee_polygons[xarray]'")
     source, bands, years = query.source, query.bands, query.years
@@ -170,29 +177,30 @@ def dataset_of(
         raise UsageError("no geometries were given")
     if crs is not None and crs not in by_zone:
         raise UsageError(f"no geometry lies in {crs}; they lie in {', '.join(sorted(by_zone))}")
-    found: dict[str, Any] = {}
-    for zone in sorted(by_zone) if crs is None else [crs]:
-        region = _union(by_zone[zone])
-        grid = region.lattice.grid(region.window)
-        if chunks is None:
-            patch = read_regions(source, [region], years, bands)[0]
-            data: Any = query.decoded(patch.values)
-            nodata = patch.nodata
-        else:
-            data, nodata = _lazy(query, region, chunks)
-        step_x, _, west, _, step_y, north = grid.transform
-        coordinates = {
-            "year": np.array(years),
-            "y": north + (np.arange(grid.shape[0]) + 0.5) * step_y,
-            "x": west + (np.arange(grid.shape[1]) + 0.5) * step_x,
-        }
-        attributes = {} if query.as_vectors or nodata is None else {"nodata": nodata}
-        found[zone] = xarray.Dataset(
-            {band: (("year", "y", "x"), data[:, i], attributes) for i, band in enumerate(bands)},
-            coords=coordinates,
-            attrs={"crs": grid.crs, "transform": grid.transform, "attribution": attribution},
-        )
-    return found if len(found) > 1 else next(iter(found.values()))
+    if crs is None and len(by_zone) > 1:
+        raise UsageError(f"the geometries lie in {', '.join(sorted(by_zone))}, a grid each; choose one with crs=")
+    region = _union(by_zone[crs] if crs is not None else next(iter(by_zone.values())))
+    grid = region.lattice.grid(region.window)
+    if chunks is None:
+        patch = read_regions(source, [region], years, bands)[0]
+        data: Any = query.decoded(patch.values)
+        nodata = patch.nodata
+    else:
+        data, nodata = _lazy(query, region, chunks)
+    step_x, _, west, _, step_y, north = grid.transform
+    coordinates = {
+        "year": np.array(years),
+        "y": north + (np.arange(grid.shape[0]) + 0.5) * step_y,
+        "x": west + (np.arange(grid.shape[1]) + 0.5) * step_x,
+    }
+    attributes: dict[str, Any] = {} if query.as_vectors or nodata is None else {"nodata": nodata}
+    if query.as_codes:
+        attributes["units"] = "code"
+    return xarray.Dataset(
+        {band: (("year", "y", "x"), data[:, i], attributes) for i, band in enumerate(bands)},
+        coords=coordinates,
+        attrs={"crs": grid.crs, "transform": grid.transform, "attribution": attribution},
+    )
 
 
 def _union(regions: Sequence[Region]) -> Region:

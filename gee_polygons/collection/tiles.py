@@ -154,7 +154,7 @@ class Collection:
         *,
         bands: Sequence[str] | None = None,
         years: Sequence[int] | None = None,
-        decode: str = "codes",
+        decode: bool = True,
         geometry_crs: Any = None,
         geometry_column: str | None = None,
     ) -> Any:
@@ -171,8 +171,10 @@ class Collection:
             Default: all.
         years : sequence of int, optional
             Default: all that the collection has.
-        decode : {"codes", "vectors"}
-            As stored, or float32 embeddings.
+        decode : bool
+            True: vectors, float32, NaN without data. False: codes as stored, int8, which are no vectors (their dot
+            product is no cosine; `codes_to_vectors` decodes them). Pixels of datasets other than embeddings are always
+            as stored.
         geometry_crs : optional
             CRS of geometries without one. Default: EPSG:4326.
         geometry_column : str, optional
@@ -181,10 +183,10 @@ class Collection:
         Returns
         -------
         numpy.ma.MaskedArray or list of them
-            (years, bands, height, width), north-up, masked where there is no data and outside the geometry (pixels
-            that it touches are inside; of a bbox tuple all pixels are). One geometry gives one array; several, of any
-            sizes, give a list of arrays, one each, in their order. Memory: this result, and what `iter_numpy`
-            needs.
+            (years, bands, height, width), north-up, float32 or int8, masked where there is no data and outside the
+            geometry (pixels that it touches are inside; of a bbox tuple all pixels are). One geometry gives one
+            array; several, of any sizes, give a list of arrays, one each, in their order. Memory: this result, and
+            what `iter_numpy` needs.
 
         Raises
         ------
@@ -209,7 +211,7 @@ class Collection:
         *,
         bands: Sequence[str] | None = None,
         years: Sequence[int] | None = None,
-        decode: str = "codes",
+        decode: bool = True,
         geometry_crs: Any = None,
         geometry_column: str | None = None,
     ) -> Iterator[tuple[int, Any]]:
@@ -247,7 +249,7 @@ class Collection:
         *,
         bands: Sequence[str] | None = None,
         years: Sequence[int] | None = None,
-        decode: str = "codes",
+        decode: bool = True,
         crs: str | None = None,
         chunks: Mapping[str, int] | str | None = None,
         geometry_crs: Any = None,
@@ -266,15 +268,16 @@ class Collection:
 
         Returns
         -------
-        xarray.Dataset, or dict of CRS to xarray.Dataset
-            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`. One
-            grid a zone: where geometries lie in several, a dict of them. A geometry that is cut at a zone's edge (see
+        xarray.Dataset
+            Dimensions (year, y, x), north-up, with coordinates of pixel centres; attributes `crs`, `transform`. Codes
+            have the attributes ``units`` (``"code"``) and ``nodata``. A geometry that is cut at a zone's edge (see
             `get_numpy`) has its pixels in the zone that their centres lie in, and nodata in the other.
 
         Raises
         ------
         UsageError
-            If no geometry lies in `crs`.
+            If no geometry lies in `crs`; if geometries lie in several zones, and `crs` names none: the message lists
+            them.
         """
         query = self._query(geometries, bands, years, decode, geometry_crs, geometry_column)
         return dataset_of(query, crs, chunks, self.dataset.attribution)
@@ -285,7 +288,7 @@ class Collection:
         *,
         bands: Sequence[str] | None = None,
         years: Sequence[int] | None = None,
-        decode: str = "codes",
+        decode: bool = True,
         geometry_crs: Any = None,
         geometry_column: str | None = None,
     ) -> geopandas.GeoDataFrame:
@@ -303,8 +306,9 @@ class Collection:
         Returns
         -------
         geopandas.GeoDataFrame
-            The columns that came with the geometries, then `year`, `pixels` (bands, height, width), `valid` (bool,
-            height, width: has data, and lies inside the geometry), `transform`, `crs`, `geometry` (EPSG:4326).
+            The columns that came with the geometries, then `year`, `pixels` (bands, height, width; with
+            ``decode=False``, `codes`), `valid` (bool, height, width: has data, and lies inside the geometry),
+            `transform`, `crs`, `geometry` (EPSG:4326).
         """
         return table_of_pixels(self._query(geometries, bands, years, decode, geometry_crs, geometry_column))
 
@@ -314,7 +318,7 @@ class Collection:
         *,
         bands: Sequence[str] | None = None,
         years: Sequence[int] | None = None,
-        decode: str = "codes",
+        decode: bool = True,
         geometry_crs: Any = None,
         geometry_column: str | None = None,
     ) -> Iterator[geopandas.GeoDataFrame]:
@@ -342,7 +346,7 @@ class Collection:
         *,
         bands: Sequence[str] | None = None,
         years: Sequence[int] | None = None,
-        decode: str = "codes",
+        decode: bool = True,
         max_distance_px: int = 0,
         geometry_crs: Any = None,
         geometry_column: str | None = None,
@@ -362,7 +366,7 @@ class Collection:
         -------
         geopandas.GeoDataFrame
             One row for each point and year: the columns that came with the points, `year`, one column a band (missing
-            where there is no data), `distance_px`, `geometry`.
+            where there is no data; codes: Int8, and ``attrs["units"]`` is ``"code"``), `distance_px`, `geometry`.
         """
         if isinstance(points, np.ndarray) and points.ndim == 2 and points.shape[1] == 2:
             import shapely
@@ -401,18 +405,17 @@ class Collection:
         geometries: Any,
         bands: Sequence[str] | None,
         years: Sequence[int] | None,
-        decode: str,
+        decode: bool,
         geometry_crs: Any,
         geometry_column: str | None,
     ) -> PixelQuery:
         """Check the arguments that all ways of reading pixels have."""
         found = read_geometries(geometries, geometry_crs, geometry_column)
         names, numbers = self._bands(bands), self._years(years)
-        if decode not in ("codes", "vectors"):
-            raise UsageError(f"decode is 'codes' or 'vectors', found {decode!r}")
-        if decode == "vectors" and not self.dataset.embeddings:
-            raise UsageError("only AlphaEarth codes decode to vectors; use decode='codes' for pixels as stored")
-        return PixelQuery(self.as_source(), found, names, numbers, decode == "vectors")
+        if not isinstance(decode, bool | np.bool_):
+            raise UsageError(f"decode is True for vectors or False for codes, found {decode!r}")
+        embeddings = self.dataset.embeddings
+        return PixelQuery(self.as_source(), found, names, numbers, decode and embeddings, embeddings and not decode)
 
     def _bands(self, bands: Sequence[str] | None) -> tuple[str, ...]:
         known = self.bands
