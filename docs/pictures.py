@@ -27,8 +27,8 @@ REPORT = (1040, 1240)  # width and height of the report's picture
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Return the README's blocks of code, with their language."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Return the blocks of code, with their language, of the README and of the page for users of version 0.0.4."""
+    text = "".join((ROOT / n).read_text(encoding="utf-8") for n in ("README.md", "docs/coming_from_0.0.4.md"))
     return re.findall(r"^```(python|sh)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 

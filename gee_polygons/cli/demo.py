@@ -25,6 +25,7 @@ DEMO_SITE: Final = "hole"  # the sample site that is pictured: pasture around an
 YEARS: Final = range(2018, 2025)
 REPORT_SITES: Final = ("cleared", "stalled")  # pictured in the report; each takes half a second
 STRIP_DPI: Final = 170  # at 18 cm; with JPEG, below 150 kB
+GIF_DPI: Final = 110
 GIF_FRAME_MS: Final = 700
 REGION_BUFFER_M: Final = 200.0  # land shown around the site
 CHECKOUT_SITES: Final = Path(__file__).parents[2] / "data" / "sample_sites.geojson"
@@ -139,7 +140,7 @@ def _pictures(site: Site, source: Source, out: Path) -> tuple[Path, Path, Path]:
         first, grove.x, grove.y, min=0.2, label="cosine to the old grove in the middle"
     )
     strip = export_timestrip(site, out / "strip.jpg", vis_params=likeness, dpi=STRIP_DPI, **common)
-    film = export_timelapse(site, out / "years.gif", duration_ms=GIF_FRAME_MS, **common)
+    film = export_timelapse(site, out / "years.gif", dpi=GIF_DPI, duration_ms=GIF_FRAME_MS, **common)
     return strip, film, film.with_suffix(".pca.json")  # one basis for all years: a change of colour is a change
 
 
