@@ -97,7 +97,7 @@ def by_pelt(units: np.ndarray) -> np.ndarray:
 
 def tails(units: np.ndarray, years: np.ndarray) -> dict[str, np.ndarray]:
     """Return the statistics of sites' best paths and largest z, as `change` has them."""
-    explained, left = explained_and_left(units, paths_over(len(years))[0])
+    explained, left = explained_and_left(units, paths_over(len(years)))
     ratio = log_ratio(explained.max(axis=1), left, float(np.median(left)))
     return {"log ratio": ratio, "z": np.nanmax(robust_z(yearly_departures(units, years)), axis=1)}
 

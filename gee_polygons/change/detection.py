@@ -36,10 +36,9 @@ from gee_polygons.errors import UsageError
 
 LEAST_SIZE_DEG: Final = 10.0  # smaller flags on real land are mostly not real
 _FEW_SITES: Final = 40  # of smaller tables the calmer half is too few
-_RETURNED_BELOW: Final = 0.5  # of the change: below this a site has returned
+_HALF: Final = 0.5  # of a change: a site that keeps less has returned; alike sites that moved so far made it, too
 _N_ALIKE: Final = 8  # sites that a flagged site is compared with, of
 _CANDIDATES: Final = 5_000  # evenly spaced ones at most
-_ELSEWHERE: Final = 0.5  # of a site's change: alike sites that moved so much along it made it, too
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -207,8 +206,7 @@ def _changes(
         if size < least_size_deg:
             continue
         moved = complete - before
-        kept = float(np.mean((units[seen][-2:] - before) @ moved)) / (moved @ moved)
-        returned = fit.returns[i] or kept < _RETURNED_BELOW
+        returned = path[-1] == 0 or np.mean((units[seen][-2:] - before) @ moved) < _HALF * (moved @ moved)
         nearest = candidates[np.argsort(-(directions @ np.nansum(units, axis=0)))]
         alike = fixed.units[nearest[nearest != i][:_N_ALIKE]]
         alike = alike[has_data(alike[:, early]).any(axis=1) & has_data(alike[:, late]).any(axis=1)]
@@ -219,7 +217,7 @@ def _changes(
             "largest_year": series.years[fit.lasting[i]],
             "size_deg": size,
             "kind": "last year only" if seen[start:].sum() == 1 else "returned" if returned else "persistent",
-            "also_elsewhere": len(along) > 0 and np.median(along) >= _ELSEWHERE,
+            "also_elsewhere": len(along) > 0 and np.median(along) >= _HALF,
         }
     types: Any = {"start": "Int64", "largest_year": "Int64", "size_deg": float, "kind": object, "also_elsewhere": bool}
     table = pd.DataFrame([*found.values()], index=pd.Index([*found], dtype=int), columns=[*types]).astype(types)

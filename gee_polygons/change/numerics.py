@@ -12,7 +12,6 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 _SWEEPS: Final = 200  # of coordinate descent: a handful of unknowns converge in a few tens
-_ANGLES: Final = 4_001  # for integrals
 
 
 def nonnegative_least_squares(gram: Floats, projections: Floats) -> Floats:
@@ -34,7 +33,7 @@ def nonnegative_least_squares(gram: Floats, projections: Floats) -> Floats:
         for j in range(weight.shape[1]):
             own = gram[:, j, j]
             rest = projections[:, j] - np.einsum("nl,nl->n", gram[:, j], weight) + own * weight[:, j]
-            weight[:, j] = np.where(own > 0, np.maximum(rest, 0) / np.where(own > 0, own, 1.0), 0.0)
+            weight[:, j] = np.maximum(rest, 0) / np.where(own > 0, own, np.inf)
     return weight
 
 
@@ -49,6 +48,6 @@ def student_t(freedom: float, confidence: float) -> float:
     >>> [round(student_t(freedom, 0.9), 2) for freedom in (1.0, 5.0, 1e9)]
     [6.31, 2.02, 1.64]
     """
-    theta = np.linspace(0.0, min(np.pi / 2, 10 / np.sqrt(freedom)), _ANGLES)
+    theta = np.linspace(0.0, min(np.pi / 2, 10 / np.sqrt(freedom)), 4_001)
     area = np.append(0.0, np.cumsum(np.cos((theta[1:] + theta[:-1]) / 2) ** (freedom - 1)))
     return float(np.sqrt(freedom) * np.tan(np.interp(confidence * area[-1], area, theta)))

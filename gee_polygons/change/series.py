@@ -150,9 +150,8 @@ def baseline_mask(series: Series, baseline: Any) -> Flags:
     if baseline is None:
         return found & (found.cumsum(axis=1) == 1)
     ids = [str(site_id) for site_id in series.site_ids]
-    if isinstance(baseline, Mapping):
-        site_positions(series, baseline, "baseline")  # raises for an unknown id
     by_site = baseline if isinstance(baseline, Mapping) else dict.fromkeys(ids, baseline)
+    site_positions(series, by_site, "baseline")  # raises for an unknown id
     chosen = {str(site_id): _baseline_years(years, series) for site_id, years in by_site.items()}
     found &= np.array([np.isin(series.years, chosen.get(site_id, [])) for site_id in ids])
     without = series.present.any(axis=1) & ~found.any(axis=1)

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gee_polygons.change.numerics import Flags, Floats
+from gee_polygons.change.numerics import Floats
 from gee_polygons.change.series import has_data
 from gee_polygons.change.significance import LOG_RATIO_TAIL, upper_tail
 
@@ -31,18 +31,16 @@ _MOST_COMPARED: Final = 1_000  # unchanged sites that are fitted; of more, evenl
 _SITES_AT_A_TIME: Final = 1_000  # x years x 64 bands: about 5 MB
 
 
-def paths_over(n_years: int) -> tuple[Floats, NDArray[np.intp], Flags]:
-    """Return paths over some years, shape (paths, years), the column in which each starts, and whether it returns."""
-    y = np.arange(n_years)
-    found: list[tuple[Floats, int, bool]] = []
+def paths_over(n_years: int) -> Floats:
+    """Return paths over some years, shape (paths, years)."""
+    y, found = np.arange(n_years), []
     for start in range(1, n_years):
         for length in _RISING_YEARS if start < n_years - 1 else (1,):  # in the last year all are the same
-            found.append((np.clip((y - start + 1) / length, 0.0, 1.0), start, False))
+            found.append(np.clip((y - start + 1) / length, 0.0, 1.0))
         for length in _PULSE_YEARS:
             if start + length < n_years:  # at least one year after it
-                found.append((((y >= start) & (y < start + length)).astype(np.float64), start, True))
-    paths, starts, returns = (np.array(column) for column in zip(*found, strict=True))
-    return paths, starts, returns
+                found.append(((y >= start) & (y < start + length)).astype(np.float64))
+    return np.array(found)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,11 +50,9 @@ class Fit:
     Parameters
     ----------
     path : float array, shape (sites, years)
-        0 before the change, 1 where it is complete.
+        0 before the change, 1 where it is complete; a path that returns ends with 0.
     start, lasting : int array, shape (sites,)
         Column of the first year that shows the change, and that of the best path that doesn't return.
-    returns : bool array, shape (sites,)
-        Whether the path goes back to 0.
     p : float array, shape (sites,)
         Chance of so good a fit without a change, NaN with too few years.
     """
@@ -64,7 +60,6 @@ class Fit:
     path: Floats
     start: NDArray[np.intp]
     lasting: NDArray[np.intp]
-    returns: Flags
     p: Floats
 
 
@@ -78,7 +73,8 @@ def fit_templates(units: Floats, unchanged: Floats) -> Fit:
     unchanged : float array, shape (series, years, 64)
         Series that didn't change, of the table or not. Without any, all sites are compared with each other.
     """
-    paths, starts, returns = paths_over(units.shape[1])
+    paths = paths_over(units.shape[1])
+    starts, returns = (paths > 0).argmax(axis=1), paths[:, -1] == 0
     best, lasting = np.zeros((2, len(units)), np.intp)
     p = np.full(len(units), np.nan)
     compared = unchanged if len(unchanged) else units
@@ -102,7 +98,7 @@ def fit_templates(units: Floats, unchanged: Floats) -> Fit:
             lasting[part] = usable[np.where(returns[usable], -1.0, explained).argmax(axis=1)]
             statistic = log_ratio(explained.max(axis=1), left, typical)
             p[part] = upper_tail(statistic, sample, LOG_RATIO_TAIL, is_known=len(unchanged) > 0)
-    return Fit(path=paths[best], start=starts[best], lasting=starts[lasting], returns=returns[best], p=p)
+    return Fit(path=paths[best], start=starts[best], lasting=starts[lasting], p=p)
 
 
 def explained_and_left(units: Floats, paths: Floats) -> tuple[Floats, Floats]:

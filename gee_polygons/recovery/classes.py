@@ -62,8 +62,7 @@ def classify(row: dict[str, Any], rate: Floats, recent: Floats, loss: Floats) ->
 
 
 def _rate_in_words(rate: Floats) -> str:
-    value, low, high = rate
-    return f"{value:+.1%} a year ({low:+.1%} to {high:+.1%})"
+    return f"{rate[0]:+.1%} a year ({rate[1]:+.1%} to {rate[2]:+.1%})"
 
 
 def _is_slow(rate: Floats) -> bool:

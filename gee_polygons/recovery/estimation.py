@@ -141,8 +141,8 @@ def recovery(
     warn_if_it_explains_little(fixed)
     stand_ins = np.array([], np.intp) if degraded is None else site_positions(series, degraded, "degraded")
     starts = start_years_of(series, start_years)
-    others = {*named.tolist(), *stand_ins.tolist()}
-    measured = np.array([i for i, year in enumerate(starts) if year is not None and i not in others], np.intp)
+    with_start = [i for i, year in enumerate(starts) if year is not None]
+    measured = np.setdiff1d(with_start, [*named, *stand_ins]).astype(np.intp)
     if not len(measured):
         raise UsageError("no site of the table (references aside) has a start year; give start_years")
     unchanged = fixed.controls.copy()

@@ -15,7 +15,6 @@ from gee_polygons.recovery.trajectories import Trajectories
 
 _FORESEEN: Final = 10.0  # years: an expected year further ahead isn't reported
 _LAST: Final = ("year", "share", "share_low", "share_high", "similarity", "off_way_deg", "off_way_low", "off_way_high")
-_RATE: Final = ("rate", "rate_low", "rate_high")
 _LEVELS: Final = ("years_to_80", "years_to_range", "expected_years_to_80")
 
 
@@ -69,7 +68,7 @@ def site_rows(
             "is_far_off": is_ok and way.is_far_off[i, last],
         }
         group, evidence = classify(row | more, rate, recent, loss)
-        row |= dict(zip(_RATE, rate, strict=True)) | dict.fromkeys(_LEVELS, np.nan)
+        row |= dict(zip(("rate", "rate_low", "rate_high"), rate, strict=True)) | dict.fromkeys(_LEVELS, np.nan)
         if group in ("recovering", "stalled"):  # levels that were reached and lost again don't count
             ages = since[use].astype(np.float64)
             row["years_to_80"] = interpolated_year(ages, share[use], EIGHTY)

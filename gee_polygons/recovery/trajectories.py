@@ -19,6 +19,7 @@ from gee_polygons.embeddings.directional import normalize
 from gee_polygons.embeddings.similarity import angular_distance_deg
 
 DIRECTIONS: Final = 17.0  # of yearly noise: median participation ratio on 16 real scenes
+_MOST_NOISE: Final = 2.0  # times its mean square: more has a chance of 1 % in 17 directions
 SITE_DIRECTIONS: Final = 5.0  # in which alike sites differ: the same of 15 alike sites, on 8 scenes (4.8 to 8.5)
 LAND_SCATTER: Final = 1 - (0.818 / 0.905) ** 2  # for a single site: squares of 20 x 20 px in their square kilometre
 LEAST_MOVE_DEG: Final = 10.0  # smaller angles on real land are mostly not real
@@ -165,17 +166,21 @@ def measure(
     p = (to_r - cosine * to_a) / ((1 - cosine) * height)
     gradient = ((r - cosine * a) / (1 - cosine) - p * (a + r)) / height
     off = units - height / (1 + cosine) * ((1 - p) * a + p * r)
-    # noise along the trajectory looks like progress; across it is seen, and has the same contrasts between years
-    seen = np.nan_to_num(off * np.linalg.norm(gradient, axis=2, keepdims=True)) / np.sqrt(DIRECTIONS - 1)
-    covariance = np.einsum("nyb,nzb->nyz", seen, seen, optimize=True) * student_t(DIRECTIONS, confidence) ** 2
     share, left = p[..., 0], 1 - np.clip(p[..., 0], 0, 1)
+    expected = noise * (1 + left**2 * ((n_before > 0) / np.maximum(n_before, 1))[:, None])
+    # what lies along the trajectory looks like progress; across it is seen, and has the same contrasts between years:
+    # noise as in its many directions, and what is more than noise (a curved way, drift of the cover) as in few
+    square = np.maximum(np.sum(off**2, axis=2), 1e-12)
+    noisy = np.minimum(square, _MOST_NOISE * expected)
+    along = noisy / (DIRECTIONS - 1) + (square - noisy) / SITE_DIRECTIONS
+    seen = np.nan_to_num(off * (np.linalg.norm(gradient, axis=2) * np.sqrt(along / square))[..., None])
+    covariance = np.einsum("nyb,nzb->nyz", seen, seen, optimize=True) * student_t(DIRECTIONS, confidence) ** 2
     length_deg = angular_distance_deg(start, references.direction)
     length = 2 * np.tan(np.radians(length_deg) / 2)  # by which a distance along the way is divided for a share
     if degraded is not None:
         spread = stood_in[:, None] * np.nan_to_num(left / length[:, None])
         variance = degraded.square_of_half_width(confidence) * (1 + 1 / degraded.n)
         covariance += variance * spread[:, :, None] * spread[:, None]
-    expected = noise * (1 + left**2 * ((n_before > 0) / np.maximum(n_before, 1))[:, None])
     off_deg = with_interval(np.degrees(np.arcsin(np.minimum(np.linalg.norm(off, axis=2), 1.0))), expected, confidence)
     distance_deg, at_least, _ = with_interval(angular_distance_deg(units, r), expected, confidence)
     status[(status == "ok") & (length_deg <= references.radius_deg)] = "at_reference"
@@ -193,16 +198,15 @@ def measure(
     )
 
 
-def with_interval(angle_deg: Floats, noise_variance: Floats, confidence: float) -> Floats:
+def with_interval(angle_deg: Floats, noise: Floats, confidence: float) -> Floats:
     """Return angles, and the interval of the angle that would be seen without noise: shape (3, ...).
 
-    With noise of variance s^2, the same in D directions, the squared distance d^2 to a point at the true distance x
+    With `noise` the variance s^2, the same in D directions, the squared distance d^2 to a point at the true distance x
     has the mean ``x^2 + s^2`` and the variance ``2 s^4 / D + 4 x^2 s^2 / D`` (noncentral chi-squared).
     The interval includes the angle that was measured.
     """
     square = (2 * np.sin(np.radians(angle_deg) / 2)) ** 2
-    true = np.maximum(square - noise_variance, 0)
-    error = np.sqrt((2 * noise_variance**2 + 4 * true * noise_variance) / DIRECTIONS)
-    error *= student_t(DIRECTIONS, confidence)
+    true = np.maximum(square - noise, 0)
+    error = student_t(DIRECTIONS, confidence) * np.sqrt((2 * noise**2 + 4 * true * noise) / DIRECTIONS)
     low, high = (np.degrees(2 * np.arcsin(np.sqrt(np.clip(end, 0, 4)) / 2)) for end in (true - error, true + error))
     return np.stack([angle_deg, np.minimum(low, angle_deg), np.maximum(high, angle_deg)])
