@@ -65,7 +65,7 @@ def _save_pixels(picture: Image.Image, part: Path, suffix: str, info: Mapping[st
         notes = PngInfo()
         for key, text in info.items():
             notes.add_itxt(key, text)
-        picture.save(part, "PNG", pnginfo=notes, optimize=True, dpi=dots)
+        picture.save(part, "PNG", pnginfo=notes, dpi=dots)
     elif suffix == ".webp":
         picture.save(part, "WEBP", lossless=True, exif=exif_of(info))
     else:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image, ImageChops
 
 _PALETTE_COLOURS: Final = 256
-_PALETTE_SAMPLE_PX: Final = 300_000  # pixels that a palette is made from
+_PALETTE_SAMPLE_PX: Final = 50_000  # pixels that a palette is made from; more take longer and change nothing
 _MIXED_WITH: Final = 16  # nearest colours of the palette that are tried as the second of a mixture
 _PATTERN_COST: Final = 0.1
 _CHANNELS: Final = np.array([1 << 16, 1 << 8, 1], np.uint32)  # red, green and blue in one number
