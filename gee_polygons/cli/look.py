@@ -65,7 +65,7 @@ _BASIS: Final = ".pca.json"  # beside a picture in colours of principal componen
 @click.option("--title", help="Text above the frames.  [default: the site's id]")
 @click.option("--boundary-color", default="white", show_default=True, help="Name or hex.")
 @shared.output_option(
-    "One site: .png, .jpg, .webp, .pdf, .svg (a strip), .gif, .mp4 (an animation). Several: a sheet of sites and "
+    "One site: .png, .jpg, .pdf, .svg (a strip), .gif, .webp, .mp4 (an animation). Several: a sheet of sites and "
     "years.  [default: a new file in outputs/: ID.png, ID-2.png, ..., or sites.png]",
     required=False,
 )
