@@ -19,9 +19,10 @@ from PIL import ExifTags, Image
 
 from gee_polygons import visualize as vis
 from gee_polygons.alphaearth import BANDS, NODATA
-from gee_polygons.errors import DataWarning, InputFileError, OutputError, UsageError
+from gee_polygons.errors import DataWarning, DependencyError, InputFileError, OutputError, UsageError
 from gee_polygons.reduction.plan import EmbeddingImage
 from gee_polygons.site import Site
+from gee_polygons.visualize.basemap import tiles_of
 from gee_polygons.visualize.pictures.canvas import NODATA_COLOURS, nodata_pattern, round_length
 from gee_polygons.visualize.pictures.page import sites_in_rows
 from gee_polygons.visualize.pictures.view import view_of
@@ -731,6 +732,17 @@ def test_a_page_has_its_width_text_and_credit_in_every_format(tmp_path, years_of
         assert [abs(len(line) - height) <= 2 for line, height in zip(lines, (27, 24), strict=False)] == [True, True]
 
 
+def test_settings_of_matplotlib_change_no_picture(tmp_path, years_of_a_place):
+    import matplotlib as mpl
+
+    common = {"source": years_of_a_place, "dimensions": 60, "buffer_m": 150}
+    usual = vis.export_timestrip(site("a $x$ b"), tmp_path / "a.png", **common)
+    theirs = {"savefig.transparent": True, "savefig.bbox": "tight", "text.usetex": True, "font.family": "serif"}
+    with mpl.rc_context({**theirs, "figure.facecolor": "red", "axes.facecolor": "red", "image.cmap": "jet"}):
+        other = vis.export_timestrip(site("a $x$ b"), tmp_path / "b.png", **common)
+    assert usual.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("n_sites", "n_years", "columns", "shape"),
     [
@@ -937,7 +949,7 @@ def tile_server():
 
 
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")  # of contextily
-def test_a_base_map_is_drawn_below_the_sites_where_there_is_a_network(tile_server, sample_sites, tmp_path):
+def test_a_base_map_is_drawn_below_the_sites_where_there_is_a_network(tile_server, sample_sites, tmp_path, monkeypatch):
     pytest.importorskip("contextily")
     url, asked = tile_server
     ax = vis.plot_sites(sample_sites, basemap=url)
@@ -953,6 +965,10 @@ def test_a_base_map_is_drawn_below_the_sites_where_there_is_a_network(tile_serve
     assert "\n" not in str(caught[0].message)
     with pytest.raises(UsageError, match="no base map is called 'Nowhere'"):
         vis.plot_sites(sample_sites, basemap="Nowhere")
+    assert tiles_of("Esri.WorldImagery").build_url().endswith("/{z}/{y}/{x}")  # what site.show() takes
+    monkeypatch.setitem(sys.modules, "contextily", None)
+    with pytest.raises(DependencyError, match=r"pip install \"gee_polygons\[basemap\]\""):
+        vis.plot_sites(sample_sites, basemap=True)
 
 
 def test_points_are_no_sites():

@@ -46,6 +46,7 @@ def save_figure(figure: Figure, path: str | Path, info: Mapping[str, str], *, dp
     how: dict[str, Any] = {"dpi": dpi, "bbox_inches": "tight" if crop else None}
     credit, source = info.get("Attribution"), info.get("Source")
     settings: Any = {"svg.hashsalt": "gee_polygons", "pdf.fonttype": 42, "savefig.bbox": None}
+    settings |= {"savefig.transparent": False, "savefig.facecolor": "auto"}
     with replacing(path) as part, mpl.rc_context(settings):
         if suffix == ".pdf":
             figure.savefig(part, metadata={"CreationDate": None, "Subject": credit, "Keywords": source}, **how)
@@ -54,8 +55,10 @@ def save_figure(figure: Figure, path: str | Path, info: Mapping[str, str], *, dp
         else:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1}, **how)
-            with Image.open(buffer) as picture:
-                _save_pixels(picture.convert("RGB"), part, suffix, info, dpi)
+            with Image.open(buffer) as drawn:
+                picture = Image.new("RGBA", drawn.size, "white")
+                picture.alpha_composite(drawn.convert("RGBA"))
+            _save_pixels(picture.convert("RGB"), part, suffix, info, dpi)
     return Path(path)
 
 

@@ -72,7 +72,7 @@ class Canvas:
         weight = "bold" if bold else "normal"
         self.axes.text(
             x, y, text, fontsize=size, color=_share(ink), family="DejaVu Sans", weight=weight, parse_math=False,
-            zorder=6, **how,
+            usetex=False, zorder=6, **how,
         )  # fmt: skip
 
     def line(

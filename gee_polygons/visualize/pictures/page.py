@@ -178,12 +178,10 @@ def sites_in_rows(n_sites: int, n_years: int, columns: int | None) -> list[list[
     """
     check_columns(columns)
     beside = (columns or _FRAMES_PER_ROW) // n_years
-    if beside > 1:
-        groups = in_rows(range(n_sites), beside if columns or n_sites <= beside else None)
-        if n_years > 1 and not columns:
-            groups = [range(i, min(i + beside, n_sites)) for i in range(0, n_sites, beside)]
-        return [[(site, year) for site in group for year in range(n_years)] for group in groups]
-    return [[(site, year) for year in row] for site in range(n_sites) for row in in_rows(range(n_years), columns)]
+    if beside < 2:
+        return [[(site, year) for year in row] for site in range(n_sites) for row in in_rows(range(n_years), columns)]
+    groups = in_rows(range(n_sites), columns if n_years == 1 else beside)
+    return [[(site, year) for site in group for year in range(n_years)] for group in groups]
 
 
 def draw_page(
