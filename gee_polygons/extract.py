@@ -16,7 +16,7 @@ from gee_polygons.alphaearth import COLLECTION_ID, N_BANDS, checked_bands
 from gee_polygons.embeddings.directional import mean_resultant_length
 from gee_polygons.errors import UsageError
 from gee_polygons.periods import checked_years, parse_dates
-from gee_polygons.progress import Progress
+from gee_polygons.progress import Progress, report_stage
 from gee_polygons.reduction.checking import describe_damage
 from gee_polygons.reduction.extents import warn_of_nothing
 from gee_polygons.reduction.merging import Results
@@ -104,7 +104,8 @@ def extract_embeddings(
     >>> table.shape
     (2, 70)
     """
-    collection = as_sites(sites)
+    with report_stage(progress, "checking sites"):
+        collection = as_sites(sites)
     names = checked_bands(bands)
     wanted, needs = parse_statistics(statistics)
     if needs.medoid and len(names) != N_BANDS:
@@ -123,7 +124,8 @@ def extract_embeddings(
     if isinstance(opened, PixelSource):
         how |= {"names": collection.site_ids, "on_damage": on_damage}
     results = _reduce(opened, collection.polygons, asked, names, wanted, **how)
-    table = embedding_table(collection.site_ids, asked, names, wanted, results)
+    with report_stage(progress, "making the table"):
+        table = embedding_table(collection.site_ids, asked, names, wanted, results)
     table.attrs["provenance"] = provenance(
         source=opened.name, archive=opened.archive, years=asked, statistics=wanted, bands=names,
         weights=getattr(opened, "weights", WEIGHTS),
@@ -250,6 +252,7 @@ def extract_categorical(
     end_date: str | int | None = None,
     source: str | Source | None = None,
     on_error: str = "raise",
+    keep: bool | Sequence[str] = False,
     progress: Progress = False,
 ) -> pd.DataFrame:
     """Measure the area of each class in each site, year by year. Needs Earth Engine.
@@ -264,14 +267,14 @@ def extract_categorical(
         The years; or give `start_date` and `end_date`.
     start_date, end_date : str, date or int
         ``"YYYY-MM-DD"``, or a year or month; every year that the period touches.
-    source, on_error, progress
+    source, on_error, keep, progress
         See `extract_embeddings`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per site, year and class: site_id, year, class, class_name, count (pixels of the layer's size in the
-        site's UTM zone, weighted by their share inside), area_ha. Years without data have no rows.
+        One row per site, year and class: site_id, year, those of `keep`, class, class_name, count (pixels of the
+        layer's size in the site's UTM zone, weighted by their share inside), area_ha. Years without data have no rows.
     """
     from gee_polygons.sources.earthengine.tabulate import categorical_table
 
@@ -281,7 +284,9 @@ def extract_categorical(
     elif years is None or start_date is not None or end_date is not None:
         raise UsageError("give either years, or start_date and end_date")
     years = checked_years(years)
-    return categorical_table(as_sites(sites), layer, years=years, source=source, on_error=on_error, progress=progress)
+    sites = as_sites(sites)
+    found = categorical_table(sites, layer, years=years, source=source, on_error=on_error, progress=progress)
+    return keep_columns(found, sites, keep)
 
 
 def embedding_table(

@@ -59,14 +59,52 @@ def report_progress(
             def update(n: int) -> None:
                 bar.update(n)
 
-            _bars.append(bar)
-            try:
+            with _shown(bar):
                 yield update
-            finally:
-                _bars.remove(bar)
 
 
 _bars: list[Any] = []
+_TICK_S: Final = 1.0
+
+
+@contextmanager
+def report_stage(progress: Progress, title: str) -> Iterator[None]:
+    """Show the title and the seconds of work whose length isn't known, such as planning, until it is done.
+
+    Parameters
+    ----------
+    progress : bool or callable
+        See `Progress`; a function isn't called, because nothing is counted.
+    title : str
+        What is being done.
+    """
+    if progress is not True:
+        yield
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=title, bar_format="{desc}: {elapsed}{postfix}", leave=False) as bar, _shown(bar):
+        yield
+
+
+@contextmanager
+def _shown(bar: Any) -> Iterator[None]:
+    """Let a bar show notices, and draw it each second, so that its time goes on while nothing is finished."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(_TICK_S):
+            bar.refresh()
+
+    _bars.append(bar)
+    ticking = threading.Thread(target=tick, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticking.join()
+        _bars.remove(bar)
 
 
 def show_notice(text: str) -> None:

@@ -2,8 +2,12 @@
 
 import ast
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +24,7 @@ from gee_polygons import extract_embeddings, open_source
 from gee_polygons.cli.main import main
 from gee_polygons.cli.messages import in_options, shown_messages
 from gee_polygons.errors import DataWarning
+from gee_polygons.progress import report_stage, show_notice
 from gee_polygons.sources.raster import RasterSource
 
 PACKAGE = Path(gee_polygons.__file__).parent
@@ -166,3 +171,35 @@ def test_a_warning_is_one_line_once_whoever_gives_it(capsys):
             thread.join()
             warn(1)
     assert capsys.readouterr().err.splitlines() == ["warning: two lines", "warning: another"]
+
+
+# --- progress
+
+
+def test_each_stage_is_shown_and_its_time_goes_on(sample_sites, capsys):
+    extract_embeddings(sample_sites[:2], years=2024, source="sample", progress=True)
+    said = capsys.readouterr().err
+    places = [said.index(title) for title in ("checking sites: ", "planning: ", "extract: ", "making the table: ")]
+    assert places == sorted(places)
+    with report_stage(True, "planning"):
+        show_notice("compiling once, about 10 s")
+        time.sleep(1.2)
+    said = capsys.readouterr().err
+    assert "planning: 00:00, compiling once, about 10 s" in said
+    assert "planning: 00:01, compiling once, about 10 s" in said
+
+
+def test_a_first_compilation_is_announced(tmp_path):
+    code = (
+        "import numpy as np; from gee_polygons.progress import report_stage; from gee_polygons.zonal.compiled import compiled\n"
+        "def double(x): return 2 * x\n"
+        "with report_stage(True, 'planning'): compiled(double)(1)\n"
+    )
+    path = tmp_path / "code.py"
+    path.write_text(code)
+    for times in (1, 0):  # the second process finds it in the cache
+        done = subprocess.run(
+            [sys.executable, path], capture_output=True, text=True, check=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+        )  # fmt: skip
+        assert ("compiling once" in done.stderr) == bool(times), done.stderr

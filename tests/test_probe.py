@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.bench_probe import PLACES, coverage
 from gee_polygons.alphaearth import BANDS
-from gee_polygons.errors import DependencyError, UsageError
-from gee_polygons.probe import ProbeResult, ValueResult, compare_block_sizes, cross_validate, fit_probe, spatial_blocks
+from gee_polygons.cli.main import main
+from gee_polygons.embeddings.directional import normalize
+from gee_polygons.embeddings.quantization import codes_to_vectors
+from gee_polygons.errors import DependencyError, InputFileError, OutputError, UsageError
+from gee_polygons.probe import (
+    ProbeResult,
+    ValueResult,
+    compare_block_sizes,
+    cross_validate,
+    fit_probe,
+    load_probe,
+    predict_sites,
+    spatial_blocks,
+    train_probe,
+)
 from gee_polygons.probe.validation import _balanced_accuracy
 
 POINTS = Path(__file__).parents[2] / "shared" / "data"
@@ -251,3 +267,95 @@ def test_a_series_of_labels_is_matched_by_its_index_or_by_site_ids():
 def test_folds_are_two_or_more(folds):
     with pytest.raises(UsageError, match="folds are 2 or more"):
         cross_validate(gradient(), "biomass", folds=folds)
+
+
+# --- saved
+
+
+@pytest.mark.parametrize(("model", "values"), [("logistic", False), ("knn", False), ("ridge", True), ("knn", True)])
+def test_a_saved_probe_predicts_what_scikit_learn_does(model, values, tmp_path):
+    table = blobs()
+    labels = pd.Series(table["A00"] * 3 + table["A05"], name="height") if values else table["label"].replace("a", "é")
+    if model == "logistic":
+        labels = labels.where(table["lon"] > 2, "third")  # softmax; with two classes below
+    for y in [labels] if values else [labels, table["label"]]:
+        probe = train_probe(table, y, model=model, groups=table["lon"], target="x")
+        back = load_probe(probe.save(tmp_path / "p.json", overwrite=True))
+        assert back.scores == probe.scores
+        assert "90 % interval" in back.scores["summary"]
+        found = predict_sites(back, table)
+        fitted = fit_probe(table, y, model=model)
+        units = normalize(table[list(BANDS)].to_numpy())
+        if model == "knn":  # fitted to the codes
+            units = normalize(codes_to_vectors(np.array(probe.codes, np.int8), np.float64))
+            fitted = fitted.fit(units, y.astype(float) if values else y)
+            found = predict_sites(back, table.assign(**dict(zip(BANDS, units.T, strict=True))))
+        if values:
+            assert np.allclose(found["x"], fitted.predict(units), atol=1e-9)
+        else:
+            assert (found["x"] == fitted.predict(units)).all()
+            shares = found[[f"p_{name}" for name in fitted.classes_]].to_numpy()
+            assert np.allclose(shares, fitted.predict_proba(units), atol=1e-6)
+            assert np.array_equal(found["probability"], shares.max(axis=1))
+
+
+def test_sites_unlike_all_training_vectors_are_flagged():
+    table = blobs()
+    probe = train_probe(table, "label", groups="lon")
+    far = table[:3].copy()
+    far.loc[0, list(BANDS)] = -table.loc[0, list(BANDS)]
+    far.loc[1, "A07"] = np.nan
+    found = predict_sites(probe, far)
+    assert found["is_unlike"].tolist()[0] is True
+    assert found.loc[0, "distance_deg"] > 90
+    assert found.loc[1].drop(["is_unlike"]).isna().all()
+    assert found["is_unlike"].isna().tolist() == [False, True, False]
+    assert not found.loc[2, "is_unlike"]
+    assert predict_sites(probe, table)["is_unlike"].sum() == 0
+
+
+def test_what_is_no_probe_is_refused(tmp_path):
+    path = train_probe(blobs(), "label", groups="lon").save(tmp_path / "p.json")
+    content = json.loads(path.read_text())
+    with pytest.raises(OutputError, match="exists already"):
+        train_probe(blobs(), "label", groups="lon").save(path)
+    for change in (
+        {"format": "another"}, {"bands": ["A00"]}, {"kind": "forest"}, {"coefficients": [[1.0]]}, {"codes": []},
+        {"mean": [float("nan")] * 64}, {"labels": ["c"] * 120}, {"intercept": "text"}, {"codes": [[1000] * 64] * 120},
+    ):  # fmt: skip
+        path.write_text(json.dumps({**content, **change}))
+        with pytest.raises(InputFileError, match="probe"):
+            load_probe(path)
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputFileError, match="no probe"):
+        load_probe(path)
+
+
+def test_the_command_works_on_what_extract_writes(sample_sites, tmp_path):
+    def run(*args):
+        return CliRunner().invoke(main, [str(arg) for arg in args])
+
+    frame = pd.concat([sample_sites.to_geodataframe()] * 2, ignore_index=True).iloc[:24]
+    frame["site_id"] = range(24)
+    frame["crop"] = ["a", "b"] * 12
+    frame.to_file(tmp_path / "sites.geojson")
+    table = tmp_path / "t.parquet"
+    done = run(
+        "extract", tmp_path / "sites.geojson", "--years", 2024, "--source", "sample", "--keep", "crop", "-o", table
+    )
+    assert done.exit_code == 0, done.output
+    how = ("--block-m", 500, "--buffer-m", 0)
+    done = run("probe", table, "--target", "crop", "-o", tmp_path / "p.json", *how)
+    assert done.exit_code == 0, done.output
+    assert "logistic, blocks of 500 m" in done.output
+    pd.DataFrame({"site_id": range(24), "crop": ["a", "b"] * 12}).to_csv(tmp_path / "labels.csv", index=False)
+    again = run("probe", table, "--labels", tmp_path / "labels.csv", "-o", tmp_path / "q.json", *how)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "p.json").read_text() == (tmp_path / "q.json").read_text()
+    for wrong, says in (
+        ((), "--target COLUMN"), (("--target", "none"), "no column 'none'"),
+        (("--labels", table), "name one with --target"),
+    ):  # fmt: skip
+        done = run("probe", table, "-o", tmp_path / "r.json", *wrong)
+        assert done.exit_code == 2
+        assert says in done.stderr

@@ -24,8 +24,9 @@ from gee_polygons.cli.change import change, recovery, report
 from gee_polygons.cli.costs import plan
 from gee_polygons.cli.look import audit, render, similarity
 from gee_polygons.cli.messages import say, shown_messages
+from gee_polygons.cli.probe import probe
 from gee_polygons.errors import GeePolygonsError
-from gee_polygons.progress import heeding_interrupts
+from gee_polygons.progress import heeding_interrupts, report_stage
 from gee_polygons.version import package_version
 
 if TYPE_CHECKING:
@@ -166,15 +167,17 @@ def extract(
             options["on_error"] = "collect"  # the same command tries again
         return bulk.write_dataset(sites_file, output, {**options, **dataset, "strict": strict, "years": years})
     bulk.check_unused(dataset)
-    from gee_polygons.tables import check_output, write_table
+    with report_stage(shared.on_terminal(), "starting"):
+        from gee_polygons.tables import check_output, write_table
 
-    check_output(output, overwrite)  # before the long work
-    from gee_polygons.extract import extract_embeddings
+        check_output(output, overwrite)  # before the long work
+        from gee_polygons.extract import extract_embeddings
 
     sites = sites_file.load()
     options["keep"] = keep == ("all",) or keep or False
     table = extract_embeddings(sites, years=years, progress=shared.on_terminal(), **options)
-    write_table(table, output, sites=sites, overwrite=overwrite, spreadsheet=spreadsheet)
+    with report_stage(shared.on_terminal(), f"writing {output.name}"):
+        write_table(table, output, sites=sites, overwrite=overwrite, spreadsheet=spreadsheet)
     click.echo(f"{output}: {_summary(table, len(sites), len(years))}")
     failures = table.attrs.get("errors", [])
     for failure in failures[:MAX_SHOWN]:
@@ -259,7 +262,7 @@ def demo(*, out: Path) -> None:
         click.echo(f"  {command}")
 
 
-for _command in (plan, render, similarity, change, recovery, report, audit, download, index, datasets):
+for _command in (plan, render, similarity, change, recovery, report, probe, audit, download, index, datasets):
     main.add_command(_command)
 
 

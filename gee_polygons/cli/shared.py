@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gee_polygons.cli.messages import say
+from gee_polygons.progress import report_stage
 
 if TYPE_CHECKING:
     from gee_polygons.site import SiteCollection
@@ -118,11 +119,12 @@ class SitesFile:
 
     def load(self) -> SiteCollection:
         """Read the file; with ``--skip-invalid``, write the rows that were refused to `refused_path`."""
-        from gee_polygons.site.collection import collected
-        from gee_polygons.site.files import read_sites
+        with report_stage(on_terminal(), f"reading {self.path.name}"):
+            from gee_polygons.site.collection import collected
+            from gee_polygons.site.files import read_sites
 
-        found = read_sites(self.path, **self.options)
-        sites = collected(found, where=str(self.path))
+            found = read_sites(self.path, **self.options)
+            sites = collected(found, where=str(self.path))
         if found.refused:
             import pandas as pd
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import NODATA
 from gee_polygons.errors import ReadError, warn_data
 from gee_polygons.network.hosts import interruptible
-from gee_polygons.progress import Progress, heeding_interrupts, report_progress
+from gee_polygons.progress import Progress, heeding_interrupts, report_progress, report_stage
 from gee_polygons.reduction.checking import BlockDamage, damage_error, describe_damage, reduce_checked
 from gee_polygons.reduction.coverages import JobCoverage, PieceCoverages
 from gee_polygons.reduction.merging import BlockSums, Merger, Results, StoppedError
@@ -89,7 +89,7 @@ def reduce_polygons(
         on_error=on_error, on_damage=on_damage, workers=max_workers or os.cpu_count() or 1,
     )  # fmt: skip
     with heeding_interrupts():
-        with _collector_paused():
+        with report_stage(progress, "planning"), _collector_paused():
             plan = source.plan(prepared, years)
         try:
             total = plan.blocks * (2 if needs.medoid else 1)

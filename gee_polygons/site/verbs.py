@@ -80,6 +80,7 @@ class Extractable:
         end_date: str | int | None = None,
         source: Any = None,
         on_error: str = "raise",
+        keep: bool | Sequence[str] = False,
         progress: bool | Callable[..., Any] = False,
     ) -> pd.DataFrame:
         """Measure how much of each site each class covers: see `gee_polygons.extract.extract_categorical`."""
@@ -87,7 +88,7 @@ class Extractable:
 
         return extract_categorical(
             self, layer, years, start_date=start_date, end_date=end_date, source=source, on_error=on_error,
-            progress=progress,
+            keep=keep, progress=progress,
         )  # fmt: skip
 
     def show(

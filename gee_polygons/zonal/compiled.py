@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import numba
+
+from gee_polygons.progress import show_notice
+
+_COMPILING: Final = "compiling once, about 10 s"
 
 
 def compiled(function: Any) -> Any:
@@ -23,13 +27,17 @@ def compiled(function: Any) -> Any:
 
     def load_if_possible(*arguments: Any) -> Any:
         try:
-            return load(*arguments)
+            found = load(*arguments)
         except Exception:  # of a damaged file, any
             with suppress(OSError):
                 cache.flush()
-            return None
+            found = None
+        if found is None:
+            show_notice(_COMPILING)
+        return found
 
     def save_if_possible(*arguments: Any) -> None:
+        show_notice("")
         try:
             save(*arguments)
         except Exception:
