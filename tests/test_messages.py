@@ -34,7 +34,15 @@ PYTHON_ONLY = (
     "datasets/alpha_embeddings", "network/request", "sources/earthengine/drawing", "sources/earthengine/exports",
     "sources/earthengine/tabulate", "visualize/pictures/render", "visualize/pictures/view", "visualize/interactive",
 )  # fmt: skip
-PYTHON_ONLY_MESSAGES = ("needs years=", "range(2018, 2025)", "method='server'", "leave grid= out", ".to_crs(4326)")
+PYTHON_ONLY_MESSAGES = (
+    "needs years=",
+    "range(2018, 2025)",
+    "method='server'",
+    "leave grid= out",
+    ".to_crs(4326)",
+    "unexpected keyword",
+    "a run with {}={}",
+)
 
 
 def run(*args):
@@ -191,7 +199,7 @@ def test_each_stage_is_shown_and_its_time_goes_on(sample_sites, capsys):
 
 def test_a_first_compilation_is_announced(tmp_path):
     code = (
-        "import numpy as np; from gee_polygons.progress import report_stage; from gee_polygons.zonal.compiled import compiled\n"
+        "from gee_polygons.progress import report_stage; from gee_polygons.zonal.compiled import compiled\n"
         "def double(x): return 2 * x\n"
         "with report_stage(True, 'planning'): compiled(double)(1)\n"
     )

@@ -14,6 +14,7 @@ from gee_polygons.errors import DataWarning
 
 _PHRASES: Final = {  # of messages that name Python functions
     r"; in Python [^;]*": "",
+    r"\(resume=False, (--restart)\)": r"with \1",
     r"call ee\.Authenticate\(\) (once, )?(and )?then (connect|ee\.Initialize)\([^)]*\)": (
         "run `earthengine authenticate` once, and set EE_PROJECT to your project"
     ),
@@ -34,7 +35,7 @@ _OPTIONS: Final = {  # of arguments whose option has another name
     "start_year_column": "start-year",
 }
 _ARGUMENT: Final = re.compile(
-    r"\b(background|bands|buffer_m|by|crs|force|groups|id_column|keep|layer|max|min|on_damage|on_error|random_split|"
+    r"\b(background|bands|buffer_m|by|crs|engine|force|groups|id_column|keep|layer|max|min|on_damage|on_error|partition_by|random_split|"
     r"site_id|start_year_column|task|year)=(['\"]?)([^\s,;'\"]*)\2"
 )
 

@@ -194,7 +194,7 @@ def predict_sites(probe: Probe, table: pd.DataFrame) -> pd.DataFrame:
         If bands are missing.
     """
     units = normalize(band_matrix(table))
-    there = np.isfinite(units).all(axis=1)
+    there = np.atleast_1d(np.isfinite(units).all(axis=1))
     x = units[there]
     distance, near = _nearest(x, _units(np.array(probe.codes, np.int8)), min(NEIGHBOURS, len(probe.labels)))
     found = table[[name for name in ("site_id", "year") if name in table.columns]].copy()
@@ -220,7 +220,9 @@ def predict_sites(probe: Probe, table: pd.DataFrame) -> pd.DataFrame:
         columns = {probe.target: scores[:, 0] if probe.kind == "ridge" else (weights * near_values).sum(axis=1)}
     columns["distance_deg"] = distance[:, 0]
     predicted = pd.DataFrame(columns, index=np.flatnonzero(there)).reindex(range(len(table))).set_axis(table.index)
-    unlike = (predicted["distance_deg"] > probe.unlike_beyond_deg).astype("boolean").mask(~there)
+    unlike = (
+        (predicted["distance_deg"] > probe.unlike_beyond_deg).astype("boolean").mask(~there)
+    )
     return pd.concat([found, predicted, unlike.rename("is_unlike")], axis=1)
 
 
