@@ -220,9 +220,7 @@ def predict_sites(probe: Probe, table: pd.DataFrame) -> pd.DataFrame:
         columns = {probe.target: scores[:, 0] if probe.kind == "ridge" else (weights * near_values).sum(axis=1)}
     columns["distance_deg"] = distance[:, 0]
     predicted = pd.DataFrame(columns, index=np.flatnonzero(there)).reindex(range(len(table))).set_axis(table.index)
-    unlike = (
-        (predicted["distance_deg"] > probe.unlike_beyond_deg).astype("boolean").mask(~there)
-    )
+    unlike = (predicted["distance_deg"] > probe.unlike_beyond_deg).astype("boolean").mask(~there)
     return pd.concat([found, predicted, unlike.rename("is_unlike")], axis=1)
 
 
