@@ -38,4 +38,4 @@ def background_of(findings: Findings, say: Language) -> str:
     n_controls = len(findings.controls)
     n_references = len(findings.background) - n_controls
     parts = [say.count(n, noun) for n, noun in ((n_controls, "control site"), (n_references, "reference site")) if n]
-    return f" {say('and')} ".join(parts) or say("the table's own sites that moved most alike")
+    return f" {say('and')} ".join(parts) or say("the table's own sites")
