@@ -2,9 +2,10 @@
 
     python -m benchmarks.soak [--kills 40] [--seed 0] [--signals KILL,TERM,INT] [--only extract,download]
 
-Commands: an extraction and a download over HTTP with latency, the building of an index, and an extraction from the
-local Earth Engine of tests/earthengine. A stopped command must end within some seconds, must not have finished as if
-nothing had happened, and the next run must give the same bytes and leave no temporary file.
+Commands: an extraction and a download over HTTP with latency, the building of an index, datasets in this process and in
+several, of which the command or a worker is stopped, and an extraction from the local Earth Engine of
+tests/earthengine. A stopped command must end within some seconds, must not have finished as if nothing had happened,
+and the next run must give the same bytes and leave no temporary file.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 COMMAND = "from gee_polygons.cli.main import main; main()"
+# the same command with datasets in many small chunks
+IN_CHUNKS = f"""
+from gee_polygons.bulk import layout, run
+layout.SIDE_PX, run.CHUNK_SITES, run._SMALL = 512, 40, 0
+{COMMAND}
+"""
 # the same command, in a session with the local Earth Engine
 ON_EARTH_ENGINE = f"""
 import os
@@ -102,6 +111,9 @@ def cases(work: Path, files: str) -> list[Case]:
     write = work / "ee_sites.geojson"
     fields(40, seed=1).to_geodataframe().to_file(write)
     years = ("--years", "2020-2023")
+    write_fields(work / "fields.parquet")
+    dataset = ("extract", str(work / "fields.parquet"), *years, "--source", str(work / "sample" / "v1" / "annual"),
+               "--statistics", "mean,p90", "-o", "d")  # fmt: skip
     return [
         Case("extract", ("extract", sites, *years, "--source", index, "--statistics", "mean,p90", "-o", "t.parquet"),
              "t.parquet"),
@@ -110,8 +122,33 @@ def cases(work: Path, files: str) -> list[Case]:
              ("download", sites, *years, "--source", index, "--format", "tif", "-o", "copy"), "copy"),
         Case("index build", ("index", "build", "gee-polygons/sample", "--index", index, "-o", "i.parquet"),
              "i.parquet"),
+        Case("dataset", (*dataset, "--max-workers", "1"), "d", IN_CHUNKS),
+        Case("dataset in processes", (*dataset, "--max-workers", "2"), "d", IN_CHUNKS),
+        Case("dataset, a worker", (*dataset, "--max-workers", "2"), "d", IN_CHUNKS),
         Case("earthengine", ("extract", str(write), "--years", "2019-2021", "-o", "t.csv"), "t.csv", ON_EARTH_ENGINE),
     ]  # fmt: skip
+
+
+def write_fields(path: Path) -> None:
+    """Write some hundred fields over the tiles of the sample archive, many of them across blocks."""
+    import geopandas
+    import numpy as np
+    import shapely
+
+    from gee_polygons.sources.sample import sample_sites
+
+    west, south, east, north = sample_sites().total_bounds
+    rng = np.random.default_rng(0)
+    places = shapely.points(rng.uniform(west, east, 600), rng.uniform(south, north, 600))
+    shapes = shapely.buffer(places, rng.choice([0.001, 0.004], 600))
+    geopandas.GeoDataFrame({"site_id": np.arange(600)}, geometry=shapes, crs=4326).to_parquet(path)
+
+
+def victim_of(process: subprocess.Popen[str], case: Case, chance: random.Random) -> psutil.Process:
+    """Return the process that is stopped: the command, or one of its workers if the case says so."""
+    own = psutil.Process(process.pid)
+    workers = own.children() if case.name.endswith("a worker") else []
+    return chance.choice(workers) if workers else own
 
 
 def temporary(folder: Path) -> list[Path]:
@@ -145,18 +182,19 @@ def main() -> None:
             after = chance.uniform(0.0, 1.05) * seconds[case.name]
             process = case.start(folder, env)
             time.sleep(after)
-            process.send_signal(sent)
+            with suppress(psutil.NoSuchProcess):
+                victim_of(process, case, chance).send_signal(sent)
             began = time.monotonic()
             what = f"{number}: {case.name}, {sent.name} after {after:.2f} of {seconds[case.name]:.2f} s"
             try:
-                message = process.communicate(timeout=ENDS_WITHIN_S)[1]
+                message = process.communicate(timeout=ENDS_WITHIN_S * (6 if case.name.endswith("a worker") else 1))[1]
             except subprocess.TimeoutExpired:
                 process.kill()
                 message = process.communicate()[1]
                 faults.append(f"{what}: still there after {ENDS_WITHIN_S:.0f} s: {message.strip()}")
             took = time.monotonic() - began
             status = "finished" if process.returncode == 0 else "stopped"
-            if status == "finished" and took > SWALLOWED_AFTER_S:
+            if status == "finished" and not case.name.endswith("a worker") and took > SWALLOWED_AFTER_S:
                 faults.append(f"{what}: went on for {took:.1f} s and finished: {message.strip()}")
             elif "Traceback" in message and "gee_polygons/cli" in message and "import" not in message:
                 faults.append(f"{what}: a traceback: {message.strip()}")

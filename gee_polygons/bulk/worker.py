@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import sys
+import threading
+import time
 
 
 def main() -> None:
@@ -15,6 +17,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever prints, prints to standard error
     asked = sys.stdin.buffer
     folder, source = pickle.load(asked)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     from gee_polygons.bulk.work import do_chunk
 
     while True:
@@ -28,6 +31,13 @@ def main() -> None:
             outcome = error
         answers.write(_pickled(outcome))
         answers.flush()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process soon after the one that started it was killed: the next run must not meet its files."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def _pickled(outcome: object) -> bytes:
