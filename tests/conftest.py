@@ -26,7 +26,7 @@ LONGEST = (
     "test_notebooks", "test_mosaic", "test_null", "test_cli", "test_seams", "test_collection", "test_mosaic_wide",
     "test_huge", "test_dialects", "test_robustness", "test_sample", "test_download", "test_large", "test_visualize",
     "test_change", "test_report", "test_cog", "test_statistics", "test_warmup", "test_intervals", "test_damage",
-    "test_overlaps", "test_recovery",
+    "test_overlaps", "test_recovery", "test_cli_examples", "test_messages",
 )  # fmt: skip
 SOURCES = Path(__file__).parents[1] / "gee_polygons" / "sources"
 

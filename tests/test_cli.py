@@ -77,14 +77,6 @@ def out(tmp_path):
 # --- help ---
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command):
-    done = run(command, "--help")
-    assert done.exit_code == 0
-    assert "Example:" in done.output
-    assert f"gee-polygons {command}" in done.output
-
-
 def test_without_a_command_the_help_is_shown():
     done = run()
     assert done.exit_code == 0

@@ -91,7 +91,7 @@ def build(
 
     \b
     Example:
-      gee-polygons index build aef/v1-annual --bbox 11.3,-0.1,11.5,0.1 --from 2023 --to 2023 -o aef.parquet
+      gee-polygons index build aef/v1-annual --bbox=-48.05,-22.36,-48,-22.34 --from 2023 --to 2023 -o aef.parquet
     """
     from gee_polygons.collection import build as build_collection
 
@@ -146,7 +146,8 @@ def datasets() -> None:
 
 
 @datasets.command(name="list", short_help="List the catalogue.")
-def list_() -> None:
+@shared.json_option
+def list_(*, as_json: bool) -> None:
     """List the catalogue.
 
     \b
@@ -155,13 +156,17 @@ def list_() -> None:
     """
     from gee_polygons.collection import datasets as catalogue
 
+    if as_json:
+        shared.print_json({name: entry.as_dict() for name, entry in catalogue().items()})
+        return
     for name, entry in catalogue().items():
         click.echo(f"{name:<22} {entry.title}")
 
 
 @datasets.command(name="info", short_help="Describe a dataset.")
 @click.argument("name")
-def dataset_info(*, name: str) -> None:
+@shared.json_option
+def dataset_info(*, name: str, as_json: bool) -> None:
     """Describe the dataset NAME.
 
     \b
@@ -170,7 +175,10 @@ def dataset_info(*, name: str) -> None:
     """
     from gee_polygons.collection import dataset
 
-    _describe_dataset(dataset(name))
+    if as_json:
+        shared.print_json(dataset(name).as_dict())
+    else:
+        _describe_dataset(dataset(name))
 
 
 @datasets.command(name="register", short_help="Add a dataset of your own.")

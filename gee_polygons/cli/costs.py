@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--latency", type=float, default=50.0, show_default=True, metavar="MS", help="Time from a request to its response."
 )
+@shared.json_option
 def plan(
     *,
     sites_file: shared.SitesFile,
@@ -43,6 +44,7 @@ def plan(
     local: tuple[str, ...],
     bandwidth: float,
     latency: float,
+    as_json: bool,
 ) -> None:
     """Estimate what an extraction would cost. Reads indexes and headers, no pixels.
 
@@ -67,7 +69,10 @@ def plan(
         offers = compare_sources(sites, years, sources="all", local=local, **how)
         if no_session:
             offers = [replace(o, reason=no_session) if o.source == "earthengine" else o for o in offers]
-        _say_each(offers, len(sites), years_text(years), bandwidth, latency)
+        if as_json:
+            _print_json(offers, len(sites), years, bandwidth, latency)
+        else:
+            _say_each(offers, len(sites), years_text(years), bandwidth, latency)
         return
     if local:
         raise click.UsageError("--local goes with --source all; else give the path as --source.")
@@ -75,6 +80,9 @@ def plan(
 
     opened = open_source(source)
     offer = price_source(sites, years, opened, **how)
+    if as_json:
+        _print_json([replace(offer, source=opened.name)], len(sites), years, bandwidth, latency)
+        return
     connection = f"{bandwidth:g} Mbit/s and {latency:g} ms"
     parts = f"{_time(offer.transfer_s)} of it for requests and bytes at {connection}"
     facts: list[tuple[str, object]] = [
@@ -96,6 +104,15 @@ def plan(
             ("pixels", f"{cost.pixels:,} pixel-years"),
         ]
     shared.print_facts(*facts)
+
+
+def _print_json(offers: Sequence[Offer], n_sites: int, years: Sequence[int], bandwidth: float, latency: float) -> None:
+    names = [field.name for field in fields(offers[0]) if field.name != "opened"]
+    listed = [{name: getattr(offer, name) for name in names} for offer in offers]
+    for one in listed:
+        one["seconds"] = one["seconds"] if one["available"] else None
+    how = {"sites": n_sites, "years": years, "bandwidth_mbit_s": bandwidth, "latency_ms": latency}
+    shared.print_json({**how, "sources": listed})
 
 
 def _say_each(offers: Sequence[Offer], n_sites: int, years: str, bandwidth: float, latency: float) -> None:

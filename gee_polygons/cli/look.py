@@ -279,7 +279,8 @@ def _table_or_sites(
 @click.command(short_help="Check a table of embeddings for errors.")
 @click.argument("table", metavar="TABLE", type=shared.PATH)
 @click.option("--reference", type=shared.PATH, help="A trusted table with some of the same rows.")
-def audit(*, table: Path, reference: Path | None) -> int:
+@shared.json_option
+def audit(*, table: Path, reference: Path | None, as_json: bool) -> int:
     """Check a table of embeddings for errors; any .parquet or .csv table, not only this package's.
 
     Vectors are found in A00..A63, in 64 columns of another name, or in a column of lists. The report also says what
@@ -293,7 +294,12 @@ def audit(*, table: Path, reference: Path | None) -> int:
     from gee_polygons.audit import audit as look
 
     report = look(table, reference)
-    click.echo(f"{table}\n{report}")
+    if as_json:
+        names = ("n_rows", "n_without_data", "vectors", "verdict", "is_clean", "checked", "not_checked")
+        findings = report.to_frame().to_dict("records")
+        shared.print_json({"table": str(table), **{n: getattr(report, n) for n in names}, "findings": findings})
+    else:
+        click.echo(f"{table}\n{report}")
     return shared.EXIT_DATA if report.findings else 0
 
 

@@ -96,6 +96,10 @@ def main(ctx: click.Context, verbose: bool) -> None:
     \b
     Example, from nothing and without an account:
       gee-polygons demo
+
+    \b
+    Completion of commands and options in bash (zsh, fish: the same with their names):
+      eval "$(_GEE_POLYGONS_COMPLETE=bash_source gee-polygons)"
     """
     logging.getLogger("gee_polygons").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home it explains where it keeps its fonts
@@ -216,7 +220,8 @@ def sample(*, out: Path, years: tuple[int, ...]) -> None:
 
 
 @main.command(short_help="List where embeddings can come from.")
-def sources() -> None:
+@shared.json_option
+def sources(*, as_json: bool) -> None:
     """List where embeddings can come from, what each needs, and what is available here.
 
     \b
@@ -228,10 +233,14 @@ def sources() -> None:
 
     account = sign_in_status()
     rows = [*_SOURCES[:-1], (*_SOURCES[-1][:2], account.partition(":")[0].partition(",")[0])]
+    setting = os.environ.get(SOURCE_SETTING)
+    if as_json:
+        listed = [dict(zip(("source", "what", "here"), row, strict=True)) for row in rows[1:]]
+        shared.print_json({"sources": listed, "earthengine": account, "default": setting or "source-coop"})
+        return
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for row in rows:
         click.echo(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}")
-    setting = os.environ.get(SOURCE_SETTING)
     click.echo(f"\nearthengine: {account}")
     click.echo(f"without --source: {setting}, from {SOURCE_SETTING}" if setting else "without --source: source-coop")
 

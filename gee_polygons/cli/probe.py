@@ -41,7 +41,7 @@ def probe(
     \b
     Example:
       gee-polygons extract sites.geojson --years 2024 --source sample --keep all -o labelled.parquet
-      gee-polygons probe labelled.parquet --target kind -o probe.json
+      gee-polygons probe labelled.parquet --target kind --block-m 500 -o probe.json
     """
     from gee_polygons.probe import train_probe
     from gee_polygons.store.atomic import check_new_file

@@ -89,6 +89,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the o
 spreadsheet_option = click.option(
     "--spreadsheet", is_flag=True, help="In a .csv, put ' before texts that a spreadsheet would compute: =, +, -, @."
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 PATH: Final = click.Path(path_type=Path)
 
 
@@ -175,6 +176,15 @@ def print_facts(*facts: tuple[str, object]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         click.echo(f"{name:<{width}}  {value}")
+
+
+def print_json(content: Any) -> None:
+    """Print what ``--json`` asks for; numbers that aren't finite become null."""
+    import json
+
+    from gee_polygons.site.values import plain
+
+    click.echo(json.dumps(plain(content), indent=2, ensure_ascii=False))
 
 
 def near(path: Path) -> Path:
