@@ -38,7 +38,7 @@ def test_without_credentials_one_line_says_what_to_do(tmp_path, monkeypatch):
     fields(1).to_geodataframe().to_file(path, driver="GeoJSON")
     done = run("plan", path, "--years", "2020", "--source", "earthengine")
     assert done.exit_code == 1
-    assert "ee.Authenticate() once" in done.output
+    assert "run `earthengine authenticate` once, and set EE_PROJECT" in done.output
 
 
 def test_beside_other_sources_it_has_an_offer_and_auto_takes_it_where_nothing_else_is(ee_server, monkeypatch):
