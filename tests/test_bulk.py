@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import geopandas
 import mosaics
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +28,7 @@ from gee_polygons.alphaearth import BANDS
 from gee_polygons.bulk import engines, layout, run
 from gee_polygons.bulk import sites as bulk_sites
 from gee_polygons.bulk.layout import Boxes, GridPart, keys_at, make_layout
-from gee_polygons.errors import OutputError, SiteError, UsageError
+from gee_polygons.errors import InputFileError, OutputError, SiteError, UsageError
 from gee_polygons.sources.cog import CogSource
 from gee_polygons.tables import read_table
 from gee_polygons.zonal.grid import Lattice, Window
@@ -348,6 +350,36 @@ def test_on_error_raise_stops_and_says_why(index, fields, tmp_path):
         tile.write_bytes(good)
 
 
+def test_damaged_receipts_and_lost_parts_are_done_again(whole, index, fields, tmp_path):
+    folder = tmp_path / "d"
+    go(fields, folder, index, keep=True, shard=(1, 2))
+    receipts = sorted((folder / "_run" / "done").iterdir())
+    for path, size in zip(receipts, (0, 100, receipts[2].stat().st_size - 3), strict=False):
+        os.truncate(path, size)
+    flipped = bytearray(receipts[3].read_bytes())
+    flipped[len(flipped) // 2] ^= 255
+    receipts[3].write_bytes(flipped)
+    next(folder.rglob("part-*.parquet")).unlink()
+    assert go(fields, folder, index, keep=True).is_complete
+    assert files_of(folder) == files_of(whole[0])
+
+
+FULL = KILLED.replace(
+    "if __name__", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\nif __name__"
+)
+
+
+@pytest.mark.parametrize("limit", [30_000, 65_000], ids=["sites", "parts"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on(whole, index, fields, tmp_path, limit):
+    fields.to_parquet(tmp_path / "fields.parquet")
+    script = FULL.format(tests=[str(Path(__file__).parents[1])], sites=str(tmp_path / "fields.parquet"),
+                         folder=str(tmp_path / "d"), index=str(index), workers=1, limit=limit)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("gee_polygons.errors.OutputError: can't write")
+    assert go(tmp_path / "fields.parquet", tmp_path / "d", index, keep=True).is_complete
+    assert files_of(tmp_path / "d") == files_of(whole[0])
+
+
 # --- sites
 
 
@@ -387,6 +419,89 @@ def test_sites_without_ids_are_numbered(index, fields, tmp_path):
     fields[["geometry"]].to_parquet(tmp_path / "f.parquet")
     go(tmp_path / "f.parquet", tmp_path / "d", index)
     assert sorted(read_table(tmp_path / "d")["site_id"].unique()) == list(range(len(fields)))
+
+
+def test_columns_keep_their_types_whatever_the_first_batch_holds(index, fields, tmp_path):
+    n = np.arange(len(fields))
+    late = n >= 60  # a batch has 50 sites
+    frame = fields[["site_id", "geometry"]].assign(
+        day=[datetime.date(2020, 1, 1 + i % 28) if i >= 60 else None for i in n],
+        when=pd.to_datetime([f"2020-01-{1 + i % 28:02d}" if i >= 60 else None for i in n]),
+        lists=[[1.0, float(i)] if i >= 60 else None for i in n],
+        blob=[bytes([i]) if i >= 60 else None for i in n],
+        small=pd.array(np.where(late, n % 100, None), "Int16"),
+        flag=pd.array(np.where(late, n % 2 == 0, None), "boolean"),
+        struct=[{"a": int(i)} for i in n],
+    )
+    table = pa.table(frame.to_arrow()).replace_schema_metadata(None)
+    plain = {name: table.schema.field(name).type for name in frame.columns[2:]}
+    (tmp_path / "parts").mkdir()
+    kinds = {"kind": pd.Categorical([f"k{i // 90}" for i in n])}
+    frame = frame.assign(**kinds)
+    for i in range(2):  # the files' dictionaries differ
+        part = frame.iloc[120 * i : 120 * (i + 1)]
+        part.assign(kind=part["kind"].cat.remove_unused_categories()).to_parquet(tmp_path / "parts" / f"{i}.parquet")
+    for name, sites in (("file", tmp_path / "parts"), ("frame", frame)):
+        go(sites, tmp_path / name, index, keep=True, years=[2024])
+        data = pyarrow.dataset.dataset(tmp_path / name, partitioning="hive").to_table()
+        assert {column: data.schema.field(column).type for column in plain} == plain
+        found = pd.DataFrame(data.select(["site_id", "kind", *plain]).to_pylist()).set_index("site_id")
+        true = pd.DataFrame(table.select(["site_id", *plain]).to_pylist()).assign(**kinds).set_index("site_id")
+        true = true.astype(object).where(true.notna(), None)
+        found = found.astype(object).where(found.notna(), None)
+        assert found.loc[true.index, list(true.columns)].to_dict() == true.to_dict()
+
+
+def test_mixed_ids_and_hidden_ids(index, fields, tmp_path):
+    frame = fields[["site_id", "geometry"]].iloc[:60]
+    mixed = frame.assign(site_id=[i if i < 55 else f"x{i}" for i in range(60)])
+    go(mixed, tmp_path / "d", index)
+    assert set(read_table(tmp_path / "d")["site_id"]) == {str(i) for i in mixed["site_id"]}
+    with pytest.raises(SiteError, match="duplicates"):
+        go(frame.assign(site_id=[7, "7", *range(8, 66)]), tmp_path / "e", index)
+    frame[["geometry"]].to_file(tmp_path / "f.gpkg")
+    go(tmp_path / "f.gpkg", tmp_path / "f", index, id_column="fid")
+    assert sorted(read_table(tmp_path / "f")["site_id"].unique()) == list(range(1, 61))
+
+
+def test_columns_with_names_of_the_dataset_are_kept_under_another(index, fields, tmp_path):
+    taken = ("A00", "year", "site", "site_row", "n_pixels", "chunk", "others", "mean", "lon", "hilbert_key")
+    frame = fields[["site_id", "geometry"]].iloc[:60].assign(**dict.fromkeys(taken, 3))
+    go(frame, tmp_path / "d", index, keep=True)
+    table = read_table(tmp_path / "d")
+    assert {f"{name}_in_file" for name in taken} <= set(table.columns)
+    assert table.columns.is_unique
+
+
+def test_folders_whose_files_differ_in_crs_are_refused(index, fields, tmp_path):
+    (tmp_path / "p").mkdir()
+    for i, crs in enumerate((32722, 32723)):
+        fields.iloc[100 * i : 100 * (i + 1)].to_crs(crs).to_parquet(tmp_path / "p" / f"{i}.parquet")
+    with pytest.raises(InputFileError, match="differ in CRS"):
+        go(tmp_path / "p", tmp_path / "d", index)
+
+
+@pytest.mark.parametrize("how", [{}, {"partition_by": ("time",), "embedding": "codes"}], ids=["years", "codes"])
+def test_a_dataset_gives_its_sites_to_another(index, fields, tmp_path, how):
+    go(fields, tmp_path / "d", index, keep=True, **how)
+    found = go(tmp_path / "d", tmp_path / "e", index, keep=True)
+    assert found.sites == len(fields)
+    first, second = (in_order(read_table(tmp_path / name), fields) for name in "de")
+    assert_same_bits(second[["status", "n_pixels", "crop", "n"]], first[["status", "n_pixels", "crop", "n"]])
+
+
+def test_any_value_can_name_a_folder(index, fields, tmp_path):
+    values = ["a/b", 'it\'s "q"', "", None, "ä ß 日本", "a=b", "..", "%2F", "x?y*", "7"]
+    frame = fields.assign(**{"my/label": [values[i % len(values)] for i in range(len(fields))]})
+    how = {"keep": ["my/label"], "partition_by": ("my/label",)}
+    assert go(frame, tmp_path / "d", index, **how).is_complete
+    table = in_order(read_table(tmp_path / "d"), frame)
+    true = frame["my/label"].repeat(2).replace("", None).reset_index(drop=True)
+    assert len(table) == 2 * len(frame)
+    (name,) = set(table.columns) & {"my/label", "my%2Flabel"}
+    assert table[name].fillna("-").equals(true.fillna("-"))
+    with pytest.raises(UsageError, match="as long as"):
+        go(frame.assign(**{"my/label": "x" * 300}), tmp_path / "e", index, **how)
 
 
 # --- files

@@ -25,6 +25,7 @@ from gee_polygons.tables import unpacked
 
 EMBEDDINGS: Final = ("columns", "array", "list", "codes")
 ROW_GROUP_ROWS: Final = 100_000
+_LONGEST: Final = 200  # characters of a value in a folder's name; systems allow 255 bytes in all
 RUN_KEY: Final = b"gee_polygons_run"
 _NAMES: Final = {"array": "mean", "list": "mean", "codes": "codes"}
 
@@ -66,16 +67,14 @@ class Format:
         names = list(self.partition_by)
         if not names:
             return [("", table)]
-        found = []
-        combinations = table.select(names).group_by(names, use_threads=False).aggregate([])
-        for row in sorted(combinations.to_pylist(), key=lambda row: [str(row[name]) for name in names]):
-            mask = None
-            for name in names:
-                same = pc.is_null(table[name]) if row[name] is None else pc.equal(table[name], row[name])
-                mask = same if mask is None else pc.and_(mask, same)
-            folder = "/".join(f"{name}={_folder_value(row[name])}" for name in names)
-            found.append((folder, table.filter(mask).drop_columns(names)))
-        return found
+        values = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+        places = {
+            row: "/".join(f"{_quoted(name)}={_folder_value(value)}" for name, value in zip(names, row, strict=True))
+            for row in set(values)
+        }
+        which = np.array([places[row] for row in values])
+        rest = table.drop_columns(names)
+        return [(place, rest.filter(pa.array(which == place))) for place in sorted(set(places.values()))]
 
     def columns(self, table: pa.Table) -> pa.Table:
         """Return a table with its embedding as this format has it."""
@@ -167,10 +166,14 @@ def write_file(part: pa.Table, path: Path) -> None:
 
 def _folder_value(value: Any) -> str:
     """Return a value as Hive writes it into folder names."""
-    text = "__HIVE_DEFAULT_PARTITION__" if value is None else quote(str(value), safe=" -_.,+:@()äöüÄÖÜ")
-    if text in ("", ".", ".."):
-        raise UsageError(f"partition_by: a folder can't be called after the value {value!r}")
+    text = "__HIVE_DEFAULT_PARTITION__" if value is None or value == "" else _quoted(str(value))
+    if len(text) > _LONGEST:
+        raise UsageError(f"partition_by: a folder can't be called after a value as long as {text[:40]}...")
     return text
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe=" -_.,+:@()")
 
 
 def _json(value: Any) -> bytes:

@@ -25,6 +25,7 @@ from gee_polygons.bulk.sites import SiteInput
 from gee_polygons.errors import SiteError, UsageError
 from gee_polygons.reduction.plan import PixelSource, Source
 from gee_polygons.reduction.threads import in_order
+from gee_polygons.site.files import site_columns
 from gee_polygons.site.table import SiteTable
 from gee_polygons.site.values import near
 from gee_polygons.zonal.grid import Lattice
@@ -37,7 +38,10 @@ _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 _BUCKET: Final = 200_000  # sites that are sorted in memory at a time
 _METRES: Final = 111_320.0  # of a degree of latitude, and of longitude at the equator
 _SKEW: Final = 0.06  # the grid's north differs from true north by up to this many radians within a zone
-RESERVED: Final = ("site_id", "geometry", "hilbert_key", "start_year", "chunk", "others", "lon", "lat")
+RESERVED: Final = (
+    "site_id", "geometry", "hilbert_key", "start_year", "chunk", "others", "lon", "lat", "site", "site_row", "year",
+    "time",
+)  # fmt: skip
 SAMPLED: Final = 8  # sites of each zone that are planned for, to see the pixel grid and its blocks
 
 
@@ -188,19 +192,23 @@ class _Batch:
             "lat": shapely.get_y(centre),
         }
         for name in table.properties.columns if keep is None else keep:
-            if name in columns or name in ("bbox", "year", "status"):
-                continue
             if name not in table.properties:
+                if name in columns:
+                    continue
                 raise UsageError(
                     f"the sites have no column {name!r}, named in keep=; they have {near(name, table.properties)}"
                 )
             try:
-                columns[name] = pa.array(table.properties[name], from_pandas=True)
+                cells = pa.array(table.properties[name], from_pandas=True)
             except pa.ArrowException as error:
                 raise UsageError(
                     f"the column {name!r} of the sites can't be kept: {str(error).splitlines()[0]}; give its cells "
                     "one type, or leave it out of keep="
                 ) from error
+            cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+            # a file of record batches takes one dictionary only
+            named = name if name not in RESERVED and site_columns([name]) else f"{name}_in_file"
+            columns[named] = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
         rows = pa.record_batch(columns)
         hashes = pd.util.hash_array(np.array([str(i) for i in table.ids], object), categorize=False)
         return cls(rows, columns["hilbert_key"].to_numpy(), shapely.bounds(table.polygons), hashes)
@@ -211,14 +219,18 @@ def _typed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     if batch.schema.names != schema.names:
         lost = set(schema.names) ^ set(batch.schema.names)
         raise UsageError(f"some rows of the sites lack the column {min(lost)!r}")
+    for name, kind in zip(batch.schema.names, batch.schema.types, strict=True):
+        first = schema.field(name).type
+        if kind != first and not pa.types.is_null(kind) and not (_is_number(kind) and _is_number(first)):
+            raise UsageError(f"the column {name!r} of the sites has {first} in the first rows and {kind} later")
     try:
         return batch.cast(schema)
-    except (pa.ArrowException, NotImplementedError) as error:
-        wrong = next((n for n in schema.names if batch.schema.field(n).type != schema.field(n).type), schema.names[0])
-        raise UsageError(
-            f"the column {wrong!r} of the sites has {schema.field(wrong).type} in the first rows and "
-            f"{batch.schema.field(wrong).type} later; give it one type"
-        ) from error
+    except pa.ArrowException as error:
+        raise UsageError(f"a column of the sites has other numbers in the first rows than later: {error}") from error
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _widened(schema: pa.Schema) -> pa.Schema:

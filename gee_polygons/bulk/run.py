@@ -293,6 +293,10 @@ def _prepared(folder: Path, question: _Question, resume: bool, progress: Progres
         for name in ("sites.arrow", "run.json"):  # last: where run.json is, the rest is
             if (making / name).exists():
                 (making / name).replace(place / name)
+    except OSError as error:
+        if isinstance(error, GeePolygonsError):
+            raise
+        raise OutputError(f"can't write into {folder}: {error}") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Job.load(folder)
@@ -312,7 +316,7 @@ def _write_run(place: Path, question: _Question, prepared: Any) -> None:
 
     with pa.memory_map(str(place / "sites.arrow")) as file:
         reader = pa.ipc.open_file(file)
-        names = [n for n in reader.schema.names if n not in (*RESERVED, "site")]
+        names = [n for n in reader.schema.names if n not in RESERVED]
         has_start = any(
             reader.get_batch(i)["start_year"].null_count < len(reader.get_batch(i))
             for i in range(reader.num_record_batches)
@@ -479,7 +483,9 @@ def _do(
         try:
             for number, outcome in outcomes:
                 if isinstance(outcome, BaseException):
-                    if on_error == "raise" or not isinstance(outcome, GeePolygonsError):
+                    is_of_all = isinstance(outcome, UsageError | OutputError)
+                    is_of_all |= not isinstance(outcome, GeePolygonsError)  # a bug
+                    if on_error == "raise" or is_of_all:
                         raise outcome
                     state.failures.append(f"chunk {number}: {outcome}")
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from gee_polygons.store.atomic import replacing
 from gee_polygons.zonal.partials import Partials
 
 RUN_FOLDER: Final = "_run"  # in the dataset's folder; readers leave out names that begin with _
+_DIGEST_BYTES: Final = 32  # SHA-256 of a receipt, before its content
 MAX_FAILURES: Final = 20  # messages of a chunk that are kept
 
 
@@ -216,16 +218,22 @@ def _write_receipt(path: Path, receipt: dict[str, Any], shared: SharedSums | Non
     if shared is not None:
         metadata[b"scale"] = str(shared.scale).encode()
     table = table.replace_schema_metadata(metadata)
-    with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(file, table.schema, options=options) as writer:
-            writer.write_table(table)
+    content = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(content, table.schema, options=options) as writer:
+        writer.write_table(table)
+    found = content.getvalue()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(hashlib.sha256(found).digest())
+        file.write(found)
 
 
 def read_receipt(path: Path) -> tuple[dict[str, Any], pa.Table]:
-    """Return a receipt and the table of shared sums."""
-    with pa.memory_map(str(path)) as file:
-        table = pa.ipc.open_file(file).read_all()
+    """Return a receipt and the table of shared sums; raise a ValueError if the file isn't as it was written."""
+    content = pa.py_buffer(path.read_bytes())
+    if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES].to_pybytes():
+        raise ValueError(f"{path} is damaged")
+    table = pa.ipc.open_file(content[_DIGEST_BYTES:]).read_all()
     return json.loads(table.schema.metadata[b"receipt"]), table
 
 

@@ -7,6 +7,7 @@ import mmap
 import re
 import warnings
 import zipfile
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -90,21 +91,25 @@ def _read_folder(name: str) -> Any:
 
     first = next(iter(sorted(Path(name).rglob("*.parquet"))))
     schema = pq.read_schema(first)
-    if b"gee_polygons_run" not in (schema.metadata or {}):
+    if years_of(schema) is None:
         return geopandas.read_parquet(name)
-    left_out = {
-        "bbox",
-        "mean",
-        "codes",
-        "Rbar",
-        "n_pixels",
-        "valid_fraction",
-        "status",
-        "hilbert_key",
-        "pca_components",
-    }
-    kept = [n for n in schema.names if n not in left_out and not re.fullmatch(r"A\d\d(_\w+)?", n)]
-    return geopandas.read_parquet(name, columns=kept).drop_duplicates("site_id", ignore_index=True)
+    return geopandas.read_parquet(name, columns=site_columns(schema.names)).drop_duplicates(
+        "site_id", ignore_index=True
+    )
+
+
+def years_of(schema: pa.Schema) -> list[int] | None:
+    """Return the years of a file of a dataset of embeddings; None for a file of something else."""
+    metadata = schema.metadata or {}
+    if b"gee_polygons_run" not in metadata:
+        return None
+    return [int(year) for year in json.loads(metadata[b"gee_polygons"])["years"].split(",")]
+
+
+def site_columns(names: Sequence[str]) -> list[str]:
+    """Return those columns of a dataset of embeddings that describe its sites."""
+    computed = r"A\d\d(_\w+)?|bbox|mean|codes|Rbar|n_pixels|valid_fraction|status|hilbert_key|pca_components"
+    return [name for name in names if not re.fullmatch(computed, name)]
 
 
 def _head(name: str) -> bytes:
