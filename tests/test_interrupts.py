@@ -33,9 +33,9 @@ try:
     with heeding_interrupts(signal.SIGTERM):
         Destructor()  # Python ignores what is raised in it
         print("lost", flush=True)
-        time.sleep(30)
+        time.sleep(100)
 except KeyboardInterrupt:
-    print("stopped" if time.monotonic() - began < 10 else "late")
+    print("stopped" if time.monotonic() - began < 50 else "late")
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
 """
 
@@ -43,7 +43,7 @@ print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.gets
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupt_that_python_loses_is_raised_again(name):
     """Of 250 runs of `extract` with Ctrl-C at a random moment, 2 went on: numba was loading compiled code."""
-    done = subprocess.run([sys.executable, "-c", LOST, name], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", LOST, name], capture_output=True, text=True, timeout=150, check=True)
     assert done.stdout.split("\n")[:3] == ["lost", "stopped", "True True"]
 
 

@@ -197,7 +197,7 @@ def served_by_another_process(root):
     try:
         yield process.stdout.readline().strip()
     finally:
-        process.communicate("\n", timeout=20)
+        process.communicate("\n", timeout=60)
 
 
 def test_single_rasters_and_mosaics_hide_their_secrets(sample_archive, tmp_path):

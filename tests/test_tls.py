@@ -248,7 +248,6 @@ def addresses(*found):
 
 
 def test_the_next_address_is_tried_soon_and_first_from_then_on(folder, monkeypatch):
-    monkeypatch.setattr(http, "_NEXT_ADDRESS_S", 0.3)
     full = socket.create_server(("127.0.0.3", 0), backlog=0)  # takes no connection, and says nothing
     fillers = [socket.socket() for _ in range(4)]
     for filler in fillers:
@@ -260,14 +259,15 @@ def test_the_next_address_is_tried_soon_and_first_from_then_on(folder, monkeypat
         threading.Thread(target=server._accept, args=(server._socket,), daemon=True).start()
         monkeypatch.setattr(socket, "getaddrinfo", addresses("::1", "127.0.0.3", "127.0.0.1"))
         took = []
-        for _ in range(2):
+        for seconds in (0.3, 5.0):  # of the second nothing is waited for
+            monkeypatch.setattr(http, "_NEXT_ADDRESS_S", seconds)
             began = time.monotonic()
             data = fetch(f"http://tiles.example:{full.getsockname()[1]}/a.bin", 0, 99, Network(attempts=1))
             assert bytes(data) == DATA[:99]
             took.append(time.monotonic() - began)
             http._close_idle()
-        assert 0.25 < took[0] < 2
-        assert took[1] < 0.25
+        assert took[0] > 0.25
+        assert max(took) < 4
     for each in (*fillers, full):
         each.close()
 
@@ -311,11 +311,8 @@ def test_a_process_ends_at_once_with_requests_under_way(tls, certificate, how):
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, env=environment, text=True
     )
-    began = time.monotonic()
     if how == "is interrupted":
         assert process.stdout.readline() == "under way\n"
         process.send_signal(2)
-        began = time.monotonic()
-    _, shown = process.communicate(timeout=40)
-    assert time.monotonic() - began < 8
+    _, shown = process.communicate(timeout=40)  # of 300 that it would go on trying
     assert ("KeyboardInterrupt" in shown) == (how == "is interrupted")

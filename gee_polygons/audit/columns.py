@@ -17,11 +17,11 @@ def column_findings(table: AuditedTable) -> list[Finding]:
     found = []
     for other in table.others:
         if is_per_band(other.statistic) and other.statistic not in _SUMS:
-            largest = np.nan_to_num(np.abs(other.matrix)).max(axis=1)
+            largest = np.nan_to_num(np.abs(other.matrix)).max(axis=1).astype(np.float64)
             how = f"{other.statistic} in {other.columns} is beyond 1"
             found += table.findings("raw_codes", largest > LONGEST, {"largest": float(largest.max(initial=0))}, how=how)
     if (rbar := table.numbers.get("Rbar")) is not None and table.vectors.whole and table.vectors.statistic == "mean":
-        length = np.sqrt(np.einsum("ij,ij->i", table.matrix, table.matrix))
+        length = np.sqrt(table.vectors.squares)
         difference = np.abs(length - rbar)
         # a row scaled to length 1 has a finding of its own
         wrong = table.complete & (difference > _RBAR_AGREES) & (np.abs(length - 1) > UNIT)

@@ -60,8 +60,8 @@ def _findings_of_part(table: AuditedTable, keys: pd.DataFrame, explained: Mask) 
         return []
     row = np.full((n_sites, len(years)), -1)
     row[site, column] = keys.index
-    units = np.full((n_sites, len(years), table.matrix.shape[1]), np.nan, np.float32)
-    values = table.matrix[keys.index]
+    units = np.full((n_sites, len(years), table.vectors.matrix.shape[1]), np.nan, np.float32)
+    values = table.vectors.of_rows(keys.index)
     units[site, column] = values / np.linalg.norm(values, axis=1, keepdims=True)
     del values
     found: list[Finding] = []
@@ -73,7 +73,7 @@ def _findings_of_part(table: AuditedTable, keys: pd.DataFrame, explained: Mask) 
         if len(rows) < FEWEST_SITES:
             continue
         others = normalize(total[here] - units[several[here], t])
-        pairs = Pairs.of(rows, table.matrix[rows], others, explained[rows])
+        pairs = Pairs.of(rows, table.vectors.of_rows(rows), others, explained[rows])
         more, hit = band_disorders(table, pairs, np.ones(len(rows), np.bool_), repaired_cosine=_REPAIRED)
         found += more
         explained[rows[hit]] = True
@@ -176,7 +176,7 @@ def _in_circles(chosen: Mask, nearest: NDArray[np.intp]) -> Mask:
 
 def _shorter(table: AuditedTable, units: Floats, row: NDArray[np.intp]) -> list[Finding]:
     """Find rows that have the direction of the site's other years, but are far shorter."""
-    length = np.where(row >= 0, np.linalg.norm(table.matrix[row], axis=2), np.nan)
+    length = np.where(row >= 0, np.linalg.norm(table.vectors.of_rows(row), axis=2), np.nan)
     wrong = np.zeros(row.shape, np.bool_)
     some = np.sum(np.isfinite(units[..., 0]), axis=1) >= FEWEST_STEPS
     usual = np.nanmedian(length[some], axis=1, keepdims=True) if some.any() else np.ones((0, 1))

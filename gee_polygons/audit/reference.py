@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gee_polygons.alphaearth import BANDS, N_BANDS
 from gee_polygons.audit.findings import Finding, span
-from gee_polygons.audit.table import AuditedTable
+from gee_polygons.audit.table import AuditedTable, blocks
 from gee_polygons.audit.values import MEAN_OF_NODATA, UNIT
 from gee_polygons.embeddings.directional import normalize
 from gee_polygons.errors import UsageError
@@ -31,7 +31,7 @@ _LARGE: Final = 0.05  # components whose sign is beyond doubt
 _REPAIRED: Final = 0.97  # cosine of rows to the reference, once their bands are in order
 _FAR_BETTER: Final = 0.25  # squared distance, as a fraction of the distance before
 _MOST_DISORDERS: Final = 3  # a table put together from parts may have more than one
-_PAIRS_AT_ONCE: Final = 100_000  # of a million, with all that is computed of them, they would take gigabytes
+_PAIRS_AT_ONCE: Final = 75_000  # of a million, with all that is computed of them, they would take gigabytes
 _MOST_COMPARED: Final = 20_000
 _MOST_ORDERED: Final = 4_000  # rows that tell the order of bands
 _MOST_LOOKED_UP: Final = 5_000  # rows searched for elsewhere in the reference; further ones are reported as different
@@ -110,8 +110,9 @@ def reference_findings(
     found: list[Finding] = []
     for start in range(0, len(rows), _PAIRS_AT_ONCE):
         some, others = rows[start : start + _PAIRS_AT_ONCE], reference_rows[start : start + _PAIRS_AT_ONCE]
-        pairs = Pairs.of(some, table.matrix[some], reference.matrix[others], explained[some])
-        found += _findings_of_pairs(table, reference, pairs)
+        given, truth = table.vectors.of_rows(some), reference.vectors.of_rows(others)
+        found += _findings_of_pairs(table, reference, Pairs.of(some, given, truth, explained[some]))
+        del given, truth  # before the next ones are read
     return [*table.merged(found), *missing], compared
 
 
@@ -167,7 +168,10 @@ def _missing_rows(table: AuditedTable, reference: AuditedTable, how: str) -> lis
 
 def _unit(m: Floats) -> Floats:
     """Return vectors of length 1, and 0 where the length is 0."""
-    return np.nan_to_num(normalize(m))
+    units = np.empty_like(m)
+    for at in blocks(len(m)):
+        units[at] = np.nan_to_num(normalize(m[at]))
+    return units
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
@@ -238,7 +242,7 @@ def _disorder(order: Positions, sign: Floats) -> tuple[str, str, str]:
 def _mixed_up(reference: AuditedTable, table: AuditedTable, pairs: Pairs) -> Result:
     """Check for rows that hold the vector of another year or site."""
     pool = np.flatnonzero(reference.complete)[:_MOST_COMPARED]
-    pool_unit = _unit(reference.matrix[pool])
+    pool_unit = _unit(reference.vectors.of_rows(pool))
     hit = np.zeros(len(pairs.rows), np.bool_)
     examples = []
     for i in np.flatnonzero(pairs.cosine < AGREES)[:_MOST_LOOKED_UP].tolist():

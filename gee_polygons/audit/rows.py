@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gee_polygons.alphaearth import EMBEDDING_YEARS
 from gee_polygons.audit.findings import Finding, span
 from gee_polygons.audit.own_years import FEWEST_SITES, own_year_findings
-from gee_polygons.audit.table import AuditedTable, blocks
+from gee_polygons.audit.table import AuditedTable, Vectors, blocks
 from gee_polygons.embeddings.similarity import angular_distance_deg
 
 Mask = NDArray[np.bool_]
@@ -32,7 +32,7 @@ def row_findings(table: AuditedTable, usable: Mask) -> list[Finding]:
         return []
     year = np.full(table.n_rows, -1) if table.year is None else table.year
     keys = pd.DataFrame({"site": pd.factorize(table.site)[0], "year": year})
-    frames = (pd.DataFrame(table.matrix[block]) for block in blocks(table.n_rows))
+    frames = (pd.DataFrame(table.vectors.matrix[block]) for block in blocks(table.n_rows))
     vector = np.concatenate([pd.util.hash_pandas_object(frame, index=False) for frame in frames])
     found = _duplicates(table, keys, vector)
     if table.year is None:
@@ -84,7 +84,7 @@ def _missing_years(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
 
 def _copies(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
     """Check for the same vector in two years of a site, and in many sites of a year."""
-    if len(keys) < 2 or table.matrix.shape[1] < 2:
+    if len(keys) < 2 or table.vectors.matrix.shape[1] < 2:
         return []
     distinct = keys.drop_duplicates()
     in_two_years = distinct.duplicated(["site", "vector"], keep=False)
@@ -105,22 +105,22 @@ def _jumps(table: AuditedTable, keys: pd.DataFrame) -> list[Finding]:
     if len(rows) < 2:
         return []
     same_site = site[1:] == site[:-1]
-    step = np.where(same_site, _angles(table.matrix, rows[1:], rows[:-1]), np.nan)
+    step = np.where(same_site, _angles(table.vectors, rows[1:], rows[:-1]), np.nan)
     usual = float(np.nanmedian(step)) if same_site.sum() >= _FEWEST_STEPS else 0.0
     apart, at_least = _years_apart(step, year)
     evidence = {"angle, at least": f"{at_least:.0f} degrees", "usual angle": f"{usual:.0f} degrees"}
     found = table.findings("year_apart", rows[np.isin(year, apart)], evidence, years=", ".join(map(str, apart)))
-    wrong = _misplaced(table.matrix, rows, step, usual) & ~np.isin(year, apart) & ~np.isin(year - 1, apart)
+    wrong = _misplaced(table.vectors, rows, step, usual) & ~np.isin(year, apart) & ~np.isin(year - 1, apart)
     angle = np.fmax(np.append(np.nan, step), np.append(step, np.nan))[wrong]
     evidence = {"angle": f"{span(angle, '.0f')} degrees", "usual angle": f"{usual:.0f} degrees"}
     return found + table.findings("jump", rows[wrong], evidence)
 
 
-def _misplaced(m: Floats, rows: Positions, step: Floats, usual: float) -> Mask:
+def _misplaced(vectors: Vectors, rows: Positions, step: Floats, usual: float) -> Mask:
     """Return which rows differ from both neighbours while these agree, and which differ more than land can change."""
     blip, leap = max(BLIP_DEG, _TIMES_USUAL * usual), max(LEAP_DEG, _TIMES_USUAL * usual)
     wrong = np.zeros(len(rows), np.bool_)
-    across = _angles(m, rows[2:], rows[:-2])
+    across = _angles(vectors, rows[2:], rows[:-2])
     # a step to another site is NaN, so that a comparison with it is false
     wrong[1:-1] = (step[:-1] > blip) & (step[1:] > blip) & (across < 0.5 * np.minimum(step[:-1], step[1:]))
     # where a blip explains a leap, the blip is what is wrong
@@ -129,9 +129,10 @@ def _misplaced(m: Floats, rows: Positions, step: Floats, usual: float) -> Mask:
     return wrong
 
 
-def _angles(m: Floats, rows: Positions, others: Positions) -> Floats:
+def _angles(vectors: Vectors, rows: Positions, others: Positions) -> Floats:
     """Return the angles between rows, a block at a time."""
-    return np.concatenate([angular_distance_deg(m[rows[at]], m[others[at]]) for at in blocks(len(rows))])
+    pairs = ((vectors.of_rows(rows[at]), vectors.of_rows(others[at])) for at in blocks(len(rows)))
+    return np.concatenate([angular_distance_deg(*pair) for pair in pairs])
 
 
 def _years_apart(step: Floats, year: NDArray[np.int64]) -> tuple[list[int], float]:

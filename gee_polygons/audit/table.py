@@ -49,23 +49,34 @@ class Vectors:
         Where they were found, as messages say it.
     statistic : str
         ``"mean"``, ``"medoid"``, ``"std"``, ...: what the columns' names or the provenance say.
-    matrix : float64 array, shape (rows, bands)
-        Values, NaN where missing.
+    matrix : float32 or float64 array, shape (rows, bands)
+        Values, NaN where missing; float32 where the table's columns are no wider: a million rows of float64 take
+        512 MB. Checks calculate with `of_rows`.
     infinite : bool array, shape (rows,)
         Rows that held infinities (NaN in `matrix`).
     """
 
     columns: str
     statistic: str
-    matrix: NDArray[np.float64]
+    matrix: NDArray[np.floating[Any]]
     infinite: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, columns: str, statistic: str, values: NDArray[np.float64]) -> Vectors:
+    def of(cls, columns: str, statistic: str, values: NDArray[np.floating[Any]]) -> Vectors:
         """Return vectors with infinities replaced by NaN."""
         infinite: NDArray[np.bool_] = np.isinf(values)
         matrix = np.where(infinite, np.nan, values) if infinite.any() else values
         return cls(columns=columns, statistic=statistic, matrix=matrix, infinite=np.asarray(infinite.any(axis=1)))
+
+    def of_rows(self, rows: Any) -> NDArray[np.float64]:
+        """Return the vectors of some rows."""
+        return np.asarray(self.matrix[rows], np.float64)
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """Squared length of each row's vector."""
+        some = (self.of_rows(at) for at in blocks(len(self.matrix)))
+        return np.concatenate([np.einsum("ij,ij->i", m, m) for m in some])
 
     @property
     def whole(self) -> bool:
@@ -91,14 +102,9 @@ class AuditedTable:
     years_asked: frozenset[int]
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
-        """Vectors, one row per row of the table."""
-        return self.vectors.matrix
-
-    @property
     def complete(self) -> NDArray[np.bool_]:
         """Rows with a value in every band."""
-        return np.asarray(np.isfinite(self.matrix).all(axis=1), np.bool_)
+        return np.asarray(np.isfinite(self.vectors.matrix).all(axis=1), np.bool_)
 
     def label(self, row: int) -> str:
         """Return the name of a row: its site and year, else its position."""
@@ -183,11 +189,12 @@ def table_to_audit(table: pd.DataFrame) -> AuditedTable:
         n_rows=len(table),
         vectors=found[0],
         others=tuple(found[1:]),
-        # 3107 and "3107" are the same site
-        site=None if site is None else table[site].astype(str).to_numpy(object),
+        site=None if site is None else _names(table[site]),
         year=None if year is None else _years(table[year]),
         numbers={
-            name: _numbers(table[[name]])[:, 0] for name in ("Rbar", "n_pixels", "valid_fraction") if name in table
+            name: np.asarray(_numbers(table[[name]])[:, 0], np.float64)
+            for name in ("Rbar", "n_pixels", "valid_fraction")
+            if name in table
         },
         years_asked=frozenset(int(y) for y in str(provenance.get("years", "")).split(",") if y.strip().isdigit()),
     )
@@ -241,10 +248,11 @@ def _numbered_columns(table: pd.DataFrame) -> list[Vectors]:
     return found
 
 
-def _numbers(columns: pd.DataFrame) -> NDArray[np.float64]:
+def _numbers(columns: pd.DataFrame) -> NDArray[np.floating[Any]]:
     """Return columns as numbers; NaN for words. Texts may have a decimal comma."""
     if all(isinstance(dtype, np.dtype) and dtype.kind in "fiu" for dtype in columns.dtypes):
-        return columns.to_numpy(np.float64, copy=True)
+        exact: Any = np.float32 if np.can_cast(np.result_type(*columns.dtypes), np.float32) else np.float64
+        return columns.to_numpy(exact, copy=True)
 
     def parse(column: pd.Series[Any]) -> pd.Series[Any]:
         if not pd.api.types.is_numeric_dtype(column):
@@ -254,7 +262,7 @@ def _numbers(columns: pd.DataFrame) -> NDArray[np.float64]:
     return columns.apply(parse).to_numpy(np.float64, na_value=np.nan)
 
 
-def _decoded(codes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _decoded(codes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the vectors of codes that are declared as such: by their type int8, or ``attrs["units"]``."""
     missing = ~np.isfinite(codes)
     plain = np.where(missing, NODATA, codes).clip(NODATA, -NODATA - 1)
@@ -302,6 +310,12 @@ def _statistic(table: pd.DataFrame, name: str, suffix: str) -> str:
         return known or suffix.strip("_ ").lower()
     stated = str(dict(table.attrs.get("provenance", {})).get("statistics", ""))
     return stated if stated and "," not in stated else "mean"
+
+
+def _names(column: pd.Series[Any]) -> NDArray[Any]:
+    """Return names of sites, one object for all rows of a site; 3107 and "3107" are the same site."""
+    rows, distinct = pd.factorize(column.astype(str), use_na_sentinel=False)
+    return np.asarray(distinct, object)[rows]
 
 
 def _years(column: pd.Series[Any]) -> NDArray[np.int64]:

@@ -44,13 +44,13 @@ _MOST_ZEROS: Final = 10  # of a pixel's 64 codes one is 0, on average
 _LEAST_VALUES: Final = 8  # fewer may be round by chance
 
 
-def row_figures(m: Floats) -> pd.DataFrame:
+def row_figures(vectors: Vectors) -> pd.DataFrame:
     """Return what each row shows by itself; a row with a missing band counts as 0 throughout.
 
     `cosine` is that to equal components; `length_as_codes` the length of the vector if the values are codes; `on_codes`
     says whether every component is the value of a code, as in a single pixel.
     """
-    return pd.concat([_figures_of_block(m[block]) for block in blocks(len(m))], ignore_index=True)
+    return pd.concat([_figures_of_block(vectors.of_rows(at)) for at in blocks(len(vectors.matrix))], ignore_index=True)
 
 
 def _figures_of_block(m: Floats) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def value_findings(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     for code in _DESCRIBED:
         rows = kinds == code
         if rows.any():
-            evidence, words = _described(code, vectors.matrix[np.flatnonzero(rows)[:_MOST_DESCRIBED]], figures[rows])
+            evidence, words = _described(code, vectors.of_rows(np.flatnonzero(rows)[:_MOST_DESCRIBED]), figures[rows])
             if vectors.whole and code != "nodata_as_value":
                 evidence["length"] = _length_text(figures["length"][rows])
             if code == "unknown_scale" and vectors.whole and "n_pixels" in table.numbers:
@@ -170,7 +170,7 @@ def _rounded(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame, kinds
 def _nodata_averaged(table: AuditedTable, vectors: Vectors, kinds: Kinds) -> list[Finding]:
     """Check whether vectors are pulled towards equal negative components, which is what averaged nodata does."""
     rows = kinds == "nodata_averaged"
-    m = vectors.matrix[np.flatnonzero(rows)[:_MOST_DESCRIBED]]
+    m = vectors.of_rows(np.flatnonzero(rows)[:_MOST_DESCRIBED])
     length = np.linalg.norm(m, axis=1)
     in_codes = length > CODES[0] / 4
     estimate = np.clip(m.mean(axis=1) / np.where(in_codes, -128.0, MEAN_OF_NODATA), 0, 1)
@@ -202,14 +202,16 @@ def _mean_of_codes(table: AuditedTable, vectors: Vectors, figures: pd.DataFrame,
     mixed = (kinds == PLAUSIBLE) & (figures["length"] < _MIXED).to_numpy()
     std = next((v for v in table.others if v.statistic == "std" and v.whole), None)
     if std is not None and vectors.statistic == "mean":
-        energy = sum(np.einsum("ij,ij->i", v.matrix, v.matrix) for v in (vectors, std))
-        rows = (kinds == PLAUSIBLE) & (np.abs(energy - 1) > 2 * (LONGEST - 1)) & (np.nanmax(std.matrix) <= LONGEST)
+        energy = vectors.squares + std.squares
+        rows = (
+            (kinds == PLAUSIBLE) & (np.abs(energy - 1) > 2 * (LONGEST - 1)) & (float(np.nanmax(std.matrix)) <= LONGEST)
+        )
         return table.findings("not_of_unit_pixels", rows, {"sum of mean^2 + std^2": span(energy[rows], ".3f")})
     if vectors.statistic != "mean" or mixed.sum() < max(_LEAST_VALUES, 0.5 * (kinds == PLAUSIBLE).sum()):
         return []
     some = np.flatnonzero(mixed)[:_MOST_DESCRIBED]
     length = figures["length"].to_numpy()[some, None]
-    small = float(np.median((np.abs(vectors.matrix[some]) < _SMALL * length).mean(axis=1)))
+    small = float(np.median((np.abs(vectors.of_rows(some)) < _SMALL * length).mean(axis=1)))
     evidence = {"components below 2 % of the length": f"{small:.0%}", "expected": "11 % to 16 %"}
     return table.findings("mean_of_codes", mixed & (small > _MANY_SMALL), evidence)
 
