@@ -403,5 +403,5 @@ def test_fifty_servers_leave_neither_threads_nor_files(folder):
         assert most[0] <= 25  # and a few that look after them
         assert most[1] <= 50 + 20  # a connection is kept to each, twenty are in use
         http._close_idle()
-        assert count_files() == files
+        assert count_files() <= files  # what earlier tests left may have been closed meanwhile
         process.communicate("\n", timeout=60)
