@@ -419,7 +419,7 @@ class _Geometry:
 
 def _write_parquet(table: pd.DataFrame, path: Path, geometry: _Geometry | None) -> None:
     values = [str(name) for name in table.columns if name not in GEOMETRY_COLUMNS]
-    arrays = {name: _arrow_array(table[name]) for name in values}
+    arrays = {name: _typed_array(table[name]) for name in values}
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     metadata = {METADATA_KEY: _json(_provenance_of(table))}
     if geometry is not None:
@@ -445,6 +445,22 @@ def _arrow_array(column: pd.Series[Any]) -> pa.Array:
             return pa.array([None if (cell := plain(v)) is None else str(cell) for v in column], pa.string())
     # NaN becomes null, so that SQL's avg() skips it; pandas reads it back as NaN
     return pa.array(column.to_numpy() if isinstance(column.dtype, np.dtype) else column, from_pandas=True)
+
+
+def _typed_array(column: pd.Series[Any]) -> pa.Array:
+    """Return a column as Arrow types it: lists, dates and others too; text if names and numbers are mixed."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    if _datatype(column) != "string" or pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
+        return _arrow_array(column)
+    try:
+        return pa.array(column, from_pandas=True)
+    except pa.ArrowException as error:
+        if all(np.isscalar(plain(cell)) or plain(cell) is None for cell in column):
+            return _arrow_array(column)
+        raise UsageError(
+            f"the column {column.name!r} can't be written: {first_line(error)}; give its cells one type, or drop it"
+        ) from error
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:

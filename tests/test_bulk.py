@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -224,6 +225,14 @@ def test_workers_that_always_die_are_an_error_of_their_chunks(index, fields, tmp
     assert not found.is_complete
     assert "workers ended with status 9" in found.failures[0]
     assert one_line(found.failures[0])
+
+
+def test_a_bug_in_a_worker_shows_its_traceback(index, fields, tmp_path):
+    folder = tmp_path / "d"
+    go(fields.iloc[:100], folder, index, shard=(1, 100))
+    ((_, error),) = engines.run_in_processes(str(folder), [99_999], None, 1)
+    assert isinstance(error, Exception)
+    assert "in do_chunk" in "".join(traceback.format_exception(error))
 
 
 KILLED = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -433,3 +434,30 @@ def test_a_csv_for_spreadsheets_holds_no_formula(tmp_path):
     assert found["A00"].equals(table["A00"])
     exact = read_table(write_table(table, tmp_path / "exact.csv"))
     assert exact["site_id"].tolist() == ids
+
+
+def test_columns_of_any_type_are_written_as_they_are(tmp_path):
+    table = pd.DataFrame({"site_id": ["a", "b", "c"], "year": 2024})
+    cells = {
+        "lists": [[1.0, 2.0], None, []],
+        "arrays": [np.arange(3), np.arange(2), None],
+        "texts": [["a", None], [], None],
+        "when": pd.to_datetime(["2024-05-01", None, "2020-01-01"]),
+        "day": [datetime.date(2024, 5, 1), None, None],
+        "nothing": [None, None, None],
+        "mixed": [1, "x", None],
+        "kind": pd.Categorical(["u", None, "u"]),
+    }
+    schema = pq.read_schema(write_table(table.assign(**cells), tmp_path / "t.parquet"))
+    kinds = {name: str(schema.field(name).type).split("[")[0] for name in cells}
+    assert kinds == {
+        "lists": "list<element: double>", "arrays": "list<element: int64>", "texts": "list<element: string>",
+        "when": "timestamp", "day": "date32", "nothing": "string", "mixed": "string", "kind": "string",
+    }  # fmt: skip
+    back = read_table(tmp_path / "t.parquet")
+    assert [None if c is None else list(c) for c in back["arrays"]] == [[0, 1, 2], [0, 1], None]
+    assert back["when"].equals(pd.Series(cells["when"]).astype(back["when"].dtype))
+    for bad in ([[1], "x", None], [{"a": 1}, 3, None]):
+        with pytest.raises(UsageError, match="'odd'"):
+            write_table(table.assign(odd=bad), tmp_path / "u.parquet")
+    assert not (tmp_path / "u.parquet").exists()

@@ -152,6 +152,8 @@ def run_on_ray(folder: str, chunks: Sequence[int], source: Source | None, addres
                     outcome: Any = ray.get(reference)
                 except Exception as error:
                     outcome = getattr(error, "cause", None) or error
+                    if outcome is not error:
+                        outcome.__cause__ = error  # its text is the traceback in the worker
                 yield number, outcome
     finally:
         if started:

@@ -30,7 +30,7 @@ from gee_polygons.bulk.sites import SiteInput
 from gee_polygons.bulk.work import RUN_FOLDER, Job, read_receipt
 from gee_polygons.errors import GeePolygonsError, OutputError, UsageError, warn_data
 from gee_polygons.periods import checked_years, years_text
-from gee_polygons.progress import Progress, heeding_interrupts, report_progress
+from gee_polygons.progress import Progress, heeding_interrupts, report_progress, show_notice
 from gee_polygons.reduction.extents import both_extents
 from gee_polygons.reduction.plan import Source
 from gee_polygons.sources.opening import open_source
@@ -491,6 +491,8 @@ def _do(
                     continue
                 state.add(number, outcome)
                 advance(job.counts[number])
+                failed = f", {len(state.failures):,} failures" if state.failures else ""
+                show_notice(f"{state.blocks:,} blocks{failed}")
                 if on_error == "raise" and outcome["errors"]:
                     raise OutputError(f"a read failed: {outcome['failures'][0]}; the same call goes on")
         finally:

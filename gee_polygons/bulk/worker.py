@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     folder, source = pickle.load(asked)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     from gee_polygons.bulk.work import do_chunk
+    from gee_polygons.errors import GeePolygonsError
 
     while True:
         try:
@@ -29,6 +31,8 @@ def main() -> None:
             outcome: object = do_chunk(folder, number, source, 1)
         except Exception as error:
             outcome = error
+            if not isinstance(error, GeePolygonsError):  # a bug: pickled, it would lose its traceback
+                error.add_note(traceback.format_exc())
         answers.write(_pickled(outcome))
         answers.flush()
 
