@@ -25,10 +25,13 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
-from gee_polygons.sources.cog.header import header_of, open_tiles
-from gee_polygons.sources.sample import make_benchmark_tile
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
-FOLDER = Path(__file__).parents[1] / "build" / "bench_bulk"
+from benchmarks.tile import make_benchmark_tile  # noqa: E402
+from gee_polygons.sources.cog.header import header_of, open_tiles  # noqa: E402
+
+FOLDER = ROOT / "build" / "bench_bulk"
 YEARS = (2023, 2024, 2025)
 CRS, WEST, NORTH = "EPSG:32615", 300_000.0, 4_700_000.0
 AREA_M2 = 140_000
@@ -53,7 +56,7 @@ def make_archive(folder: Path, size: int, block: int, across: int, down: int) ->
     made, index = folder / "made.tiff", folder / "index.parquet"
     if index.exists():
         return index
-    make_benchmark_tile(made, size, block)
+    make_benchmark_tile(made, size=size, block=block)
     header = header_of(open_tiles([(str(made), YEARS[0])])[0])
     degrees = pyproj.Transformer.from_crs(CRS, 4326, always_xy=True)
     rows = []
@@ -110,7 +113,9 @@ def measured(**how: object) -> tuple[int, float, float]:
     """Make a call in another process; return rows, seconds and the peak memory of all its processes in MB."""
     import psutil
 
-    process = subprocess.Popen([sys.executable, "-c", CALL, json.dumps(how)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CALL, json.dumps(how)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     peak, done = 0.0, threading.Event()
 
     def watch() -> None:
