@@ -189,8 +189,9 @@ def band_disorders(table: AuditedTable, pairs: Pairs, differs: Mask, repaired_co
         order, sign = _order_of(pairs.unit[left], pairs.unit_truth[left])
         if (order == _IN_ORDER).all() and (sign > 0).all():
             break
-        repaired = np.empty_like(pairs.unit)
-        repaired[:, order] = pairs.unit * sign
+        back = np.argsort(order)
+        repaired = np.take(pairs.unit, back, axis=1)
+        repaired *= sign[back]
         now = _dot(repaired, pairs.unit_truth)
         # most of the difference goes away; rows that hardly differ (two bands alike) are in the same disorder
         better = (now > repaired_cosine) & (1 - now < 0.5 * (1 - cosine)) & (cosine < 1 - 1e-9)
