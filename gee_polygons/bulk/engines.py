@@ -67,7 +67,9 @@ def run_in_processes(folder: str, chunks: Sequence[int], source: Source | None, 
                         worker.stdin.flush()
                         found.put((number, pickle.load(worker.stdout)))
                         break
-                    except (EOFError, OSError, pickle.UnpicklingError):
+                    except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+                        if stop.is_set():
+                            return
                         status = None if worker is None else _ended(worker)
                         worker = None
                         if not left:
@@ -89,7 +91,11 @@ def run_in_processes(folder: str, chunks: Sequence[int], source: Source | None, 
                 yield outcome
     finally:
         stop.set()
-        for process in processes:
+        for process in list(processes):
+            _ended(process)
+        for thread in threads:
+            thread.join()
+        for process in processes:  # started meanwhile
             _ended(process)
 
 

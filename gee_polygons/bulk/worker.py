@@ -33,8 +33,11 @@ def main() -> None:
             outcome = error
             if not isinstance(error, GeePolygonsError):  # a bug: pickled, it would lose its traceback
                 error.add_note(traceback.format_exc())
-        answers.write(_pickled(outcome))
-        answers.flush()
+        try:
+            answers.write(_pickled(outcome))
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(1)  # nobody listens any more
 
 
 def _end_with_parent(parent: int) -> None:
