@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +36,7 @@ from gee_polygons.zonal.zones import zone_crs
 WORLD: Final = (-180.0, -90.0, 180.0, 90.0)
 _HILBERT_LEVEL: Final = 16
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
-_BUCKET: Final = 200_000  # sites that are sorted in memory at a time
+_BUCKET: Final = 100_000  # sites that are sorted in memory at a time
 _METRES: Final = 111_320.0  # of a degree of latitude, and of longitude at the equator
 _SKEW: Final = 0.06  # the grid's north differs from true north by up to this many radians within a zone
 RESERVED: Final = (
@@ -135,7 +136,6 @@ def prepare(
         chunk = np.empty(len(keys), np.int64)
         chunk[np.argsort(keys, kind="stable")] = np.arange(len(keys)) // max(most // 10, 1)
     _write_sorted(incoming, folder / "sites.arrow", chunk, others)
-    incoming.unlink()
     counts = np.bincount(chunk, minlength=1).tolist()
     box = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
     return Prepared(n=len(keys), digest=digest.hexdigest(), layout=layout, counts=counts, bounds=box)
@@ -246,7 +246,7 @@ def _check_ids(hashes: NDArray[np.uint64], incoming: Path) -> None:
     if not len(double):
         return
     rows = np.flatnonzero(np.isin(hashes, double))
-    with pa.memory_map(str(incoming)) as file:
+    with pa.OSFile(str(incoming)) as file:
         found = _rows_of(pa.ipc.open_file(file), rows, ["site_id"])["site_id"].to_pylist()
     twice = pd.Series([str(i) for i in found])
     if (same := twice[twice.duplicated()]).empty:
@@ -298,7 +298,7 @@ def _grid_of(
     members: NDArray[np.int64], source: PixelSource, years: Sequence[int], incoming: Path, crs: str
 ) -> GridPart:
     chosen = np.unique(members[np.linspace(0, len(members) - 1, SAMPLED).astype(int)])
-    with pa.memory_map(str(incoming)) as file:
+    with pa.OSFile(str(incoming)) as file:
         wkb = _rows_of(pa.ipc.open_file(file), chosen, ["geometry"])["geometry"]
     plan = source.plan(shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)), years)
     if plan.jobs:
@@ -333,39 +333,57 @@ def _pixel_boxes(
 
 
 def _write_sorted(incoming: Path, target: Path, chunk: NDArray[np.int64], others: dict[int, list[int]]) -> None:
-    """Write one record batch for each chunk: its sites in Hilbert order, and after them those that reach into it."""
-    guests: dict[int, list[int]] = {}
-    for site, reached in others.items():
-        for number in reached:
-            guests.setdefault(number, []).append(site)
-    n_chunks = max(int(chunk.max()), *guests, 0) + 1 if guests else int(chunk.max()) + 1
-    sizes = np.bincount(chunk, minlength=n_chunks) + np.array([len(guests.get(i, ())) for i in range(n_chunks)])
+    """Write one record batch for each chunk: its sites in Hilbert order, and after them those that reach into it.
+
+    The rows go into files of about 100,000 sites first, each of some chunks, and each of these is sorted in memory.
+    """
+    visits = sorted((number, site) for site, reached in others.items() for number in reached)
+    visited, visitor = (np.array([v[i] for v in visits], np.int64) for i in (0, 1))
+    sizes = np.bincount(chunk) + np.bincount(visited, minlength=int(chunk.max()) + 1)
     bucket = (np.cumsum(sizes) - 1) // _BUCKET  # of each chunk
-    with pa.memory_map(str(incoming)) as file, pa.OSFile(str(target), "wb") as out:
-        reader, writer = pa.ipc.open_file(file), None
-        for number in np.unique(bucket):
-            mine = np.flatnonzero(bucket == number)
-            visitors = np.array([site for i in mine.tolist() for site in guests.get(i, ())], np.int64)
-            rows = np.union1d(np.flatnonzero(np.isin(chunk, mine)), visitors)
-            held = _rows_of(reader, rows, reader.schema.names).combine_chunks()
-            keys = held["hilbert_key"].to_numpy()
-            for i in mine.tolist():
-                own = np.flatnonzero(chunk[rows] == i)
-                own = own[np.lexsort((rows[own], keys[own]))]
-                visiting = np.searchsorted(rows, np.array(guests.get(i, ()), np.int64))
-                part = held.take(pa.array(np.concatenate([own, visiting])))
-                part = part.append_column("site", pa.array(rows[np.concatenate([own, visiting])]))
-                part = part.append_column("chunk", pa.array(chunk[part["site"].to_numpy()]))
-                touched = [others.get(site, []) for site in part["site"].to_pylist()]
-                part = part.append_column("others", pa.array(touched, pa.list_(pa.int64())))
-                writer = writer or pa.ipc.new_file(out, part.schema, options=_OPTIONS)
-                batches = part.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], part.schema)]
-                writer.write_batch(batches[0])
+    parts = [incoming.with_name(f"bucket{i}.arrow") for i in range(int(bucket[-1]) + 1)]
+    with ExitStack() as stack:
+        reader = pa.ipc.open_file(stack.enter_context(pa.OSFile(str(incoming))))
+        schema = reader.schema.append(pa.field("site", pa.int64()))
+        writers = [
+            stack.enter_context(pa.ipc.new_stream(stack.enter_context(pa.OSFile(str(part), "wb")), schema))
+            for part in parts
+        ]
+        first = 0
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            batch = batch.append_column("site", pa.array(np.arange(first, first + len(batch))))
+            here = (visitor >= first) & (visitor < first + len(batch))
+            row = np.concatenate([np.arange(len(batch)), visitor[here] - first])
+            into = np.concatenate([bucket[chunk[first : first + len(batch)]], bucket[visited[here]]])
+            pairs = np.unique(np.stack([into, row]), axis=1)
+            for number in np.unique(pairs[0]).tolist():
+                writers[number].write_batch(batch.take(pa.array(pairs[1][pairs[0] == number])))
+            first += len(batch)
+    incoming.unlink()
+    writer = None
+    with pa.OSFile(str(target), "wb") as out:
+        for number, path in enumerate(parts):
+            with pa.OSFile(str(path)) as file:
+                held = pa.ipc.open_stream(file).read_all().combine_chunks()
+            path.unlink()
+            site, keys = held["site"].to_numpy(), held["hilbert_key"].to_numpy()
+            held = held.append_column("chunk", pa.array(chunk[site]))
+            touched = [others.get(one, []) for one in site.tolist()]
+            held = held.append_column("others", pa.array(touched, pa.list_(pa.int64())))
+            writer = writer or pa.ipc.new_file(out, held.schema, options=_OPTIONS)
+            order = np.lexsort((site, keys, chunk[site]))
+            starts = np.searchsorted(chunk[site][order], np.arange(len(bucket) + 1))
+            for i in np.flatnonzero(bucket == number).tolist():
+                visiting = np.searchsorted(site, visitor[visited == i])  # `site` is ascending: rows come in order
+                rows = pa.array(np.concatenate([order[starts[i] : starts[i + 1]], visiting]))
+                batches = held.take(rows).combine_chunks().to_batches()
+                writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], held.schema))
         assert writer is not None
         writer.close()
 
 
 def read_chunk(path: Path, number: int) -> pa.Table:
     """Return a chunk's sites, those that only reach into it last."""
-    with pa.memory_map(str(path)) as file:
+    with pa.OSFile(str(path)) as file:
         return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])

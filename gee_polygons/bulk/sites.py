@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.parquet as pq
+import pyproj
 import shapely
 
 from gee_polygons.errors import GeePolygonsError, InputFileError, SiteError
@@ -123,12 +125,20 @@ def _of_parquet(path: Path) -> Iterator[geopandas.GeoDataFrame]:
                 raise InputFileError(f"{path}: its files differ in CRS or geometry column; write them alike")
         if not described:
             raise SiteError(f"{path} holds no features; at least one polygon is needed")
-        name, crs = described[0]
+        name, crs = described[0][0], pyproj.CRS(described[0][1])
         columns, rows = _without_results(data.schema)
-        for batch in data.to_batches(
-            columns=columns, filter=rows, batch_size=BATCH, batch_readahead=1, fragment_readahead=1
-        ):
-            yield _frame(batch, name, crs)
+        for fragment in data.get_fragments(filter=rows):
+            keys = pyarrow.dataset.get_partition_keys(fragment.partition_expression)
+            here = {key: value for key, value in keys.items() if key in columns}
+            # page by page: a row group may hold a million rows
+            with pq.ParquetFile(fragment.path, buffer_size=2**20, pre_buffer=False) as file:
+                in_rows = rows is not None and not {"year", "time"} & set(keys)
+                wanted = [n for n in file.schema_arrow.names if n in columns or (in_rows and n in ("year", "time"))]
+                for batch in file.iter_batches(BATCH, columns=wanted):
+                    part = pa.Table.from_batches([batch])
+                    part = part.filter(rows).select([n for n in wanted if n in columns]) if in_rows else part
+                    if len(part):
+                        yield _frame(part.combine_chunks().to_batches()[0], name, crs).assign(**here)
     except GeePolygonsError:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, shapely.errors.ShapelyError) as error:
