@@ -373,6 +373,18 @@ def test_damaged_receipts_and_lost_parts_are_done_again(whole, index, fields, tm
     assert files_of(folder) == files_of(whole[0])
 
 
+def test_shards_that_start_at_once_agree(whole, index, fields, tmp_path):
+    fields.to_parquet(tmp_path / "fields.parquet")
+    script = KILLED.replace("keep=True,", "keep=True, shard=(int(sys.argv[1]), 3),").format(
+        tests=[str(Path(__file__).parents[1])], sites=str(tmp_path / "fields.parquet"), folder=str(tmp_path / "d"),
+        index=str(index), workers=1,
+    )  # fmt: skip
+    started = [subprocess.Popen([sys.executable, "-c", script, str(i)]) for i in (1, 2, 3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    assert go(tmp_path / "fields.parquet", tmp_path / "d", index, keep=True).blocks == 0
+    assert files_of(tmp_path / "d") == files_of(whole[0])
+
+
 FULL = KILLED.replace(
     "if __name__", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\nif __name__"
 )
@@ -598,6 +610,7 @@ def test_metadata_says_what_it_is(whole):
         ({"embedding": "codes", "statistics": ("std",)}, "needs all bands"),
         ({"partition_by": ("crop",)}, "name it in keep="),
         ({"shard": (0, 3)}, "shard"),
+        ({"shard": (1, 3), "resume": False}, "other shards"),
         ({"max_workers": 0}, "max_workers"),
         ({"on_error": "stop"}, "on_error"),
         ({"embedding": "vector"}, "embedding is one of"),
