@@ -625,6 +625,12 @@ def test_wrong_calls_are_one_line(index, fields, tmp_path, how, says):
 # --- the layout
 
 
+def test_a_grid_is_the_same_whichever_block_is_seen():
+    lattice = Lattice("EPSG:32722", 10.0, 10.0)
+    seen = {GridPart.around(lattice, Window(5 + 32 * i, 7 - 16 * i, 32, 16)) for i in range(9)}
+    assert len(seen) == 1
+
+
 def test_every_pixel_has_one_rectangle():
     rng = np.random.default_rng(0)
     grid = GridPart.around(Lattice("EPSG:32722", 10.0, 10.0), Window(-37, 1005, 32, 16))

@@ -56,8 +56,9 @@ class GridPart:
         ):
             levels += 1
         return cls(
-            lattice=lattice, row=block.row % height, col=block.col % width, height=height, width=width, levels=levels
-        )
+            lattice=lattice, row=block.row % block.height, col=block.col % block.width, height=height, width=width,
+            levels=levels,
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values as JSON has them."""

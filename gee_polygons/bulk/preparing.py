@@ -284,9 +284,10 @@ def _on_grids(
     for number in np.unique(zone):
         members = np.flatnonzero(zone == number)
         part = _grid_of(members, source, years, incoming, zone_crs(lon[members[0]], lat[members[0]]))
-        if part not in grids:
+        known = [g.lattice for g in grids]  # of an archive with irregular zones, or of a mosaic: one for all
+        if part.lattice not in known:
             grids.append(part)
-        grid[members] = grids.index(part)
+        grid[members] = [g.lattice for g in grids].index(part.lattice)
     edges = np.empty((4, len(lon)), np.int64)
     for i, part in enumerate(grids):
         members = np.flatnonzero(grid == i)
