@@ -153,7 +153,7 @@ def test_two_processes_share_the_cache_of_earth_engine(start, earth, tmp_path):
 
     fields(12).to_geodataframe().to_file(tmp_path / "s.geojson")
     env = {"EARTH": earth.url, "GEE_POLYGONS_CACHE": tmp_path / "cache", "GEE_POLYGONS_SOURCE": "earthengine"}
-    command = ["extract", tmp_path / "s.geojson", "--years", "2021-2023", "-o"]
+    command = ["extract", tmp_path / "s.geojson", "--years", "2019-2021", "-o"]
     two = [start(**env), start(**env)]
     for i, worker in enumerate(two):
         worker.begin(*command, tmp_path / f"{i}.parquet")
@@ -208,7 +208,7 @@ def test_where_nothing_can_be_written_it_is_one_line(start, inputs, sample_archi
             assert shown.startswith("error: can't write "), (folder, name, shown)
             assert len(shown.splitlines()) == 1, (folder, name, shown)
             assert len(shown) < 400, (folder, name, shown)
-    assert files(full) == ["copy/download.json", "npy/download.json"]
+    assert set(files(full)) <= {"copy/download.json", "npy/download.json"}  # what a rerun goes on from
     assert files(closed) == []
     assert {path.name for path in good.iterdir()} >= {*written}
     assert not [name for name in files(good) if Path(name).name.startswith(".")]

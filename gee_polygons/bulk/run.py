@@ -183,7 +183,7 @@ def extract_to_parquet(
     if shard is not None and not (len(shard) == 2 and 1 <= shard[0] <= shard[1]):
         raise UsageError(f"shard is (number, of), from (1, of) to (of, of), found {shard!r}")
     if shard is not None and not resume:
-        raise UsageError("resume=False (--restart) would delete what other shards did; start over without shard first")
+        raise UsageError("to start over would delete what other shards did; start over without a shard first")
     if max_workers is not None and max_workers < 1:
         raise UsageError(f"max_workers is 1 or more, found {max_workers}")
     folder = Path(path).expanduser().absolute()
